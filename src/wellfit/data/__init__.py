@@ -1,0 +1,1 @@
+"""From labelled images to batches: sources, audit, split, pixel store, preprocessing, augmentation."""
