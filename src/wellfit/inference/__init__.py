@@ -1,0 +1,1 @@
+"""What a trained model is good for: predictions, evaluation and the figures of a test."""
