@@ -1,0 +1,119 @@
+"""From what the user wrote behind --weights to a loaded net and the preprocessing that it expects."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from wellfit.errors import UserError
+from wellfit.models import foreign, published
+from wellfit.models.head import classifiers_of
+from wellfit.models.weights import load_state, read_state
+
+PUBLISHED_WORDS = ("imagenet", "pretrained", "default")
+
+
+def candidates(namespace: str, bare: str) -> list[published.Published]:
+    """Published weights of a resolved name, the preferred ones first; our ResNets take torchvision's."""
+    if namespace == "torchvision" or (namespace == "own" and bare in foreign.torchvision_names()):
+        return published.torchvision_weights(bare)
+    return published.timm_weights(bare) if namespace == "timm" else []
+
+
+def load_pretrained(
+    module: nn.Module, resolved: tuple[str, str], weights: str, image_size: int, options: dict[str, Any]
+) -> tuple[dict[str, Any], list[str]]:
+    """Load `weights` into `module`; returns (fields of `zoo.Built`: mean, std, …, source; notes).
+
+    UserError when the weights cannot be had, read, or do not fit: never a silent random start.
+    """
+    namespace, bare = resolved
+    known = candidates(namespace, bare)
+    if weights in PUBLISHED_WORDS:
+        path, expected, notes = _published_file(bare, known)
+        what, fields = f"'{path.name}'", published.describe(expected)
+        state: Mapping[str, torch.Tensor] = _converted(path, namespace, bare, image_size, options)
+    else:
+        path = _given_file(weights)
+        what, state = f"'{path}'", read_state(path)
+        fields, notes = _fields_of_file(path, weights, known)
+    if namespace == "torchvision" and bare.startswith("vit_"):
+        state = _positions_resized(module, state, image_size)
+    names = [name for name, _ in classifiers_of(module, image_size)]
+    return fields, notes + load_state(module, state, names, what)
+
+
+def _published_file(bare: str, known: list[published.Published]) -> tuple[Path, published.Published, list[str]]:
+    if not known:
+        raise UserError(
+            f"there are no published weights for '{bare}': name a file with --weights FILE, "
+            "or leave --weights out to start from random weights"
+        )
+    for candidate in known:
+        if path := published.cached(candidate):
+            other = candidate is not known[0]
+            note = f"{candidate.label} is used: the newer {known[0].label} is not on this machine"
+            return path, candidate, [note] if other else []
+    return published.fetch(bare, known[0]), known[0], []
+
+
+def _given_file(weights: str) -> Path:
+    if not weights.startswith(("http://", "https://")):
+        return Path(weights).expanduser()
+    try:
+        return published.fetch_url(weights)
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"weights could not be fetched from {weights} ({error}); check the address, or name a file on this machine"
+        ) from error
+
+
+def _fields_of_file(path: Path, weights: str, known: list[published.Published]) -> tuple[dict[str, Any], list[str]]:
+    """A file under its published name is taken for what it says; others borrow the preprocessing, with a note."""
+    for candidate in known:
+        if path.name in candidate.files and not candidate.repository:
+            return published.describe(candidate), []
+    if not known:
+        return {"source": weights}, []
+    fields = {**published.describe(known[0]), "licence": None, "source": weights}
+    return fields, [f"'{path}' does not say how its images were normalised: as for {known[0].label}, it is assumed"]
+
+
+def _converted(
+    path: Path, namespace: str, bare: str, image_size: int, options: dict[str, Any]
+) -> OrderedDict[str, torch.Tensor]:
+    """The published file as the net of today names its tensors; timm converts its older files itself."""
+    if namespace != "timm":
+        return read_state(path)
+    from timm.models import get_pretrained_cfg
+
+    cfg: Any = get_pretrained_cfg(bare)
+    overlay = {"file": str(path)} if cfg.custom_load else {"state_dict": dict(read_state(path))}
+    given = {**options, "pretrained": True, "pretrained_cfg_overlay": overlay}
+    try:
+        twin = foreign.timm_net(bare, cfg.num_classes, image_size, given)
+    except (RuntimeError, ValueError, KeyError) as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise UserError(
+            f"'{path}' does not fit model '{bare}' ({reason}); delete the file to have it fetched again, "
+            "or leave out options that change the net"
+        ) from error
+    return OrderedDict(twin.state_dict())
+
+
+def _positions_resized(
+    module: nn.Module, state: Mapping[str, torch.Tensor], image_size: int
+) -> Mapping[str, torch.Tensor]:
+    """Position embeddings of torchvision's vision transformers, interpolated to another image size."""
+    from torchvision.models.vision_transformer import interpolate_embeddings
+
+    own = module.state_dict().get("encoder.pos_embedding")
+    given = state.get("encoder.pos_embedding")
+    if own is None or given is None or own.shape == given.shape or own.shape[2:] != given.shape[2:]:
+        return state
+    return interpolate_embeddings(image_size, module.patch_size, OrderedDict(state))
