@@ -1,0 +1,1 @@
+"""Training: one linear loop and the parts it is handed."""
