@@ -30,7 +30,7 @@ try:  # a few times faster on small JPEGs, the same libjpeg-turbo, the same pixe
 except ImportError:
     _fast_jpeg = None
 
-__all__ = ["PIXEL_LIMIT", "Header", "Undecodable", "decode", "sniff"]
+__all__ = ["PIXEL_LIMIT", "Header", "Undecodable", "decode", "from_pillow", "sniff"]
 
 _ORIENTATION = 0x0112
 _RESERVE = 2.0
@@ -61,6 +61,17 @@ def decode(data: bytes | np.ndarray, short_side: int | None = None) -> np.ndarra
         raise Undecodable(f"{header.width}×{header.height} pixels do not fit into memory") from None
     except Exception as error:  # a codec may raise anything on odd bytes; a bad file must never end a run
         raise Undecodable(_reason(header, error)) from None
+
+
+def from_pillow(image: PillowImage.Image) -> np.ndarray:
+    """Pixels of a Pillow image, H×W×3 uint8 RGB, by the same rules as a file's. Raises Undecodable."""
+    try:
+        image.load()
+        return _turn(_to_array(_eight_bit(image).convert("RGB")), _orientation(image))
+    except Undecodable:
+        raise
+    except Exception as error:  # the file behind a lazily opened image may be damaged
+        raise Undecodable(f"the image cannot be decoded ({error})") from None
 
 
 def _from_pixels(pixels: np.ndarray, short_side: int | None) -> np.ndarray:
