@@ -1,0 +1,160 @@
+"""Find a learning rate at which the loss falls clearly within about a hundred iterations (SPEC row C6)."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from wellfit.checks.result import CheckResult
+from wellfit.checks.sandbox import Context, Criterion, copy_of, own_randomness, scores
+from wellfit.errors import UserError
+from wellfit.findings import Finding, Severity
+
+CANDIDATES = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5)
+CLEAR_FALL = 0.03  # share of the starting loss
+ROUNDS = 4
+KEPT = (None, 4, 2)  # how many candidates go on after the first, second and third round; None: all that are finite
+FEWEST_STEPS = 10  # below this nothing is concluded
+
+
+@dataclass
+class Candidate:
+    """One learning rate on a copy of its own."""
+
+    lr: float
+    network: nn.Module
+    optimizer: torch.optim.Optimizer
+    losses: list[float] = field(default_factory=list)
+    alive: bool = True
+
+    @property
+    def tail(self) -> list[float]:
+        """The last quarter of the losses: early spikes do not count."""
+        return self.losses[-max(3, len(self.losses) // 4) :]
+
+    @property
+    def score(self) -> float:
+        """Median loss of the tail; infinite where any of it is not finite, and before the first step."""
+        return statistics.median(self.tail) if self.losses and all(map(math.isfinite, self.tail)) else math.inf
+
+
+def lr_range(
+    module: nn.Module,
+    criterion: Criterion,
+    batches: Callable[[int], tuple[Tensor, Tensor]],
+    optimizer: Callable[[nn.Module, float], torch.optim.Optimizer],
+    *,
+    candidates: Sequence[float] = CANDIDATES,
+    iterations: int = 100,
+    context: Context = contextlib.nullcontext,
+    deadline: float | None = None,
+    seed: int = 0,
+) -> CheckResult:
+    """Train a copy at each candidate rate on the same batches and take the rate with the lowest loss at the end.
+
+    batches(i): inputs and targets of iteration i, the same at every call. optimizer(module, lr): the run's optimizer.
+    deadline: on time.monotonic's scale; what was seen by then decides, if it was enough (`finished` is False then).
+    value: the rate, None when at no rate the loss falls clearly. A round of a quarter of the iterations at a time,
+    the worst candidates are left behind; each candidate's loss is its median over its last quarter.
+    """
+    if not candidates or min(candidates) <= 0 or iterations < FEWEST_STEPS:
+        raise UserError(
+            f"a range of learning rates needs positive rates and at least {FEWEST_STEPS} iterations, "
+            f"got {list(candidates)} and {iterations}; 1e-1 to 1e-5 and 100 are usual"
+        )
+    begun = time.monotonic()
+    runs = []
+    for lr in candidates:
+        network = copy_of(module).train()
+        runs.append(Candidate(lr, network, optimizer(network, lr)))
+    finished = True
+    with own_randomness(module, seed, "no-good-lr"):
+        start = _loss_before(runs[0].network, criterion, batches, context)
+        for turn in range(ROUNDS):
+            steps = range(iterations * turn // ROUNDS, iterations * (turn + 1) // ROUNDS)
+            finished = _advance([r for r in runs if r.alive], criterion, batches, steps, context, deadline)
+            alive = sorted((r for r in runs if r.alive and math.isfinite(r.score)), key=lambda r: r.score)
+            keep = alive[: KEPT[turn]] if turn < len(KEPT) else alive
+            for run in runs:
+                run.alive = any(run is kept for kept in keep)
+            if not finished or not keep:
+                break
+    return _conclude(runs, start, finished, time.monotonic() - begun)
+
+
+def _advance(
+    runs: list[Candidate],
+    criterion: Criterion,
+    batches: Callable[[int], tuple[Tensor, Tensor]],
+    steps: range,
+    context: Context,
+    deadline: float | None,
+) -> bool:
+    # Step by step over all candidates, so that each batch is made once and a deadline finds them level.
+    for i in steps:
+        if deadline is not None and time.monotonic() >= deadline:
+            return False
+        inputs, targets = batches(i)
+        for run in runs:
+            if run.losses and not math.isfinite(run.losses[-1]):
+                continue
+            with context():
+                loss = criterion(scores(run.network, inputs), targets)
+            run.losses.append(float(loss.detach()))
+            if math.isfinite(run.losses[-1]):
+                loss.backward()
+                run.optimizer.step()
+                run.optimizer.zero_grad()
+    return True
+
+
+@torch.no_grad()
+def _loss_before(
+    network: nn.Module, criterion: Criterion, batches: Callable[[int], tuple[Tensor, Tensor]], context: Context
+) -> float:
+    scratch = copy_of(network)
+    losses = []
+    for i in range(3):
+        inputs, targets = batches(i)
+        with context():
+            losses.append(float(criterion(scores(scratch, inputs), targets)))
+    return statistics.median(losses)
+
+
+def _conclude(runs: list[Candidate], start: float, finished: bool, seconds: float) -> CheckResult:
+    judged = [r for r in runs if r.alive and len(r.losses) >= FEWEST_STEPS]
+    best = min(judged, key=lambda r: r.score, default=None)
+    table = [{"lr": r.lr, "steps": len(r.losses), "loss": r.losses[-1] if r.losses else None} for r in runs]
+    evidence = {"start": start, "candidates": table, "clear_fall": CLEAR_FALL}
+    if best is not None and _falls_clearly(best, start):
+        fall = f"from {start:.4g} to {best.score:.4g} within {len(best.losses)} iterations"
+        message = f"at lr {best.lr:g} the loss falls {fall}"
+        if len(runs) > 1 and best.lr in (max(r.lr for r in runs), min(r.lr for r in runs)):
+            message += ", which lies at the edge of the rates tried"
+        return CheckResult("no-good-lr", True, best.lr, None, message, None, seconds, finished)
+    severity: Severity = "error" if finished else "warning"
+    rates = f"{min(r.lr for r in runs):g} to {max(r.lr for r in runs):g}"
+    if not finished and best is None:
+        message = f"ran out of time before the loss could tell rates of {rates} apart"
+        action = "give it a larger budget, or set the learning rate"
+    else:
+        lost = sum(not math.isfinite(r.score) for r in runs)
+        seen = f"lowest {best.score:.4g} at lr {best.lr:g}" if best is not None else "not finite at any of them"
+        seen += f"; {lost} of {len(runs)} diverged"
+        message = f"at no rate of {rates} does the loss fall clearly from {start:.4g} ({seen})"
+        action = "check input scale and initialisation, then try rates below and above"
+    finding = Finding("no-good-lr", severity, message, evidence, action, "SPEC C6")
+    return CheckResult("no-good-lr", False, None, None, message, finding, seconds, finished)
+
+
+def _falls_clearly(run: Candidate, start: float) -> bool:
+    # Beyond both a share of the start and twice the standard error of the tail's mean.
+    spread = statistics.stdev(run.tail) / math.sqrt(len(run.tail)) if len(run.tail) > 1 else 0.0
+    return start - run.score > max(CLEAR_FALL * start, 2.0 * spread)

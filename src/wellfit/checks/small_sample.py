@@ -1,0 +1,164 @@
+"""A network that can learn at all learns twenty images by heart (SPEC row C4)."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+
+import torch
+from torch import Tensor, nn
+
+from wellfit.checks.initial_loss import loss_at_chance
+from wellfit.checks.result import CheckResult
+from wellfit.checks.sandbox import Context, Criterion, copy_of, own_randomness, scores, without_noise
+from wellfit.findings import Finding
+from wellfit.training.optimizers import build_optimizer
+
+CANDIDATES = (1e-3, 1e-2, 1e-4)  # Adam's usual rate first
+PATIENCE = 50  # steps without a lower loss before the next rate is tried
+
+
+@dataclass
+class Attempt:
+    """One learning rate's try: best figures over its steps, and how it ended."""
+
+    lr: float
+    steps: int = 0
+    loss: float = math.inf
+    accuracy: float = 0.0
+    ended: str = "steps"  # "learnt", "steps", "stuck", "diverged" or "time"
+
+
+def small_sample(
+    module: nn.Module,
+    criterion: Criterion,
+    inputs: Tensor,
+    targets: Tensor,
+    *,
+    max_steps: int = 200,
+    deadline: float | None = None,
+    candidates: Sequence[float] = CANDIDATES,
+    context: Context = contextlib.nullcontext,
+    seed: int = 0,
+) -> CheckResult:
+    """Train a copy on the given images, full batch, by Adam, until accuracy 1.00 and a loss a tenth of guessing's.
+
+    inputs: about 20 preprocessed images, N×channels×H×W, of at least two classes. targets: N class indices.
+    max_steps: for each of the learning rates `candidates`; the check ends with the first that succeeds.
+    deadline: on time.monotonic's scale; a check cut short has not failed, and `finished` is False.
+    Regularisation is off: no dropout, no augmentation, no penalty, no decay, no label smoothing.
+    """
+    begun = time.monotonic()
+    exact = _unsmoothed(criterion)
+    attempts: list[Attempt] = []
+    first_gradient = math.nan
+    with own_randomness(module, seed, "cannot-overfit-small-sample"):
+        for lr in candidates:
+            attempt, gradient = _try(module, exact, inputs, targets, lr, max_steps, deadline, context)
+            attempts.append(attempt)
+            first_gradient = gradient if math.isnan(first_gradient) else first_gradient
+            if attempt.ended in ("learnt", "time"):
+                break
+    best = max(attempts, key=lambda a: (a.accuracy, -a.loss))
+    passed = best.ended == "learnt"
+    finished = passed or attempts[-1].ended != "time"
+    steps = sum(a.steps for a in attempts)
+    finding = None
+    if passed:
+        message = f"learnt {len(inputs)} images by heart in {best.steps} steps at lr {best.lr:g} (loss {best.loss:.3g})"
+    else:
+        rates = ", ".join(f"{a.lr:g}" for a in attempts)
+        if finished:
+            opening = f"could not learn {len(inputs)} images by heart"
+        else:
+            opening = f"ran out of time before {len(inputs)} images were learnt by heart"
+        message = (
+            f"{opening}: accuracy {best.accuracy:.2f}, loss {best.loss:.3g} after {steps} steps at lr {rates}; "
+            f"suspects: {_suspects(attempts, first_gradient)}"
+        )
+        finding = Finding(
+            "cannot-overfit-small-sample",
+            "error" if finished else "warning",
+            message,
+            {"attempts": [asdict(a) for a in attempts], "first_gradient_norm": first_gradient, "images": len(inputs)},
+            "check in this order what the message suspects, on these few images alone",
+            "SPEC C4",
+        )
+    seconds = time.monotonic() - begun
+    return CheckResult("cannot-overfit-small-sample", passed, best.accuracy, 1.0, message, finding, seconds, finished)
+
+
+def _try(
+    module: nn.Module,
+    criterion: Criterion,
+    inputs: Tensor,
+    targets: Tensor,
+    lr: float,
+    max_steps: int,
+    deadline: float | None,
+    context: Context,
+) -> tuple[Attempt, float]:
+    network = without_noise(copy_of(module))
+    optimizer = build_optimizer("adam", network, lr=lr)
+    attempt, first_gradient, first_loss, stale = Attempt(lr), math.nan, math.nan, 0
+    while True:
+        with context():
+            outputs = scores(network, inputs)
+            tensor = criterion(outputs, targets)
+        loss, accuracy = float(tensor.detach()), float((outputs.argmax(1) == targets).float().mean())
+        if attempt.steps == 0:
+            first_loss = loss
+            chance = loss_at_chance(criterion, outputs.shape[1])
+            small = 0.1 * (chance if chance is not None else first_loss)
+        stale = 0 if loss < 0.99 * attempt.loss else stale + 1
+        attempt.accuracy = max(attempt.accuracy, accuracy)
+        attempt.loss = min(attempt.loss, loss) if math.isfinite(loss) else attempt.loss
+        if accuracy == 1.0 and loss <= small:
+            attempt.ended = "learnt"
+        elif not math.isfinite(loss):
+            attempt.ended = "diverged"
+        elif stale >= PATIENCE:
+            # Far above its start and not coming down is divergence, even where the loss stays a number.
+            attempt.ended = "diverged" if loss > 3 * first_loss else "stuck"
+        elif attempt.steps < max_steps and not (deadline is not None and time.monotonic() >= deadline):
+            tensor.backward()
+            if attempt.steps == 0:
+                first_gradient = _gradient_norm(network)
+            optimizer.step()
+            optimizer.zero_grad()
+            attempt.steps += 1
+            continue
+        elif attempt.steps < max_steps:
+            attempt.ended = "time"
+        return attempt, first_gradient
+
+
+def _gradient_norm(module: nn.Module) -> float:
+    norms = [p.grad.float().norm() for p in module.parameters() if p.grad is not None]
+    return float(torch.stack(norms).norm()) if norms else 0.0
+
+
+def _unsmoothed(criterion: Criterion) -> Criterion:
+    if not getattr(criterion, "label_smoothing", 0.0):
+        return criterion
+    # Smoothed targets have a loss floor above zero, which would read as "cannot learn".
+    exact = copy.deepcopy(criterion)
+    vars(exact)["label_smoothing"] = 0.0
+    return exact
+
+
+def _suspects(attempts: list[Attempt], first_gradient: float) -> str:
+    architecture = "architecture (a layer that cuts the input off, or too few units)"
+    rate = "learning rate (all tried rates are listed)"
+    start = "initialisation (weights that start too large or too small)"
+    if not first_gradient > 1e-7:
+        return "; ".join([f"initialisation (the first gradient is {first_gradient:.2g})", architecture, rate])
+    if all(a.ended == "diverged" for a in attempts):
+        return "; ".join(["learning rate (every tried rate diverged)", start, architecture])
+    if any(a.ended == "steps" for a in attempts):
+        return "; ".join(["learning rate (the loss was still falling)", architecture, start])
+    return "; ".join([architecture, rate, start])

@@ -1,0 +1,132 @@
+"""SPEC C6: the rate at which the loss falls, spikes forgiven, and refusal where none does."""
+
+import importlib
+import math
+import time
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch import nn
+
+from tests.checks.conftest import patterned, small_convnet
+from wellfit.checks import lr_range
+from wellfit.errors import UserError
+from wellfit.training.optimizers import build_optimizer
+from wellfit.training.regularize import build_criterion
+
+CE = build_criterion("cross-entropy")
+
+
+def batches(i):
+    return patterned(32, seed=1000 + i)
+
+
+def momentum(module, lr):
+    return build_optimizer("momentum", module, lr=lr)
+
+
+def adam(module, lr):
+    return build_optimizer("adam", module, lr=lr)
+
+
+@pytest.mark.parametrize(("optimizer", "good"), [(momentum, (1e-1, 1e-2)), (adam, (1e-2, 1e-3))])
+def test_a_rate_that_trains_is_found(optimizer, good):
+    result = lr_range(small_convnet(classes=4), CE, batches, optimizer, iterations=60)
+    assert result.passed
+    assert result.value in good
+    assert result.finding is None
+    assert f"{result.value:g}" in result.message
+
+
+def test_the_same_seed_gives_the_same_answer():
+    first, second = (
+        lr_range(small_convnet(classes=4, dropout=0.5), CE, batches, momentum, iterations=20) for _ in range(2)
+    )
+    assert (first.value, first.message) == (second.value, second.message)
+
+
+class Bowl(nn.Module):
+    """Scores that make the cross-entropy of class 0 a function of one weight."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(1, 1))
+
+    def forward(self, x):
+        return torch.cat([self.weight.expand(len(x), 1), torch.zeros(len(x), 1)], 1)
+
+
+def test_an_early_spike_is_forgiven():
+    state = {}
+
+    def spiky(scores, targets):
+        # Steps 2 to 6 of the fastest rate cost ten times as much; it still ends lowest.
+        weight = float(scores[0, 0].detach())
+        state["spikes"] = state.get("spikes", 0) + (weight > 0.05)
+        loss = nn.functional.cross_entropy(scores, targets)
+        return loss * 10 if 0.05 < weight < 0.3 else loss
+
+    pair = (torch.zeros(4, 1), torch.zeros(4, dtype=torch.long))
+    result = lr_range(
+        Bowl(),
+        spiky,
+        lambda i: pair,
+        lambda m, lr: torch.optim.SGD(m.parameters(), lr=lr),
+        candidates=(1e-1, 1e-3, 1e-4),
+    )
+    assert state["spikes"] > 0
+    assert result.value == 1e-1
+    assert "edge" in result.message
+
+
+def test_a_net_that_cannot_learn_has_no_good_rate():
+    source = torch.Generator().manual_seed(0)
+
+    def nonsense(i):
+        return torch.randn(32, 3, 16, 16, generator=source), torch.randint(4, (32,), generator=source)
+
+    result = lr_range(small_convnet(classes=4), CE, nonsense, adam, iterations=40)
+    assert not result.passed
+    assert result.stops
+    assert result.value is None
+    assert "at no rate of 1e-05 to 0.1" in result.finding.message
+    assert len(result.finding.evidence["candidates"]) == 5
+
+
+def test_divergence_at_every_rate_is_said():
+    result = lr_range(small_convnet(classes=4), lambda s, t: s.sum() * math.inf, batches, momentum, iterations=12)
+    assert not result.passed
+    assert "5 of 5 diverged" in result.finding.message
+
+
+def test_high_rates_that_explode_leave_the_others_standing():
+    result = lr_range(
+        small_convnet(classes=4), CE, batches, momentum, candidates=(1e12, 1e6, 1e-2, 1e-5), iterations=40
+    )
+    assert result.passed
+    assert result.value == 1e-2
+
+
+def test_a_deadline_ends_it_without_a_refusal():
+    result = lr_range(small_convnet(classes=4), CE, batches, momentum, deadline=time.monotonic() - 1)
+    assert not result.passed
+    assert not result.finished
+    assert not result.stops
+    assert "ran out of time" in result.message
+
+
+def test_what_was_seen_before_the_deadline_decides(monkeypatch):
+    ticks = iter(range(10_000))
+    clock = SimpleNamespace(monotonic=lambda: float(next(ticks)))
+    monkeypatch.setattr(importlib.import_module("wellfit.checks.lr_range"), "time", clock)
+    result = lr_range(small_convnet(classes=4), CE, batches, momentum, iterations=100, deadline=40.0)
+    assert result.passed
+    assert not result.finished
+    assert result.value in (1e-1, 1e-2)
+
+
+@pytest.mark.parametrize("arguments", [{"candidates": ()}, {"candidates": (0.1, -1.0)}, {"iterations": 3}])
+def test_nonsense_is_refused(arguments):
+    with pytest.raises(UserError, match="are usual"):
+        lr_range(small_convnet(classes=4), CE, batches, momentum, **arguments)

@@ -1,0 +1,152 @@
+"""SPEC C4: what can learn passes, what cannot is named; the taught case on real pictures."""
+
+import os
+import tarfile
+import time
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from tests.checks.conftest import patterned, raw_pixels, small_convnet, two_layer
+from wellfit.checks import few_of_each_class, small_sample
+from wellfit.training.optimizers import build_optimizer
+from wellfit.training.regularize import build_criterion
+
+CE = build_criterion("cross-entropy")
+
+
+def taught_run(images, targets):
+    """200 epochs of full-batch SGD at 1e-3 on mean-subtracted 0-255 pixels, regularisation 0."""
+    net = two_layer()
+    optimizer = build_optimizer("sgd", net, lr=1e-3)
+    for _ in range(200):
+        loss = CE(net(images), targets)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    with torch.no_grad():
+        outputs = net(images)
+    return float((outputs.argmax(1) == targets).float().mean()), float(CE(outputs, targets))
+
+
+def cifar_pictures(count_a_class=2):
+    folder = os.environ.get("WELLFIT_TEST_DATA")
+    archive = Path(folder, "data", "cifar10-jpg.tar.gz") if folder else None
+    if archive is None or not archive.exists():
+        pytest.skip("needs data/cifar10-jpg.tar.gz under the folder that WELLFIT_TEST_DATA names")
+    from PIL import Image
+
+    found: dict[str, list[np.ndarray]] = {}
+    with tarfile.open(archive) as file:
+        for member in file:
+            parts = Path(member.name).parts
+            if not member.isfile() or member.name.rpartition(".")[2] not in ("jpg", "jpeg", "png"):
+                continue
+            pictures = found.setdefault(parts[-2], [])
+            if len(pictures) < count_a_class:
+                with Image.open(BytesIO(file.extractfile(member).read())) as image:
+                    pictures.append(np.asarray(image.convert("RGB")))
+            if len(found) == 10 and all(len(p) == count_a_class for p in found.values()):
+                break
+    pixels = np.concatenate([np.stack(found[name]) for name in sorted(found)])
+    images = torch.tensor(pixels).permute(0, 3, 1, 2).float()
+    return images - images.mean(0), torch.arange(10).repeat_interleave(count_a_class)
+
+
+def test_the_taught_case_on_cifar():
+    images, targets = cifar_pictures()
+    accuracy, cost = taught_run(images, targets)
+    assert accuracy == 1.0
+    assert 0.001 < cost < 0.006, "published 0.0026, about 0.0035 on JPEG files"
+    assert small_sample(two_layer(), CE, images, targets).passed
+
+
+def test_the_taught_case_on_made_up_pictures():
+    images, targets = raw_pixels()
+    accuracy, cost = taught_run(images, targets)
+    assert accuracy == 1.0
+    assert cost < 0.01
+    assert small_sample(two_layer(), CE, images, targets).passed
+
+
+@pytest.mark.parametrize("loss", ["cross-entropy", "hinge"])
+def test_a_sound_network_passes_quickly_with_noise_and_smoothing_off(loss):
+    images, targets = patterned(20)
+    criterion = build_criterion(loss, label_smoothing=0.2 if loss == "cross-entropy" else 0.0)
+    result = small_sample(small_convnet(classes=4, dropout=0.9), criterion, images, targets)
+    assert result.passed
+    assert result.finding is None
+    assert (result.value, result.expected) == (1.0, 1.0)
+    assert "by heart in" in result.message
+    assert int(result.message.split(" in ")[1].split()[0]) < 150
+    assert getattr(criterion, "label_smoothing", 0.2) in (0.2,)
+
+
+class Averaging(nn.Module):
+    """Throws the picture away: every image gets the batch's mean."""
+
+    def __init__(self):
+        super().__init__()
+        self.net = small_convnet(classes=4)
+
+    def forward(self, x):
+        return self.net(x.mean(0, keepdim=True).expand_as(x))
+
+
+def test_an_architecture_that_mixes_pictures_fails_and_says_so():
+    images, targets = patterned(20)
+    result = small_sample(Averaging(), CE, images, targets, max_steps=80)
+    assert not result.passed
+    assert result.finished
+    assert result.stops
+    assert result.value < 0.6
+    message = result.finding.message
+    assert message.index("architecture") < message.index("learning rate")
+    assert "initialisation" in message
+    assert len(result.finding.evidence["attempts"]) == 3
+
+
+def test_dead_units_point_at_the_initialisation():
+    net = small_convnet(classes=4)
+    with torch.no_grad():
+        net[3].bias.fill_(-1e4)
+        net[8].bias.zero_()
+    net[8].bias.requires_grad_(False)
+    result = small_sample(net, CE, *patterned(20), max_steps=60)
+    assert not result.passed
+    assert "suspects: initialisation (the first gradient is 0)" in result.finding.message
+
+
+def test_rates_that_all_diverge_point_at_the_rate():
+    result = small_sample(small_convnet(classes=4), CE, *patterned(20), candidates=(1e12, 1e25), max_steps=60)
+    assert not result.passed
+    assert "suspects: learning rate" in result.finding.message
+    assert {a["ended"] for a in result.finding.evidence["attempts"]} == {"diverged"}
+
+
+def test_a_lower_rate_is_tried_where_the_first_fails():
+    result = small_sample(small_convnet(classes=4), CE, *patterned(20), candidates=(1e12, 1e-2))
+    assert result.passed
+    assert "at lr 0.01" in result.message
+
+
+def test_out_of_time_is_neither_passed_nor_a_refusal():
+    result = small_sample(small_convnet(classes=4), CE, *patterned(20), deadline=time.monotonic() - 1)
+    assert not result.passed
+    assert not result.finished
+    assert not result.stops
+    assert result.finding.severity == "warning"
+    assert "ran out of time" in result.message
+
+
+def test_the_sample_holds_every_class_in_turn():
+    targets = torch.tensor([0] * 50 + [1] * 3 + [2] * 30)
+    few = few_of_each_class(targets, 20)
+    assert len(few) == 20
+    assert torch.bincount(targets[few]).tolist() == [9, 3, 8]
+    assert few.tolist() == sorted(set(few.tolist()))
+    assert few_of_each_class(torch.tensor([1, 0]), 20).tolist() == [0, 1]
