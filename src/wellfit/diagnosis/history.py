@@ -1,0 +1,198 @@
+"""What a monitor saw of a training, as plain numbers: all that the rules may look at.
+
+Losses and learning rates are kept for every step; everything costlier only for watched steps (`Sample`).
+Nothing here needs torch, so that a history can be written by hand or read back from a record.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One parameter tensor: its name, its number of entries, whether it is a weight (two axes or more)."""
+
+    name: str
+    size: int
+    weight: bool = True
+    requires_grad: bool = True
+    in_optimizer: bool = True
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One activation at one watched step.
+
+    kind: "relu" (zero below 0), "bounded" (sigmoid, tanh and kin) or "other".
+    dead: share of units silent on everything seen in the last watched steps; None before there are enough.
+    saturated: share of entries at the ends of a bounded non-linearity; None for the other kinds.
+    """
+
+    name: str
+    kind: str
+    mean: float
+    std: float
+    dead: float | None = None
+    saturated: float | None = None
+
+
+@dataclass(frozen=True)
+class Output:
+    """The network's answers (N×C) at one watched step.
+
+    spread: standard deviation over the batch of the class probabilities, averaged over the classes.
+    probabilities: whether the rows already are non-negative and sum to one.
+    top: mean of the largest probability.
+    as_logits, as_probabilities: the cross-entropy when the outputs are taken as either; need targets.
+    predicted, targets: counts by class; targets may be missing.
+    """
+
+    images: int
+    width: int
+    spread: float
+    probabilities: bool = False
+    top: float = math.nan
+    as_logits: float | None = None
+    as_probabilities: float | None = None
+    predicted: NDArray[np.int64] | None = None
+    targets: NDArray[np.int64] | None = None
+    correct: int | None = None
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One watched step. The norms are one number a parameter, in the order of `History.parameters`.
+
+    weight_norm, update_norm: of the weights before the step and of what the step added.
+    gradient_norm: NaN where the parameter had no gradient.
+    promised: −g·Δw, the fall of the loss that this step promises to first order.
+    carried: whether the last gradient was still there when the next backward pass began; None: not seen.
+    """
+
+    step: int
+    weight_norm: Floats
+    update_norm: Floats
+    gradient_norm: Floats
+    promised: float = math.nan
+    layers: Sequence[Layer] = ()
+    output: Output | None = None
+    carried: bool | None = None
+
+    @property
+    def update_ratio(self) -> Floats:
+        """‖Δw‖/‖w‖ of each parameter; NaN for parameters of zero norm, which have no ratio (SPEC C8)."""
+        with np.errstate(invalid="ignore", divide="ignore"):
+            return np.where(self.weight_norm > 0, self.update_norm / self.weight_norm, np.nan)
+
+    @property
+    def total_gradient(self) -> float:
+        """Norm of the gradient over all parameters that have one; NaN without any."""
+        seen = self.gradient_norm[~np.isnan(self.gradient_norm)]
+        return float(np.sqrt(np.sum(seen**2))) if len(seen) else math.nan
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """Figures at the end of an epoch, as far as they are known; accuracies in [0, 1]."""
+
+    step: int
+    train_loss: float | None = None
+    train_accuracy: float | None = None
+    val_loss: float | None = None
+    val_accuracy: float | None = None
+
+
+@dataclass
+class History:
+    """Everything seen so far.
+
+    losses, lrs: one number a step (lrs may be empty: not known).
+    unseen: what could not be watched, and why, e.g. {"layers": "the model is compiled"}.
+    """
+
+    losses: Sequence[float] = ()
+    lrs: Sequence[float] = ()
+    samples: list[Sample] = field(default_factory=list)
+    epochs: list[Epoch] = field(default_factory=list)
+    parameters: list[Parameter] = field(default_factory=list)
+    classes: int | None = None
+    class_counts: NDArray[np.int64] | None = None
+    unseen: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def loss(self) -> Floats:
+        return np.asarray(self.losses, np.float64)
+
+    @property
+    def lr(self) -> Floats:
+        return np.asarray(self.lrs, np.float64)
+
+    @property
+    def first_bad_step(self) -> int | None:
+        """The first step whose loss is not finite."""
+        bad = np.flatnonzero(~np.isfinite(self.loss))
+        return int(bad[0]) if len(bad) else None
+
+    @property
+    def finite_loss(self) -> Floats:
+        """The losses before the first that is not finite."""
+        return self.loss[: self.first_bad_step]
+
+    @property
+    def finite_samples(self) -> list[Sample]:
+        """The watched steps whose norms are numbers and before which no loss was lost."""
+        end = self.first_bad_step
+        return [
+            s
+            for s in self.samples
+            if (end is None or s.step < end) and np.isfinite(s.update_norm + s.weight_norm).all()
+        ]
+
+    @property
+    def chance_loss(self) -> float | None:
+        """log C: the cross-entropy of a network that knows nothing."""
+        return math.log(self.classes) if self.classes and self.classes > 1 else None
+
+    @property
+    def reference_loss(self) -> float:
+        """The first loss, or log C where that is larger: what "has the loss grown?" is measured against."""
+        first = self.finite_loss[:1]
+        return max(float(first[0]) if len(first) else 0.0, self.chance_loss or 0.0)
+
+    @property
+    def weights(self) -> NDArray[np.int64]:
+        """Indices of the weight tensors that are to learn, in the order of the network."""
+        return np.array(
+            [i for i, p in enumerate(self.parameters) if p.weight and p.requires_grad and p.in_optimizer], np.int64
+        )
+
+    @property
+    def warming_up(self) -> bool:
+        """Whether the learning rate is still being raised at the end of what was seen."""
+        lr = self.lr
+        return len(lr) > 1 and bool(lr[-1] > 1.01 * lr[int(0.8 * (len(lr) - 1))])
+
+    def at_full_rate(self, step: int) -> bool:
+        """Whether the step was taken near the largest learning rate: not in a warm-up, not after a decay."""
+        return step >= len(self.lrs) or bool(self.lr[step] >= 0.3 * self.lr.max())
+
+
+def level(values: Floats) -> float:
+    """The typical value of a stretch of losses: its median, which one odd batch does not move."""
+    return float(np.median(values)) if len(values) else math.nan
+
+
+def fall_per_step(values: Floats) -> float:
+    """Least-squares slope of a stretch, with the sign turned: positive when the loss falls."""
+    if len(values) < 2:
+        return 0.0
+    x = np.arange(len(values)) - (len(values) - 1) / 2
+    return float(-(x @ values) / (x @ x))

@@ -1,0 +1,304 @@
+"""The monitor: watches any PyTorch training from the side and says in words what is wrong with it.
+
+    monitor = Monitor(model, optimizer)
+    for x, y in batches:
+        loss = criterion(model(x), y); optimizer.zero_grad(); loss.backward(); optimizer.step()
+        monitor.step(loss, targets=y)
+    monitor.end_epoch(train_accuracy=a, val_accuracy=b)
+    for finding in monitor.findings(): print(finding)
+
+It knows nothing of the loop. The loss is kept for every step; everything else is measured at the first
+steps and then at every tenth. It only reads: a training with a monitor gives the same weights, bit for bit.
+"""
+
+from __future__ import annotations
+
+import math
+from array import array
+from collections.abc import Iterable
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from wellfit.diagnosis.activations import ActivationWatch
+from wellfit.diagnosis.history import Epoch, History, Sample
+from wellfit.diagnosis.outputs import check_targets, find_answers, sum_up
+from wellfit.diagnosis.rules import judge, lacking
+from wellfit.diagnosis.updates import UpdateWatch
+from wellfit.errors import UserError
+from wellfit.findings import Finding
+
+# The first steps are watched one by one: what goes wrong at once is over by the tenth.
+FIRST = 3
+# Watched steps kept: all of the first, all of the last, every other one in between as often as needed.
+KEPT, KEPT_FIRST, KEPT_LAST = 600, 100, 200
+# Losses that may wait on an accelerator before one transfer brings them all.
+WAITING = 64
+# step() calls without an optimizer step that a gradient scaler may need to find its scale.
+PATIENCE = 25
+
+
+class Monitor:
+    """Watches `model` while `optimizer` (one, or several) trains it.
+
+    classes: number of classes; taken from the width of the outputs when not given.
+    every: how many steps lie between two watched ones.
+    entries: how many fixed entries of each tensor are read for gradients and updates.
+
+    UserError for a model without parameters or an optimizer that holds none of them.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizer: Optimizer | Iterable[Optimizer],
+        classes: int | None = None,
+        every: int = 10,
+        entries: int = 4096,
+    ) -> None:
+        optimizers = [optimizer] if isinstance(optimizer, Optimizer) else list(_iterable(optimizer))
+        if not optimizers or not all(isinstance(o, Optimizer) for o in optimizers):
+            raise UserError(
+                f"a monitor needs a torch optimizer or several, got {type(optimizer).__name__}; pass the one whose "
+                "step() trains the model"
+            )
+        if not isinstance(model, nn.Module):
+            raise UserError(f"a monitor watches a torch.nn.Module, got {type(model).__name__}; pass the network itself")
+        if every < 1 or entries < 1:
+            raise UserError(f"every and entries are at least 1, got {every} and {entries}; 10 and 4096 are usual")
+        if classes is not None and classes < 2:
+            raise UserError(f"a classification has at least 2 classes, got {classes}; leave it out when not known")
+        self._losses, self._lrs = array("d"), array("d")
+        self.history = History(losses=self._losses, lrs=self._lrs, classes=classes)
+        self._every = every
+        self._updates = UpdateWatch(model, optimizers, entries)
+        self._layers = ActivationWatch(model)
+        self._answers: Tensor | None = None
+        self._seen_forward = False
+        self._given_classes = classes
+        self._waiting: list[Tensor] = []
+        self._without_step = 0
+        self._closed = False
+        self._handles = [
+            model.register_forward_pre_hook(self._before_forward),
+            model.register_forward_hook(self._after_forward, always_call=True),
+        ]
+        self._watch_next()
+
+    # ---- what a loop calls -------------------------------------------------------------------------
+
+    def step(self, loss: float | Tensor, targets: Tensor | None = None) -> None:
+        """Once after every optimizer step. `loss` is that step's; `targets` the labels of its batch (N,) or (N, C)."""
+        if self._closed:
+            raise UserError("this monitor is closed and has let go of the model; make a new one to go on watching")
+        _check_loss(loss)
+        if targets is not None:
+            check_targets(targets, self._answers)
+        stepped, self._updates.stepped = self._updates.stepped > 0, 0
+        if not stepped:
+            self._check_skipped()
+        sample = self._sample(targets) if self._updates.active and stepped else None
+        self._keep_loss(loss)
+        self._lrs.append(self._updates.lr)
+        if sample is not None:
+            self._keep_sample(sample)
+            self._flush()
+        self._watch_next()
+
+    def end_epoch(
+        self,
+        train_loss: float | None = None,
+        train_accuracy: float | None = None,
+        val_loss: float | None = None,
+        val_accuracy: float | None = None,
+    ) -> None:
+        """After an epoch, with the figures that are known. Accuracies are shares in [0, 1]."""
+        self._flush()
+        figures = {
+            name: None if value is None else float(value)
+            for name, value in {
+                "train_loss": train_loss,
+                "train_accuracy": train_accuracy,
+                "val_loss": val_loss,
+                "val_accuracy": val_accuracy,
+            }.items()
+        }
+        for name, value in figures.items():
+            if name.endswith("accuracy") and value is not None and not 0 <= value <= 1:
+                raise UserError(f"{name} is a share between 0 and 1, got {value:g}; divide percent by 100")
+        if figures["train_loss"] is None:
+            begun = self.history.epochs[-1].step if self.history.epochs else 0
+            steps = self.history.loss[begun:]
+            figures["train_loss"] = float(steps.mean()) if len(steps) else None
+        self.history.epochs.append(Epoch(step=len(self.history.losses), **figures))
+
+    def findings(self) -> list[Finding]:
+        """What is wrong so far, root cause first. UserError before the first step."""
+        self._flush()
+        if not len(self.history.losses):
+            raise UserError("there is nothing to judge before the first step; call monitor.step(loss) in the loop")
+        self._say_what_is_unseen()
+        return judge(self.history)[0]
+
+    @property
+    def unjudged(self) -> dict[str, str]:
+        """By finding id, what was lacking to judge it."""
+        self._flush()
+        self._say_what_is_unseen()
+        return lacking(self.history)
+
+    @property
+    def watched(self) -> bool:
+        """Whether the last step was a watched one, so that `statistics` are its own."""
+        return bool(self.history.samples) and self.history.samples[-1].step == self._count - 1
+
+    @property
+    def statistics(self) -> dict[str, Any]:
+        """Figures of the last watched step, JSON-ready for the record; {} before there is one.
+
+        step; gradient_norm; update_ratio {parameter: ‖Δw‖/‖w‖}, without parameters of zero norm;
+        layers {name: {mean, std, dead, saturated}}, where dead and saturated may be None.
+        """
+        if not self.history.samples:
+            return {}
+        sample = self.history.samples[-1]
+        named = zip(self.history.parameters, sample.update_ratio, strict=True)
+        return {
+            "step": sample.step,
+            "gradient_norm": None if math.isnan(sample.total_gradient) else sample.total_gradient,
+            "update_ratio": {p.name: float(r) for p, r in named if p.requires_grad and not np.isnan(r)},
+            "layers": {
+                layer.name: {"mean": layer.mean, "std": layer.std, "dead": layer.dead, "saturated": layer.saturated}
+                for layer in sample.layers
+            },
+        }
+
+    def close(self) -> None:
+        """Remove every hook. Findings and statistics stay."""
+        self._flush()
+        for handle in self._handles:
+            handle.remove()
+        self._handles = []
+        self._layers.close()
+        self._updates.close()
+        self._answers = None
+        self._closed = True
+
+    def __enter__(self) -> Monitor:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    # ---- what the hooks call -----------------------------------------------------------------------
+
+    def _before_forward(self, module: nn.Module, args: Any) -> None:
+        # A validation pass runs without gradients and is not the training's business.
+        if torch.compiler.is_compiling() or not torch.is_grad_enabled():
+            return
+        self._seen_forward = True
+        if self._updates.active:
+            self._layers.begin()
+
+    def _after_forward(self, module: nn.Module, args: Any, output: Any) -> None:
+        if torch.compiler.is_compiling():
+            return
+        if torch.is_grad_enabled():
+            self._answers = find_answers(output)
+        self._layers.active = False
+
+    # ---- bookkeeping -------------------------------------------------------------------------------
+
+    @property
+    def _count(self) -> int:
+        return len(self.history.losses) + len(self._waiting)
+
+    def _watch_next(self) -> None:
+        self._answers = None
+        self._updates.active = self._count < FIRST or self._count % self._every == 0
+
+    def _sample(self, targets: Tensor | None) -> Sample:
+        sample = self._updates.collect(self._count)
+        layers = self._layers.collect()
+        output = sum_up(self._answers, targets) if self._answers is not None else None
+        return Sample(
+            sample.step,
+            sample.weight_norm,
+            sample.update_norm,
+            sample.gradient_norm,
+            sample.promised,
+            layers,
+            output,
+            sample.carried,
+        )
+
+    def _keep_sample(self, sample: Sample) -> None:
+        history, output = self.history, sample.output
+        history.parameters = self._updates.parameters()
+        history.samples.append(sample)
+        if len(history.samples) > KEPT:
+            del history.samples[KEPT_FIRST:-KEPT_LAST:2]
+        if output is None:
+            return
+        if self._given_classes is None:
+            history.classes = output.width
+        if output.targets is not None:
+            counts = history.class_counts
+            if counts is None or len(counts) != output.width:
+                counts = np.zeros(output.width, np.int64)
+            history.class_counts = counts + output.targets
+
+    def _keep_loss(self, loss: float | Tensor) -> None:
+        if isinstance(loss, Tensor) and loss.device.type != "cpu":
+            self._waiting.append(loss.detach().reshape(()).clone())
+            if len(self._waiting) >= WAITING:
+                self._flush()
+        else:
+            self._flush()
+            self._losses.append(float(loss.detach() if isinstance(loss, Tensor) else loss))
+
+    def _flush(self) -> None:
+        if self._waiting:
+            waiting, self._waiting = self._waiting, []
+            self._losses.extend(torch.stack(waiting).double().cpu().tolist())
+
+    def _check_skipped(self) -> None:
+        """A gradient scaler skips steps whose gradients overflow; anything else is a call in the wrong place."""
+        if not math.isnan(self._updates.lr):
+            return
+        self._without_step += 1
+        finite = self._updates.gradients_are_finite()
+        if not self._seen_forward or finite or self._without_step > PATIENCE:
+            raise UserError(
+                "monitor.step() was called before any optimizer step; call it once after each optimizer.step()"
+            )
+
+    def _say_what_is_unseen(self) -> None:
+        unseen = self.history.unseen
+        unseen.clear()
+        if len(self.history.samples) < 2:
+            return
+        if not self._seen_forward:
+            reason = "model(x) was never called on the watched module, or it is compiled; watch what the loop calls"
+            unseen.update(layers=reason, outputs=reason)
+        elif not any(s.layers for s in self.history.samples):
+            unseen["layers"] = "no activation or weight layer that torch.nn names was called, or they are compiled"
+
+
+def _check_loss(loss: float | Tensor) -> None:
+    if isinstance(loss, Tensor) and loss.numel() != 1:
+        raise UserError(
+            f"a loss is one number, got a tensor of shape {tuple(loss.shape)}; take its mean over the batch"
+        )
+    if not isinstance(loss, Tensor | float | int | np.number):
+        raise UserError(f"a loss is a number or a tensor with one, got {type(loss).__name__}; pass loss or loss.item()")
+
+
+def _iterable(value: Any) -> Iterable[Any]:
+    return value if isinstance(value, list | tuple) else [value]

@@ -1,0 +1,28 @@
+"""The rules: pure functions, each judges one finding from a `History`.
+
+`judge` runs them all. A rule answers only when its needs are met; the others are named with what they
+lack. To add one: write it in the file of its family and list it in that file's table.
+"""
+
+from __future__ import annotations
+
+from wellfit.diagnosis.history import History
+from wellfit.diagnosis.rules import epochs, layers, loss, outputs, rates, updates
+from wellfit.diagnosis.rules.rule import Rule
+from wellfit.findings import Finding, root_cause_first
+
+FAMILIES = (loss, rates, updates, layers, outputs, epochs)
+RULES: dict[str, Rule] = {name: rule for family in FAMILIES for name, rule in family.RULES.items()}
+
+
+def judge(history: History) -> tuple[list[Finding], dict[str, str]]:
+    """All findings, root cause first, and by id what each rule lacked that could not judge."""
+    unjudged = lacking(history)
+    found = [rule.judge(history) for name, rule in RULES.items() if name not in unjudged]
+    return root_cause_first(f for f in found if f is not None), unjudged
+
+
+def lacking(history: History) -> dict[str, str]:
+    """By id, what each rule lacks that cannot judge yet."""
+    reasons = {name: next((r for need in rule.needs if (r := need(history))), "") for name, rule in RULES.items()}
+    return {name: reason for name, reason in reasons.items() if reason}

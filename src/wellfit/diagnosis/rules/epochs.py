@@ -1,0 +1,152 @@
+"""Rules about the curves of whole epochs: labels-shuffled, overfitting, underfitting, plateau, still-improving."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from wellfit.diagnosis.history import Floats, History
+from wellfit.diagnosis.rules import needs
+from wellfit.diagnosis.rules.rule import Rule
+from wellfit.findings import Finding
+
+# A gap between training and validation accuracy that is worth acting on (SPEC C9), and one that is none.
+GAP = 0.1
+NO_GAP = 0.03
+# A validation loss this far above its best, for this many epochs in a row, has turned.
+TURNED = 1.1
+TURNED_EPOCHS = 3
+# An accuracy that moved less than this did not move; one that gains this much an epoch still does.
+STILL = 0.005
+GAINING = 0.005
+
+
+def curves(h: History, *names: str) -> tuple[Floats, ...]:
+    """One array a figure, over the epochs that have all of them."""
+    full = [e for e in h.epochs if all(getattr(e, n) is not None for n in names)]
+    return tuple(np.array([getattr(e, n) for e in full], np.float64) for n in names)
+
+
+def labels_shuffled(h: History) -> Finding | None:
+    """Training is learned by heart while validation stays where guessing is."""
+    train, val = curves(h, "train_accuracy", "val_accuracy")
+    chance = _chance(h)
+    learned = train[-1] > chance + 0.25 * (1 - chance) and train[-1] - train[0] > 0.1
+    guessing = np.all(val[-3:] < chance + 0.1 * (1 - chance))
+    if not (learned and guessing):
+        return None
+    return Finding(
+        "labels-shuffled",
+        "error",
+        f"training accuracy rose to {train[-1]:.2f} while validation stays at {val[-1]:.2f}, where guessing gives "
+        f"{chance:.2f}",
+        {"train_accuracy": train.tolist(), "val_accuracy": val.tolist(), "chance": chance},
+        "Look at images beside their labels on both sides: names and images may have been sorted differently",
+        "SPEC C9",
+    )
+
+
+def overfitting(h: History) -> Finding | None:
+    train, val = curves(h, "train_accuracy", "val_accuracy")
+    gap = float(np.mean(train[-2:] - val[-2:]))
+    if gap < GAP:
+        return None
+    (val_loss,) = curves(h, "val_loss")
+    best = int(np.argmin(val_loss)) if len(val_loss) else 0
+    turned = len(val_loss) > TURNED_EPOCHS and bool(
+        np.all(val_loss[-TURNED_EPOCHS:] > TURNED * val_loss[best]) and best < len(val_loss) - TURNED_EPOCHS
+    )
+    fell = bool(np.all(val[-TURNED_EPOCHS:] < val.max() - 0.02)) and train[-1] > train[int(np.argmax(val))]
+    if not (turned or fell):
+        # A gap alone is what every net shows that fits its training images well.
+        return Finding(
+            "overfitting",
+            "info",
+            f"training accuracy is {train[-1]:.2f}, validation {val[-1]:.2f}, a gap of {gap:.2f}; validation has not "
+            "turned worse",
+            {"gap": gap, "train_accuracy": float(train[-1]), "val_accuracy": float(val[-1])},
+            "More augmentation, weight decay or data may narrow the gap",
+            "SPEC C9",
+        )
+    what = f"validation loss is {val_loss[-1] / val_loss[best]:.2f} times its best" if turned else "validation fell"
+    return Finding(
+        "overfitting",
+        "warning",
+        f"training accuracy is {train[-1]:.2f}, validation {val[-1]:.2f}, and {what} of epoch "
+        f"{(best if turned else int(np.argmax(val))) + 1}",
+        {"gap": gap, "val_loss": val_loss.tolist(), "val_accuracy": val.tolist()},
+        "Keep the weights of the best epoch, and train with more augmentation, weight decay or data",
+        "SPEC C9, R3",
+    )
+
+
+def underfitting(h: History) -> Finding | None:
+    """Training itself is poor, has stopped rising, and validation is no worse."""
+    train, val = curves(h, "train_accuracy", "val_accuracy")
+    chance, third = _chance(h), max(3, len(train) // 3)
+    stopped = train[-third:].max() - train[: -third + 1].max() < STILL * third
+    above_chance = train[-1] > chance + 0.05 * (1 - chance)
+    if not (stopped and above_chance and train[-1] < 0.75 and abs(train[-1] - val[-1]) < NO_GAP):
+        return None
+    return Finding(
+        "underfitting",
+        "warning",
+        f"training accuracy stopped at {train[-1]:.2f} and validation stands beside it at {val[-1]:.2f}",
+        {"train_accuracy": train.tolist(), "val_accuracy": val.tolist()},
+        "Use a larger network, less regularisation, or a learning rate found by search",
+        "SPEC C9",
+    )
+
+
+def plateau(h: History) -> Finding | None:
+    """Neither loss has improved for a third of the run, and the learning rate was never lowered."""
+    train, val, accuracy = curves(h, "train_loss", "val_loss", "val_accuracy")
+    third = max(4, len(val) // 3)
+    # Within noise: the best of the last third is no better than the best before.
+    stood = all(c[-third:].min() > 0.99 * c[:-third].min() for c in (train, val))
+    gained = accuracy[-third:].max() - accuracy[:-third].max() > STILL
+    constant = not len(h.lrs) or h.lr[-1] > 0.5 * h.lr.max()
+    if not stood or gained or not constant or train[-1] < 0.05 * h.reference_loss:
+        return None
+    return Finding(
+        "plateau",
+        "warning",
+        f"for {third} epochs neither training nor validation loss has improved (now {train[-1]:.3g} and "
+        f"{val[-1]:.3g}), and the learning rate was never lowered",
+        {"epochs": third, "train_loss": train.tolist(), "val_loss": val.tolist()},
+        "Lower the learning rate tenfold now",
+        "SPEC C9, O9",
+    )
+
+
+def still_improving(h: History) -> Finding | None:
+    (val,) = curves(h, "val_accuracy")
+    third = max(3, len(val) // 3)
+    last = val[-third:]
+    gain = float(np.polyfit(np.arange(third), last, 1)[0])
+    if gain < GAINING or int(np.argmax(val)) < len(val) - 2:
+        return None
+    return Finding(
+        "still-improving",
+        "info",
+        f"over the last {third} epochs validation accuracy rose by {100 * gain:.1f} points an epoch, to {val[-1]:.3f}",
+        {"val_accuracy": val.tolist(), "gain_per_epoch": gain},
+        "Train longer",
+        "SPEC C9",
+    )
+
+
+def _chance(h: History) -> float:
+    """What always saying the largest class gives; 1/C when the counts are not known."""
+    if h.class_counts is not None and h.class_counts.sum():
+        return float(h.class_counts.max() / h.class_counts.sum())
+    return 1 / h.classes if h.classes else 0.5
+
+
+BOTH = ("train_accuracy", "val_accuracy")
+RULES = {
+    "labels-shuffled": Rule(labels_shuffled, (needs.classes, needs.epochs(3, *BOTH))),
+    "overfitting": Rule(overfitting, (needs.epochs(4, *BOTH),)),
+    "underfitting": Rule(underfitting, (needs.classes, needs.epochs(5, *BOTH))),
+    "plateau": Rule(plateau, (needs.epochs(8, "train_loss", "val_loss", "val_accuracy"),)),
+    "still-improving": Rule(still_improving, (needs.epochs(3, "val_accuracy"),)),
+}

@@ -1,0 +1,146 @@
+"""Rules about activations: dead-relu, saturated, bad-initialisation."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from wellfit.diagnosis.history import History, Layer, fall_per_step, level
+from wellfit.diagnosis.rules import needs
+from wellfit.diagnosis.rules.rule import Rule
+from wellfit.findings import Finding
+
+# Half of a layer's units silent on all data, or half of a layer's entries at the ends of its non-linearity.
+DEAD = 0.5
+SATURATED = 0.5
+PATIENCE = 3
+# From first to last hidden layer the spread of a well-scaled net stays within two decades.
+SPREAD = 100.0
+# A first loss of three times log C comes from logits that are far too large.
+TALL_START = 3.0
+# A flat start has lasted when the loss moved less than 2% in this many steps, and at least this share of the run.
+FLAT_STEPS = 60
+FLAT_SHARE = 0.1
+
+
+def dead_relu(h: History) -> Finding | None:
+    sick = _lasting(h, "dead", DEAD)
+    if not sick:
+        return None
+    name, share = max(sick.items(), key=lambda item: item[1])
+    return Finding(
+        "dead-relu",
+        "error" if share > 0.9 else "warning",
+        f"{share:.0%} of the units of {name} were silent on everything seen lately"
+        + (f"; {len(sick)} layers are like that" if len(sick) > 1 else ""),
+        {"layers": sick, "limit": DEAD},
+        "Lower the learning rate and start again; if units are dead from the start, use Kaiming initialisation "
+        "or leaky ReLU",
+        "SPEC C7, N7",
+    )
+
+
+def saturated(h: History) -> Finding | None:
+    sick = _lasting(h, "saturated", SATURATED)
+    if not sick:
+        return None
+    name, share = max(sick.items(), key=lambda item: item[1])
+    return Finding(
+        "saturated",
+        "warning",
+        f"{share:.0%} of the activations of {name} stand at the ends of the non-linearity, where gradients are zero"
+        + (f"; {len(sick)} layers are like that" if len(sick) > 1 else ""),
+        {"layers": sick, "limit": SATURATED},
+        "Scale the first weights down (Xavier), centre and scale the input, or use ReLU",
+        "SPEC C7, I2, I3",
+    )
+
+
+def bad_initialisation(h: History) -> Finding | None:
+    return _tall_start(h) or _uneven_layers(h) or _flat_then_falls(h)
+
+
+def _tall_start(h: History) -> Finding | None:
+    loss, chance = h.finite_loss, h.chance_loss
+    if chance is None or len(loss) == 0 or loss[0] < TALL_START * chance:
+        return None
+    return Finding(
+        "bad-initialisation",
+        "warning",
+        f"the first loss is {loss[0]:.3g}, {loss[0] / chance:.1f} times log C = {chance:.3g}: the first answers are "
+        "sure and wrong",
+        {"first_loss": float(loss[0]), "chance": chance},
+        "Scale the last layer's first weights down so that the first loss is log C",
+        "SPEC C2, C5",
+    )
+
+
+def _uneven_layers(h: History) -> Finding | None:
+    first = next((s for s in h.samples if s.layers), None)
+    if first is None or first.step > 0:
+        return None
+    stds = [layer.std for layer in first.layers]
+    if len(stds) < 4 or not np.isfinite(stds).all() or stds[0] <= 0:
+        return None
+    factor = stds[-1] / stds[0]
+    if 1 / SPREAD <= factor <= SPREAD:
+        return None
+    what = "shrink" if factor < 1 else "grow"
+    return Finding(
+        "bad-initialisation",
+        "warning",
+        f"before the first step activations {what} from layer to layer: their spread is {stds[0]:.2g} at "
+        f"{first.layers[0].name} and {stds[-1]:.2g} at {first.layers[-1].name}",
+        {"std": stds, "factor": factor},
+        "Use Kaiming initialisation (√(2/fan_in)) with ReLU, Xavier with tanh, or add BatchNorm",
+        "SPEC C7, N8, I1-I6",
+    )
+
+
+def _flat_then_falls(h: History) -> Finding | None:
+    loss = h.finite_loss
+    if h.first_bad_step is not None or len(loss) < 2 * FLAT_STEPS or level(loss[-20:]) > 0.8 * level(loss[:10]):
+        return None
+    start = level(loss[:10])
+    blocks = loss[: len(loss) // 10 * 10].reshape(-1, 10)
+    levels = np.median(blocks, axis=1)
+    left = np.flatnonzero(levels < 0.98 * start)
+    flat = 10 * int(left[0]) if len(left) else len(loss)
+    stretch = loss[:flat]
+    # A warm-up is meant to start flat, and a noisy loss hides a slow fall.
+    low_rate = len(h.lrs) >= flat > 0 and h.lr[: flat // 2 + 1].max() < 0.5 * h.lr.max()
+    noisy = len(stretch) > 0 and np.std(stretch) > 0.05 * start
+    falling = fall_per_step(stretch) * flat > 0.02 * start
+    if flat < max(FLAT_STEPS, FLAT_SHARE * len(loss)) or low_rate or noisy or falling:
+        return None
+    return Finding(
+        "bad-initialisation",
+        "warning",
+        f"the loss stood at {start:.4g} for {flat} steps and only then began to fall, to {level(loss[-20:]):.3g}",
+        {"flat_steps": flat, "start": start, "end": level(loss[-20:])},
+        "Use Kaiming or Xavier initialisation, so that learning starts at once",
+        "SPEC C9",
+    )
+
+
+def _lasting(h: History, figure: str, limit: float) -> dict[str, float]:
+    """Layers whose figure was above the limit at each of the last watched steps, with the smallest of them."""
+    watched = [s.layers for s in h.samples if s.layers][-PATIENCE:]
+    if len(watched) < PATIENCE:
+        return {}
+    values: dict[str, list[float]] = {}
+    for layers in watched:
+        for layer in layers:
+            values.setdefault(layer.name, []).append(_value(layer, figure))
+    return {name: min(v) for name, v in values.items() if len(v) == PATIENCE and min(v) > limit}
+
+
+def _value(layer: Layer, figure: str) -> float:
+    value = getattr(layer, figure)
+    return float("-inf") if value is None else float(value)
+
+
+RULES = {
+    "bad-initialisation": Rule(bad_initialisation, (needs.steps_or_bad(20),)),
+    "dead-relu": Rule(dead_relu, (needs.layers("relu"), needs.samples(8))),
+    "saturated": Rule(saturated, (needs.layers("bounded"), needs.samples(PATIENCE))),
+}

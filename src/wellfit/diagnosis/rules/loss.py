@@ -1,0 +1,170 @@
+"""Rules that need no more than the loss of every step: nan, exploding, not-learning, oscillating, loss-spike."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from wellfit.diagnosis.history import History, fall_per_step, level
+from wellfit.diagnosis.rules import needs
+from wellfit.diagnosis.rules.rule import Rule
+from wellfit.findings import Finding
+
+# A loss ten times its start is no fluctuation; three steps of it are no single odd batch.
+EXPLODED = 10.0
+# About 100 iterations should show the loss falling clearly (SPEC C6); less than 2% is no fall.
+PATIENCE = 100
+MOVED = 0.02
+# Minibatch noise stays below this share of the loss, or below SMALL_BATCH/√images for very small batches.
+SWING = 0.35
+SMALL_BATCH = 3.0
+# A spike towers over its neighbourhood: by this factor, and by this share of the first loss.
+SPIKE_FACTOR = 2.5
+SPIKE_SHARE = 0.25
+
+
+def nan(h: History) -> Finding | None:
+    step = h.first_bad_step
+    if step is None:
+        bad = next((s.step for s in h.samples if np.isinf(s.gradient_norm).any()), None)
+        if bad is None:
+            return None
+        return Finding(
+            "nan",
+            "error",
+            f"a gradient was not finite at step {bad}, while the loss still was",
+            {"step": bad},
+            "Clip the gradient norm, lower the learning rate, or train in bfloat16 or float32 instead of float16",
+            "SPEC C5, C9",
+        )
+    before = h.finite_loss
+    seen = f"; the last finite loss was {before[-1]:.4g}" if len(before) else ""
+    grew = len(before) > 0 and before[-5:].max() > 2 * h.reference_loss
+    return Finding(
+        "nan",
+        "error",
+        f"the loss became {h.loss[step]} at step {step}{seen}",
+        {"step": step, "last_finite": float(before[-1]) if len(before) else None, "grew_before": bool(grew)},
+        "Lower the learning rate tenfold and start again"
+        if grew
+        else "Look for NaN in the images, a logarithm of 0 or a division by 0; then lower the learning rate",
+        "SPEC C5, C9",
+    )
+
+
+def exploding(h: History) -> Finding | None:
+    loss, start = h.finite_loss, h.reference_loss
+    if len(loss) < 3:
+        return None
+    # Three steps in a row: the smallest of each triple tells.
+    triples = np.minimum(np.minimum(loss[:-2], loss[1:-1]), loss[2:])
+    ended_high = h.first_bad_step is not None or level(loss[-10:]) > 3 * start
+    if triples.max() >= EXPLODED * start and ended_high:
+        step = int(np.argmax(triples >= EXPLODED * start))
+        return Finding(
+            "exploding",
+            "error",
+            f"the loss rose from {start:.4g} to {loss.max():.4g}; it passed ten times its start at step {step}",
+            {"start": start, "highest": float(loss.max()), "step": step},
+            "Lower the learning rate tenfold; when that does not help, check the scale of input and weights",
+            "SPEC C9, S3",
+        )
+    norms = np.array([s.total_gradient for s in h.finite_samples])
+    norms = norms[np.isfinite(norms)]
+    if len(norms) >= 6 and level(norms[-3:]) > 100 * level(norms[:3]) and level(loss[-10:]) > start:
+        return Finding(
+            "exploding",
+            "error",
+            f"the gradient norm grew from {level(norms[:3]):.3g} to {level(norms[-3:]):.3g}",
+            {"gradient_norm_first": level(norms[:3]), "gradient_norm_last": level(norms[-3:])},
+            "Clip the gradient norm and lower the learning rate tenfold",
+            "SPEC C7",
+        )
+    return None
+
+
+def is_flat(h: History) -> bool:
+    """Whether the loss, finite all along, ended where it started, at or above what chance gives."""
+    loss = h.finite_loss
+    if len(loss) < PATIENCE or h.first_bad_step is not None:
+        return False
+    start = max(level(loss[:10]), 0.98 * (h.chance_loss or 0.0))
+    if h.chance_loss is not None and level(loss[:10]) < 0.7 * h.chance_loss:
+        return False  # it starts with knowledge: a fine-tune or a resumed run may rest where it is
+    return level(loss[-max(25, len(loss) // 5) :]) > (1 - MOVED) * start
+
+
+def not_learning(h: History) -> Finding | None:
+    if not is_flat(h) or h.warming_up:
+        return None
+    loss = h.finite_loss
+    start, end = level(loss[:10]), level(loss[-max(25, len(loss) // 5) :])
+    return Finding(
+        "not-learning",
+        "error",
+        f"after {len(loss)} steps the loss is {end:.4g}, it started at {start:.4g}",
+        {"steps": len(loss), "start": start, "end": end, "chance": h.chance_loss},
+        "Check that a sample of 20 images can be learned by heart; then try learning rates from 1e-5 to 1e-1",
+        "SPEC C4, C6, C9",
+    )
+
+
+def oscillating(h: History) -> Finding | None:
+    loss = h.finite_loss
+    window = loss[-60:]
+    if h.first_bad_step is not None or level(loss[:10]) <= 0:
+        return None
+    middle = level(window)
+    images = next((s.output.images for s in reversed(h.samples) if s.output is not None), None)
+    limit = max(SWING, SMALL_BATCH / np.sqrt(images)) if images else 2 * SWING
+    # The spread is measured between quartiles: one spike is another finding.
+    low, high = np.percentile(window, [25, 75])
+    swing = float((high - low) / 1.35 / middle) if middle > 0 else 0.0
+    falling = fall_per_step(window) * len(window) > 0.2 * middle
+    if swing <= limit or falling or middle < 0.2 * level(loss[:10]):
+        return None
+    return Finding(
+        "oscillating",
+        "warning",
+        f"over the last {len(window)} steps the loss swings by {swing:.0%} around {middle:.3g} without falling",
+        {"swing": swing, "level": middle, "limit": float(limit), "steps": len(window)},
+        "Lower the learning rate to a third, or enlarge the batch",
+        "SPEC C9",
+    )
+
+
+def loss_spike(h: History) -> Finding | None:
+    loss = h.finite_loss
+    if h.first_bad_step is not None:
+        return None
+    start, width = h.reference_loss, 30
+    if len(loss) < width + 10:
+        return None
+    # Two steps in a row, so that one hard batch is no spike.
+    peaks = np.minimum(loss[width:-9], loss[width + 1 : -8])
+    before = np.lib.stride_tricks.sliding_window_view(loss, width)[: len(peaks)]
+    usual_at = np.median(before, axis=1)
+    noise = np.median(np.abs(before - usual_at[:, None]), axis=1)
+    spikes = (peaks - usual_at > SPIKE_SHARE * start) & (peaks > SPIKE_FACTOR * usual_at + 6 * noise)
+    for place in np.flatnonzero(spikes)[:1]:
+        step, peak, usual = int(place) + width, float(peaks[place]), float(usual_at[place])
+        after = loss[step + 2 :]
+        if level(after[-10:]) > 0.5 * (peak + usual):
+            return None  # it never came back: that is another finding
+        return Finding(
+            "loss-spike",
+            "warning",
+            f"at step {step} the loss jumped from {usual:.3g} to {loss[step : step + 2].max():.3g} and came back",
+            {"step": step, "before": usual, "peak": float(loss[step : step + 2].max())},
+            "Clip the gradient norm; if it happens again, lower the learning rate or look at that batch",
+            "SPEC C9",
+        )
+    return None
+
+
+RULES = {
+    "nan": Rule(nan, (needs.steps(1),)),
+    "exploding": Rule(exploding, (needs.steps_or_bad(10),)),
+    "not-learning": Rule(not_learning, (needs.steps_or_bad(PATIENCE),)),
+    "oscillating": Rule(oscillating, (needs.steps_or_bad(PATIENCE),)),
+    "loss-spike": Rule(loss_spike, (needs.steps_or_bad(50),)),
+}

@@ -1,0 +1,76 @@
+"""What a rule must have seen before it may judge. A need is a function: history → "" or what is lacking."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from wellfit.diagnosis.history import History
+
+Need = Callable[[History], str]
+
+
+def steps(n: int) -> Need:
+    """The losses of at least `n` steps."""
+    return lambda h: "" if len(h.losses) >= n else f"the losses of {n} steps (has {len(h.losses)})"
+
+
+def steps_or_bad(n: int) -> Need:
+    """`n` steps, or fewer when a loss was not finite: then there is nothing to wait for."""
+    return lambda h: "" if h.first_bad_step is not None else steps(n)(h)
+
+
+def samples(n: int) -> Need:
+    """At least `n` watched steps with their updates."""
+
+    def need(h: History) -> str:
+        if "updates" in h.unseen:
+            return f"the updates: {h.unseen['updates']}"
+        return "" if len(h.samples) >= n else f"{n} watched steps (has {len(h.samples)})"
+
+    return need
+
+
+def layers(kind: str | None = None) -> Need:
+    """Watched activations, of one kind where it is named."""
+
+    def need(h: History) -> str:
+        if "layers" in h.unseen:
+            return f"the activations: {h.unseen['layers']}"
+        if any(kind in (None, layer.kind) for s in h.samples for layer in s.layers):
+            return ""
+        return f"a watched activation of the kind '{kind}'" if kind else "a watched activation"
+
+    return need
+
+
+def outputs(h: History) -> str:
+    """The network's outputs, one column a class."""
+    if "outputs" in h.unseen:
+        return f"the outputs: {h.unseen['outputs']}"
+    return "" if any(s.output is not None for s in h.samples) else "outputs of shape (images, classes)"
+
+
+def targets(h: History) -> str:
+    """The targets of the watched steps."""
+    seen = any(s.output is not None and s.output.targets is not None for s in h.samples)
+    return "" if seen else "the targets: step(loss, targets=y)"
+
+
+def classes(h: History) -> str:
+    """The number of classes."""
+    return "" if h.classes else "the number of classes: Monitor(model, optimizer, classes=10)"
+
+
+def epochs(n: int, *figures: str) -> Need:
+    """At least `n` epochs that give all the named figures."""
+
+    def need(h: History) -> str:
+        full = sum(all(getattr(e, f) is not None for f in figures) for e in h.epochs)
+        return "" if full >= n else f"{n} epochs with {', '.join(figures)} (has {full}): end_epoch(…)"
+
+    return need
+
+
+def lrs(h: History) -> str:
+    """The learning rate of every step."""
+    return "" if len(h.lrs) and len(h.lrs) == len(h.losses) else "the learning rate of every step"

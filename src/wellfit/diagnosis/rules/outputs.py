@@ -1,0 +1,128 @@
+"""Rules about the network's answers: double-softmax, constant-output, class-collapsed, imbalance-ignored."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from wellfit.diagnosis.history import History, Output, level
+from wellfit.diagnosis.rules import needs
+from wellfit.diagnosis.rules.rule import Rule
+from wellfit.findings import Finding
+
+PATIENCE = 3
+# Answers this alike over a batch do not depend on the image (a standard deviation of probabilities).
+ALIKE = 1e-3
+# A loss agrees with a formula within this share; label smoothing and weight decay move it less than that.
+AGREES = 0.02
+# Watched steps whose predictions are counted together, and how many images of a class make its absence telling.
+COUNTED = 10
+ENOUGH_IMAGES = 20
+
+
+def recent(h: History, n: int) -> list[tuple[float, Output]]:
+    """Loss and output of the last `n` watched steps with a finite loss; fewer are none."""
+    loss = h.loss
+    seen = [(float(loss[s.step]), s.output) for s in h.samples if s.output is not None and s.step < len(loss)]
+    seen = [pair for pair in seen if math.isfinite(pair[0])]
+    return seen[-n:] if len(seen) >= n else []
+
+
+def double_softmax(h: History) -> Finding | None:
+    window = recent(h, PATIENCE)
+    if not window or not all(out.probabilities for _, out in window):
+        return None
+    width = window[-1][1].width
+    floor = math.log(1 + (width - 1) / math.e)
+    # With targets the loss itself says how it read the outputs. Without, or where label smoothing or a penalty
+    # blurs it: the answers are sure and yet the loss keeps above the floor that a second softmax makes.
+    read_as_logits = all(_near(loss, out.as_logits) and not _near(loss, out.as_probabilities) for loss, out in window)
+    read_right = any(_near(loss, out.as_probabilities) for loss, out in window)
+    at_floor = all(0.98 * floor <= loss <= 1.2 * math.log(width) and out.top > 0.8 for loss, out in window)
+    wrong = read_as_logits or (at_floor and not read_right)
+    if not wrong:
+        return None
+    return Finding(
+        "double-softmax",
+        "error",
+        f"the outputs already are probabilities, and the loss ({window[-1][0]:.3g}) takes a softmax of them again: "
+        f"it cannot fall below {floor:.3g}",
+        {"loss": window[-1][0], "floor": floor, "classes": width},
+        "Remove the softmax from the model: the cross-entropy loss wants logits",
+        "SPEC C9",
+    )
+
+
+def constant_output(h: History) -> Finding | None:
+    window = recent(h, PATIENCE)
+    if not window or len(h.losses) < 50 or not all(out.spread < ALIKE and out.images > 1 for _, out in window):
+        return None
+    loss = level(h.finite_loss[-20:])
+    entropy = _entropy(h.class_counts) if h.class_counts is not None else h.chance_loss
+    at_entropy = entropy is not None and abs(loss - entropy) < 0.03 * entropy
+    if not at_entropy and loss < 0.9 * level(h.finite_loss[:10]):
+        return None  # the loss falls by something else than the spread of the answers
+    spread = max(out.spread for _, out in window)
+    beside = f", the entropy of the class frequencies ({entropy:.3g})" if at_entropy else ""
+    return Finding(
+        "constant-output",
+        "warning",
+        f"the answers are the same for every image (they differ by {spread:.1g}); the loss is {loss:.3g}{beside}",
+        {"spread": spread, "loss": loss, "entropy": entropy},
+        "Look at dead or saturated layers and at the learning rate; then check that the images differ at the input",
+        "SPEC C9",
+    )
+
+
+def class_collapsed(h: History) -> Finding | None:
+    return _never_predicted(h, rare=False)
+
+
+def imbalance_ignored(h: History) -> Finding | None:
+    return _never_predicted(h, rare=True)
+
+
+def _never_predicted(h: History, *, rare: bool) -> Finding | None:
+    """Classes that are shown and never said, while the others are told apart."""
+    window = [out for _, out in recent(h, COUNTED)]
+    counts = [(o.targets, o.predicted) for o in window if o.targets is not None and o.predicted is not None]
+    if len(counts) < COUNTED or len(h.losses) < 100 or len({o.width for o in window}) > 1:
+        return None
+    shown = np.sum(np.array([t for t, _ in counts]), axis=0)
+    said = np.sum(np.array([p for _, p in counts]), axis=0)
+    correct, width = sum(out.correct or 0 for out in window), len(shown)
+    share = shown / shown.sum()
+    lost = (said == 0) & (shown >= ENOUGH_IMAGES) & ((share < 0.5 / width) == rare)
+    # Early on a net says few classes; it is telling only once the rest is learned.
+    if not lost.any() or correct / shown.sum() < 1.3 * share.max():
+        return None
+    classes = np.flatnonzero(lost).tolist()
+    return Finding(
+        "imbalance-ignored" if rare else "class-collapsed",
+        "warning",
+        f"class {', '.join(map(str, classes[:5]))}{', …' if len(classes) > 5 else ''} was never predicted over "
+        f"the last {COUNTED} watched steps, though it was shown {int(shown[lost].sum())} times",
+        {"classes": classes, "shown": shown.tolist(), "predicted": said.tolist()},
+        "Weight the loss by class, or draw rare classes more often"
+        if rare
+        else "Look at that class's images and labels, and that its output unit is not masked or dead",
+        "SPEC C9",
+    )
+
+
+def _near(loss: float, formula: float | None) -> bool:
+    return formula is not None and abs(loss - formula) <= AGREES * max(abs(formula), 0.1)
+
+
+def _entropy(counts: np.ndarray) -> float | None:
+    shares = counts[counts > 0] / counts.sum()
+    return float(-(shares * np.log(shares)).sum()) if len(shares) > 1 else None
+
+
+RULES = {
+    "double-softmax": Rule(double_softmax, (needs.outputs, needs.samples(PATIENCE))),
+    "constant-output": Rule(constant_output, (needs.outputs, needs.steps_or_bad(50))),
+    "class-collapsed": Rule(class_collapsed, (needs.outputs, needs.targets, needs.steps_or_bad(100))),
+    "imbalance-ignored": Rule(imbalance_ignored, (needs.outputs, needs.targets, needs.steps_or_bad(100))),
+}

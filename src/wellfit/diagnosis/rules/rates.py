@@ -1,0 +1,126 @@
+"""Rules about the learning rate: lr-too-high, lr-too-low, decayed-too-early."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from wellfit.diagnosis.history import History, fall_per_step, level
+from wellfit.diagnosis.rules import needs
+from wellfit.diagnosis.rules.loss import PATIENCE, is_flat
+from wellfit.diagnosis.rules.rule import Rule
+from wellfit.findings import Finding
+
+# The cost above which a search breaks a trial off (SPEC S3), and a rise that noise does not make.
+BROKEN_OFF = 3.0
+RISEN = 1.3
+# Updates of this share of the weights overwrite them rather than adjust them (about 1e-3 is wanted, SPEC C8).
+COARSE = 0.03
+OVERWRITING = 0.5
+FINE = 1e-3
+# A run whose every step promises so little that all steps together move the loss by less than this.
+PROMISED = 0.05
+
+
+def usual_ratio(h: History) -> float:
+    """Median over watched steps and weights of ‖Δw‖/‖w‖ while the loss was finite; NaN when nothing is known."""
+    ratios = [s.update_ratio[h.weights] for s in h.finite_samples if h.at_full_rate(s.step)]
+    seen = np.concatenate(ratios) if ratios else np.zeros(0)
+    seen = seen[np.isfinite(seen)]
+    return float(np.median(seen)) if len(seen) else float("nan")
+
+
+def lr_too_high(h: History) -> Finding | None:
+    loss, start = h.finite_loss, h.reference_loss
+    bad = h.first_bad_step
+    if len(loss) == 0 or start <= 0:
+        return None
+    peak, ratio = float(loss.max()), usual_ratio(h)
+    largest = max((float(np.nanmax(s.update_ratio[h.weights], initial=0.0)) for s in h.finite_samples), default=0.0)
+    lost = bad is not None and bad > 0 and (peak > BROKEN_OFF * start or largest > OVERWRITING)
+    stuck_high = len(loss) >= 20 and level(loss[-10:]) > 0.95 * start
+    broken = bad is None and stuck_high and peak > BROKEN_OFF * start
+    bouncing = bad is None and stuck_high and len(loss) >= 50 and peak > RISEN * start and ratio > COARSE
+    if not (lost or broken or bouncing):
+        return None
+    end = f"became {h.loss[bad]} at step {bad}" if bad is not None else f"stands at {level(loss[-10:]):.3g}"
+    beside = f" and updates are {ratio:.1g} of the weights" if np.isfinite(ratio) else ""
+    return Finding(
+        "lr-too-high",
+        "error",
+        f"the loss went from {start:.3g} up to {peak:.3g}, {end}{beside}",
+        {"start": start, "peak": peak, "bad_step": bad, "update_ratio": ratio, "lr": last_lr(h)},
+        "Lower the learning rate tenfold; if it explodes then too, the initialisation or the input scale is the cause",
+        "SPEC C5, C8",
+    )
+
+
+def lr_too_low(h: History) -> Finding | None:
+    """The loss stands still although nothing is in its way: the steps are too short to get anywhere.
+
+    First order says what a step is to bring, −g·Δw. A network that cannot learn takes steps that promise
+    much and bring nothing; here the promises of all steps together are a few percent of the loss.
+    """
+    if not is_flat(h) or h.warming_up:
+        return None
+    samples = [s for s in h.finite_samples if np.isfinite(s.promised) and h.at_full_rate(s.step)]
+    ratio = usual_ratio(h)
+    if len(samples) < 3 or not ratio < FINE:
+        return None
+    loss, start = h.finite_loss, level(h.finite_loss[:10])
+    promised = float(np.mean([s.promised for s in samples])) * len(loss)
+    if promised > PROMISED * start or not any(s.total_gradient > 0 for s in samples):
+        return None
+    return Finding(
+        "lr-too-low",
+        "warning",
+        f"in {len(loss)} steps the loss went from {start:.6g} to {level(loss[-25:]):.6g}; "
+        f"updates are {ratio:.1g} of the weights, about 1e-3 is usual",
+        {"start": start, "end": level(loss[-25:]), "update_ratio": ratio, "promised_fall": promised, "lr": last_lr(h)},
+        "Raise the learning rate tenfold until the loss falls within 100 steps; if none helps, suspect the "
+        "initialisation",
+        "SPEC C5, C6, C8",
+    )
+
+
+def decayed_too_early(h: History) -> Finding | None:
+    """The rate was cut while the loss still fell quickly, and the fall ended there."""
+    loss, lr = h.finite_loss, h.lr
+    top = int(np.argmax(lr))
+    small = np.flatnonzero(lr[top:] < 0.11 * lr.max())
+    if h.first_bad_step is not None or len(small) == 0:
+        return None
+    cut = top + int(small[0])
+    # The decay of a smooth schedule begins well before: the stretch compared ends where the rate was still high.
+    high_end = top + int(np.flatnonzero(lr[top:cut] >= 0.5 * lr.max())[-1]) + 1 if cut > top else cut
+    after = loss[cut:]
+    width = min(len(after), high_end, 200)
+    if width < 30 or len(after) < 0.5 * cut:
+        return None
+    before = loss[high_end - width : high_end]
+    was = fall_per_step(before) * width
+    # The first steps at the new rate may bring the sudden drop of a well-timed decay.
+    now = level(before[-10:]) - level(after[-10:])
+    left = level(after[-10:])
+    noise = float(np.std(before - np.linspace(before[0], before[-1], width))) / np.sqrt(width)
+    if was < max(0.05 * level(before), 4 * noise) or now > 0.5 * was * len(after) / width or left < 0.3 * loss[0]:
+        return None
+    return Finding(
+        "decayed-too-early",
+        "warning",
+        f"the learning rate fell from {lr.max():.2g} to {lr[cut]:.2g} at step {cut} while the loss was still "
+        f"falling by {was:.2g} in {width} steps; since then it went to {left:.3g} only",
+        {"step": cut, "fall_before": was, "fall_after": now, "steps": width, "loss": left},
+        "Keep the first learning rate until the loss levels off, then lower it",
+        "SPEC C9, O9",
+    )
+
+
+def last_lr(h: History) -> float | None:
+    return float(h.lr[-1]) if len(h.lrs) else None
+
+
+RULES = {
+    "lr-too-high": Rule(lr_too_high, (needs.steps_or_bad(20),)),
+    "lr-too-low": Rule(lr_too_low, (needs.steps_or_bad(PATIENCE), needs.samples(3))),
+    "decayed-too-early": Rule(decayed_too_early, (needs.steps_or_bad(PATIENCE), needs.lrs)),
+}
