@@ -13,6 +13,7 @@ from typing import Any
 from torch import nn
 
 from wellfit.errors import UserError
+from wellfit.models.init import seeded
 
 
 @cache
@@ -60,14 +61,14 @@ def timm_net(name: str, classes: int, image_size: int, options: dict[str, Any]) 
     import timm
     from timm.models import get_pretrained_cfg
 
-    given = {("in_chans" if key == "channels" else key): value for key, value in options.items()}
+    given = {"pretrained": False, **{("in_chans" if key == "channels" else key): v for key, v in options.items()}}
     cfg = get_pretrained_cfg(name)
     if cfg is not None and cfg.fixed_input_size and "img_size" not in given:
         try:
-            return timm.create_model(name, pretrained=False, num_classes=classes, img_size=image_size, **given)
+            return timm.create_model(name, num_classes=classes, img_size=image_size, **given)
         except TypeError:
             pass  # a few nets of fixed size have no such argument: the run on one image tells whether they fit
-    return timm.create_model(name, pretrained=False, num_classes=classes, **given)
+    return timm.create_model(name, num_classes=classes, **given)
 
 
 def binds_size(namespace: str, name: str) -> bool:
@@ -102,7 +103,8 @@ def load_object(path: str, what: str = "model") -> Any:
             "or install it"
         ) from error
     finally:
-        sys.path.remove(here)
+        if here in sys.path:
+            sys.path.remove(here)
     found: Any = module
     for part in attribute.split("."):
         if not hasattr(found, part):
@@ -112,14 +114,21 @@ def load_object(path: str, what: str = "model") -> Any:
     return found
 
 
-def users_net(path: str, classes: int, options: dict[str, Any]) -> tuple[nn.Module, bool]:
+def users_net(path: str, classes: int, seed: int, options: dict[str, Any]) -> tuple[nn.Module, bool]:
     """Call the user's class or function with the number of classes; (the net, whether it was told the classes)."""
     make = load_object(path)
+    if isinstance(make, nn.Module):
+        raise UserError(
+            f"a model by path is a class or a function, which is called with the number of classes, but '{path}' is a "
+            f"finished {type(make).__name__}; name its class instead"
+        )
     if not callable(make):
         raise UserError(f"a model is a torch.nn.Module class or a function that returns one, but '{path}' is neither")
     arguments, keywords = _class_argument(make, classes, options)
     try:
-        net = make(*arguments, **keywords, **options)
+        # Importing the module, which happens once a process, may have drawn numbers: start afresh here.
+        with seeded(seed, "model", path):
+            net = make(*arguments, **keywords, **options)
     except Exception as error:  # the user's code may fail in any way
         reason = f"{type(error).__name__}: {error}".partition("\n")[0]
         raise UserError(f"model '{path}' could not be made for {classes} classes ({reason}); correct it") from error

@@ -133,14 +133,20 @@ def _by_running(module: nn.Module, image_size: int | None) -> Classifier | None:
                     result = module(torch.zeros(1, input_channels_of(module), size, size))
             except (RuntimeError, ValueError, AssertionError, IndexError):
                 continue
-            if isinstance(result, torch.Tensor) and result.requires_grad:
-                weights = [layer.weight for layer in order if layer.weight.requires_grad]
-                used = torch.autograd.grad(result.sum(), weights, allow_unused=True)
-                reached = {id(w) for w, gradient in zip(weights, used, strict=True) if gradient is not None}
-                last = [layer for layer in order if id(layer.weight) in reached]
-                return last[-1] if last else None
+            reached = _reached(result, order)
+            return reached[-1] if reached else (order[-1] if order else None)
     finally:
         module.train(training)
         for hook in hooks:
             hook.remove()
     return layers[-1] if layers else None
+
+
+def _reached(result: object, layers: list[Classifier]) -> list[Classifier]:
+    """Those of the layers that the result is differentiable in."""
+    weights = [layer.weight for layer in layers if layer.weight.requires_grad]
+    if not weights or not isinstance(result, torch.Tensor) or not result.requires_grad:
+        return []
+    gradients = torch.autograd.grad(result.sum(), weights, allow_unused=True)
+    used = {id(weight) for weight, gradient in zip(weights, gradients, strict=True) if gradient is not None}
+    return [layer for layer in layers if id(layer.weight) in used]

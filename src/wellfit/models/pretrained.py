@@ -45,7 +45,16 @@ def load_pretrained(
     if namespace == "torchvision" and bare.startswith("vit_"):
         state = _positions_resized(module, state, image_size)
     names = [name for name, _ in classifiers_of(module, image_size)]
-    return fields, notes + load_state(module, state, names, what)
+    try:
+        return fields, notes + load_state(module, state, names, what)
+    except UserError:
+        # A copy of a published file may need the conversions that timm makes: older names, another image size.
+        if namespace != "timm" or weights in PUBLISHED_WORDS or not known:
+            raise
+        converted = _converted_or_none(path, namespace, bare, image_size, options)
+        if converted is None:
+            raise
+        return fields, notes + load_state(module, converted, names, what)
 
 
 def _published_file(bare: str, known: list[published.Published]) -> tuple[Path, published.Published, list[str]]:
@@ -104,6 +113,13 @@ def _converted(
             "or leave out options that change the net"
         ) from error
     return OrderedDict(twin.state_dict())
+
+
+def _converted_or_none(path: Path, *arguments: Any) -> OrderedDict[str, torch.Tensor] | None:
+    try:
+        return _converted(path, *arguments)
+    except UserError:
+        return None
 
 
 def _positions_resized(

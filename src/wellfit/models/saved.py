@@ -17,6 +17,7 @@ from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
 from wellfit.errors import UserError
+from wellfit.models.weights import load_state
 from wellfit.models.zoo import Built, construct
 from wellfit.record import RunFolder, write_atomically
 
@@ -74,14 +75,7 @@ def load_model(folder: RunFolder) -> tuple[nn.Module, dict[str, Any]]:
         raise UserError(f"'{path}' is damaged: its checksum does not match; copy it again from where it was trained")
     made = card["architecture"]
     module = construct(made["name"], len(card["classes"]), image_size=made["image_size"], **made["options"])
-    try:
-        module.load_state_dict(tensors)
-    except RuntimeError as error:
-        reason = str(error).strip().partition("\n")[2].strip()[:160]
-        raise UserError(
-            f"'{path}' does not fit the model '{made['name']}' that '{folder.model_card}' names ({reason}); "
-            "keep the two files of one run together"
-        ) from error
+    load_state(module, tensors, [], f"'{path}', beside a card that names '{made['name']}',")
     return module.eval(), card
 
 

@@ -85,7 +85,7 @@ def _read_pickle(path: Path) -> Any:
         with torch.serialization.safe_globals([argparse.Namespace]):
             return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        if "Unsupported" in str(error) or "GLOBAL" in str(error) or "global" in str(error):
+        if any(word in str(error) for word in ("GLOBAL", "Unsupported class", "reduce")):
             raise UserError(
                 f"weights files must hold tensors only, but '{path}' holds pickled code, which is never run; "
                 "save `model.state_dict()` from the program that wrote it, best as .safetensors"
@@ -111,7 +111,9 @@ def load_state(
     """
     own = module.state_dict()
     given = OrderedDict(
-        (_DENSE_LAYER.sub(r"\1\2", key), value) for key, value in state.items() if not key.startswith(_AUXILIARY)
+        (key if key in own else _DENSE_LAYER.sub(r"\1\2", key), value)
+        for key, value in state.items()
+        if key in own or not key.startswith(_AUXILIARY)
     )
     kept, notes = _keep_own_head(own, given, list(classifiers), what)
     missing = [key for key in own if key not in given and key not in kept and not key.endswith("num_batches_tracked")]

@@ -21,8 +21,10 @@ from wellfit.models.head import classifiers_of, replace_classifier, scale_classi
 from wellfit.models.init import seeded
 from wellfit.models.lenet import lenet5
 from wellfit.models.pretrained import candidates, load_pretrained
+from wellfit.models.probe_net import ProbeNet
 from wellfit.models.resnet import CIFAR_NETS, PHOTOGRAPH_NETS, SMALL_IMAGE
 from wellfit.models.sizes import check_size
+from wellfit.models.whitened import whitened
 
 
 @dataclass
@@ -91,7 +93,7 @@ def construct(
             _known_options(bare, OWN[bare], options)
             return OWN[bare](classes, image_size=image_size, seed=seed, **options)
         if namespace == "user":
-            module, told = foreign.users_net(bare, classes, options)
+            module, told = foreign.users_net(bare, classes, seed, options)
             if not told and classifiers_of(module, image_size)[0][1].weight.shape[0] != classes:
                 replaced = replace_classifier(module, classes, seed, image_size)
                 if notes is not None:
@@ -159,4 +161,15 @@ def _known_options(name: str, constructor: Callable[..., nn.Module], options: di
             raise unknown_name(f"option of model '{name}'", option, [p for p in parameters if p not in given])
 
 
-OWN: dict[str, Callable[..., nn.Module]] = {"lenet5": lenet5, **PHOTOGRAPH_NETS, **CIFAR_NETS}
+def _probe_net(classes: int, *, image_size: int, seed: int, backbone: str, **options: Any) -> nn.Module:
+    """A linear classifier on another net's last feature map; the options are the backbone's."""
+    return ProbeNet(construct(backbone, classes, image_size=image_size, seed=seed, **options), classes, image_size)
+
+
+OWN: dict[str, Callable[..., nn.Module]] = {
+    "lenet5": lenet5,
+    "whitened": whitened,
+    **PHOTOGRAPH_NETS,
+    **CIFAR_NETS,
+    "probe_net": _probe_net,
+}
