@@ -1,0 +1,338 @@
+"""From the record to the data of each figure: plain dataclasses of lists and arrays; nothing is drawn here.
+
+Every function returns None where the record holds nothing to draw.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from wellfit.report.history import History, Line, confusion_of, mapping, rows
+from wellfit.report.words import number
+
+MOST_POINTS = 2000
+MOST_ROWS = 64
+MOST_COLUMNS = 240
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class LossCurve:
+    """Loss of each step, its moving average, and the learning rate, against the step; thinned for drawing.
+
+    horizon: steps over which the average looks back. lost: steps whose loss was not finite.
+    guessing: log C, the loss of an even guess, where the number of classes is known.
+    """
+
+    steps: Floats
+    losses: Floats
+    average_steps: Floats
+    average: Floats
+    lr_steps: Floats
+    lr: Floats
+    horizon: int
+    lost: list[int]
+    guessing: float | None
+
+
+@dataclass(frozen=True)
+class AccuracyCurve:
+    """Train, validation and averaged-weights accuracy at each evaluation (NaN where absent).
+
+    gap: train minus validation at `gap_step`, the last evaluation that has both. best: highest validation
+    accuracy of either kind of weights, at `best_step`.
+    """
+
+    steps: Floats
+    train: Floats
+    validation: Floats
+    averaged: Floats
+    gap: float | None
+    gap_step: float | None
+    best: float | None
+    best_step: float | None
+    chance: float | None
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One trial of the search; `accuracy` is NaN where it was never measured."""
+
+    number: str
+    stage: str
+    state: str
+    settings: dict[str, float]
+    accuracy: float
+    best: bool
+    steps: Floats
+    losses: Floats
+
+
+@dataclass(frozen=True)
+class Search:
+    """All trials with the ranges of each stage: {stage: {setting: (low, high)}}, in the order of the record."""
+
+    trials: list[Trial]
+    ranges: dict[str, dict[str, tuple[float, float]]]
+    reasons: dict[str, str]
+    limit: float | None  # 3× the median initial loss: trials above it are broken off (SPEC S3)
+
+    def varied(self) -> list[str]:
+        """Numeric settings that differ between trials; lr and weight decay first."""
+        names = {name for trial in self.trials for name in trial.settings}
+        differing = [n for n in names if len({t.settings[n] for t in self.trials if n in t.settings}) > 1]
+        first = {"lr": 0, "weight_decay": 1}
+        return sorted(differing, key=lambda name: (first.get(name, 2), name))
+
+    @property
+    def best(self) -> Trial | None:
+        return next((trial for trial in self.trials if trial.best), None)
+
+
+@dataclass(frozen=True)
+class UpdateRatios:
+    """log10 of update size / weight size: one row a parameter, one column a measured step; NaN without a ratio."""
+
+    parameters: list[str]
+    steps: Floats
+    logs: Floats
+    parameters_in_all: int
+
+
+@dataclass(frozen=True)
+class Confusion:
+    """Counts (row: true class, column: answer), classes in the order of the model."""
+
+    classes: list[str]
+    counts: NDArray[np.int64]
+
+    @property
+    def shares(self) -> Floats:
+        """Each row divided by its sum; 0 in rows without images."""
+        return self.counts / np.maximum(1, self.counts.sum(1, keepdims=True))
+
+    def worst_pairs(self, most: int = 12) -> list[tuple[str, str, int, float]]:
+        """The most frequent mistakes: (true class, answer, images, share of the true class), most images first."""
+        wrong = self.counts.copy()
+        np.fill_diagonal(wrong, 0)
+        order = np.argsort(-wrong, axis=None, kind="stable")[:most]
+        places = [(int(i) // len(self.classes), int(i) % len(self.classes)) for i in order]
+        shares = self.shares
+        return [
+            (self.classes[i], self.classes[j], int(wrong[i, j]), float(shares[i, j])) for i, j in places if wrong[i, j]
+        ]
+
+
+@dataclass(frozen=True)
+class Reliability:
+    """Stated confidence against measured accuracy, by bin, with the images in each bin."""
+
+    confidence: Floats
+    accuracy: Floats
+    images: Floats
+    error: float
+
+    @property
+    def excess(self) -> float:
+        """Mean confidence minus accuracy: above 0 the model is over-confident."""
+        total = self.images.sum()
+        return float((self.images * (self.confidence - self.accuracy)).sum() / total) if total else math.nan
+
+
+def moving_average(values: ArrayLike, horizon: int) -> Floats:
+    """Exponential moving average with bias correction, so that the first values are not drawn towards 0.
+
+    m_t = β·m_(t−1) + (1−β)·x_t with β = 1 − 1/horizon; returned is m_t / (1 − β^t) (the correction of Adam,
+    Kingma and Ba 2015). Values that are not finite are passed over and repeat the average before them.
+
+    >>> moving_average([1.0, 1.0, 4.0], horizon=2).round(3).tolist()
+    [1.0, 1.0, 2.714]
+    """
+    beta, mean, weight = 1 - 1 / max(1, horizon), 0.0, 0.0
+    out = []
+    for value in np.asarray(values, np.float64).tolist():
+        if math.isfinite(value):
+            mean = beta * mean + (1 - beta) * value
+            weight = beta * weight + (1 - beta)
+        out.append(mean / weight if weight else math.nan)
+    return np.array(out, np.float64)
+
+
+def thin(values: ArrayLike, most: int = MOST_POINTS) -> NDArray[np.int64]:
+    """Indices of at most `most` values that keep the look of the series: the least and the greatest of each
+    stretch, the first and the last. All indices where there are few; NaN counts as neither least nor greatest.
+    """
+    series = np.asarray(values, np.float64)
+    if len(series) <= most:
+        return np.arange(len(series))
+    stretches = max(1, (most - 2) // 2)
+    edges = np.linspace(0, len(series), stretches + 1).astype(np.int64)
+    kept = {0, len(series) - 1}
+    low, high = np.where(np.isnan(series), np.inf, series), np.where(np.isnan(series), -np.inf, series)
+    for start, stop in zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True):
+        kept |= {start + int(low[start:stop].argmin()), start + int(high[start:stop].argmax())}
+    return np.array(sorted(kept), np.int64)
+
+
+def loss_curve(history: History) -> LossCurve | None:
+    """Loss as scatter plus moving average (SPEC C10), with the learning rate."""
+    steps, losses, lr = (_column(history.steps, name) for name in ("step", "loss", "lr"))
+    finite = np.isfinite(losses)
+    if not finite.any():
+        return None
+    horizon = int(np.clip(len(steps) // 40, 5, 500))
+    average = moving_average(losses, horizon)
+    scatter = np.flatnonzero(finite)
+    scatter = scatter[thin(losses[scatter])]
+    line, rates = _evenly(len(steps), MOST_POINTS // 2), thin(lr, MOST_POINTS // 2)
+    classes = len(history.classes)
+    return LossCurve(
+        steps=steps[scatter],
+        losses=losses[scatter],
+        average_steps=steps[line],
+        average=average[line],
+        lr_steps=steps[rates],
+        lr=lr[rates],
+        horizon=horizon,
+        lost=[int(step) for step in steps[~finite]],
+        guessing=math.log(classes) if classes > 1 else None,
+    )
+
+
+def accuracy_curve(history: History) -> AccuracyCurve | None:
+    """Train and validation accuracy together, the gap named (SPEC C10)."""
+    names = ("step", "train_accuracy", "validation_accuracy", "averaged_validation_accuracy")
+    steps, train, validation, averaged = (_column(history.epochs, name) for name in names)
+    if not np.isfinite(np.concatenate([train, validation, averaged])).any():
+        return None
+    both = np.flatnonzero(np.isfinite(train) & np.isfinite(validation))
+    either = np.fmax(validation, averaged)
+    measured = np.flatnonzero(np.isfinite(either))
+    top = int(measured[either[measured].argmax()]) if len(measured) else None
+    last = int(both[-1]) if len(both) else None
+    kept = _evenly(len(steps), MOST_POINTS // 4)
+    return AccuracyCurve(
+        steps=steps[kept],
+        train=train[kept],
+        validation=validation[kept],
+        averaged=averaged[kept],
+        gap=float(train[last] - validation[last]) if last is not None else None,
+        gap_step=float(steps[last]) if last is not None else None,
+        best=float(either[top]) if top is not None else None,
+        best_step=float(steps[top]) if top is not None else None,
+        chance=1 / len(history.classes) if history.classes else None,
+    )
+
+
+def search(history: History) -> Search | None:
+    """Trials and stage ranges (SPEC S2-S5, S7)."""
+    if not history.trials:
+        return None
+    accuracies = [_accuracy(line) for line in history.trials]
+    finished = [
+        a if line.get("state") == "finished" else math.nan for a, line in zip(accuracies, history.trials, strict=True)
+    ]
+    best = int(np.nanargmax(finished)) if np.isfinite(finished).any() else -1
+    trials, first = [], []
+    for i, (line, accuracy) in enumerate(zip(history.trials, accuracies, strict=True)):
+        curve = line.get("curve")
+        pairs = [p for p in curve if isinstance(p, list) and len(p) == 2] if isinstance(curve, list) else []
+        table = np.array([[number(a), number(b)] for a, b in pairs], np.float64).reshape(-1, 2)
+        if len(table) and math.isfinite(table[0, 1]):
+            first.append(table[0, 1])
+        table = table[_evenly(len(table), 150)]
+        trials.append(
+            Trial(
+                number=str(line.get("trial")),
+                stage=str(line.get("stage")),
+                state=str(line.get("state")),
+                settings=_settings(mapping(line, "settings")),
+                accuracy=accuracy,
+                best=i == best,
+                steps=table[:, 0],
+                losses=table[:, 1],
+            )
+        )
+    ranges = {}
+    for stage in history.stages:
+        bounds = mapping(stage, "ranges").items()
+        ends = {_short(k): (number(v[0]), number(v[1])) for k, v in bounds if isinstance(v, list) and len(v) == 2}
+        ranges[str(stage.get("name"))] = {k: v for k, v in ends.items() if np.isfinite(v).all()}
+    reasons = {str(stage.get("name")): str(stage.get("reason") or "") for stage in history.stages}
+    return Search(trials, ranges, reasons, 3 * float(np.median(first)) if first else None)
+
+
+def update_ratios(history: History) -> UpdateRatios | None:
+    """Size of each update beside the size of its weights; about 1e-3 is healthy (SPEC C8).
+
+    Of very many parameters, those with more than a bias' or a normalisation's role come first; of very many
+    measured steps, evenly spaced ones are kept.
+    """
+    measured = [line for line in history.steps if mapping(line, "update_ratio")]
+    measured = [measured[i] for i in _evenly(len(measured), MOST_COLUMNS)]
+    names = list(dict.fromkeys(name for line in measured for name in mapping(line, "update_ratio")))
+    if not names:
+        return None
+    kept = names
+    if len(kept) > MOST_ROWS:
+        kept = [name for name in names if name.endswith("weight")] or names
+        kept = [kept[i] for i in _evenly(len(kept), MOST_ROWS)]
+    ratios = np.array([[number(mapping(line, "update_ratio").get(name)) for line in measured] for name in kept])
+    logs = np.log10(np.where(np.isfinite(ratios) & (ratios > 0), ratios, np.nan))
+    if not np.isfinite(logs).any():
+        return None
+    return UpdateRatios(kept, _column(measured, "step"), logs, len(names))
+
+
+def confusion(history: History) -> Confusion | None:
+    """The confusion matrix of the evaluation shown (test where there is one)."""
+    evaluation = history.evaluation
+    counts = confusion_of(history.folder, evaluation)
+    if counts is None:
+        return None
+    names = [str(row.get("class")) for row in rows(evaluation, "per_class")] or list(history.classes)
+    if len(names) != len(counts):
+        names = [f"class {i}" for i in range(len(counts))]
+    return Confusion(names, counts)
+
+
+def reliability(history: History) -> Reliability | None:
+    """The reliability diagram of the evaluation shown."""
+    bins = rows(history.evaluation, "reliability")
+    columns = [_column(bins, name) for name in ("confidence", "accuracy", "images")]
+    kept = np.isfinite(columns).all(0) & (columns[2] > 0) if bins else np.zeros(0, bool)
+    if not kept.any():
+        return None
+    confidence, accuracy, images = (column[kept] for column in columns)
+    return Reliability(confidence, accuracy, images, number(history.evaluation.get("calibration_error")))
+
+
+def _accuracy(line: Line) -> float:
+    value = number(line.get("validation_accuracy"))
+    return value if math.isfinite(value) else math.nan
+
+
+def _settings(settings: Line) -> dict[str, float]:
+    values = {
+        _short(k): number(v) for k, v in settings.items() if isinstance(v, int | float) and not isinstance(v, bool)
+    }
+    return {name: value for name, value in values.items() if math.isfinite(value)}
+
+
+def _short(name: str) -> str:
+    return str(name).rsplit(".", 1)[-1]
+
+
+def _column(lines: list[Line], name: str) -> Floats:
+    return np.array([number(line.get(name)) for line in lines], np.float64)
+
+
+def _evenly(n: int, most: int) -> NDArray[np.int64]:
+    if n <= most:
+        return np.arange(n)
+    return np.unique(np.linspace(0, n - 1, most).round().astype(np.int64))

@@ -1,0 +1,124 @@
+"""Palette, style and the way to SVG that every figure shares.
+
+Nothing here touches pyplot or the reader's matplotlib settings. The same data give the same bytes: ids
+are hashed with the figure's name, so that several figures can stand in one page, and no date is written.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import matplotlib as mpl
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator
+
+from wellfit.report.words import figure as number_text
+
+# Blue, orange and green of unequal lightness stay apart for every common kind of colour blindness and in grey.
+# `themed` swaps these exact values for the page's variables of the same names.
+PALETTE = {
+    "ink": "#1c2733",
+    "muted": "#5b6875",
+    "grid": "#e2e6ea",
+    "train": "#2f66a9",
+    "validation": "#d0701c",
+    "averaged": "#23857a",
+    "alarm": "#b02a3c",
+    "ground": "#fdfdfc",
+}
+STYLE: dict[str, Any] = {
+    "svg.fonttype": "none",
+    "text.usetex": False,
+    "text.parse_math": False,  # a class may be called "$x$"
+    "font.family": ["sans-serif"],
+    "font.sans-serif": ["DejaVu Sans"],
+    "font.size": 10.0,
+    "axes.labelsize": 10.0,
+    "axes.edgecolor": PALETTE["muted"],
+    "axes.linewidth": 0.8,
+    "axes.labelcolor": PALETTE["muted"],
+    "axes.axisbelow": True,
+    "axes.unicode_minus": True,
+    "xtick.color": PALETTE["muted"],
+    "ytick.color": PALETTE["muted"],
+    "xtick.labelsize": 9.0,
+    "ytick.labelsize": 9.0,
+    "text.color": PALETTE["ink"],
+    "grid.color": PALETTE["grid"],
+    "grid.linewidth": 0.8,
+    "legend.frameon": False,
+    "legend.fontsize": 9.0,
+    "lines.solid_capstyle": "round",
+    "figure.dpi": 72.0,
+    "savefig.dpi": 144.0,
+    "savefig.bbox": None,
+    "image.composite_image": False,
+    "path.simplify": True,
+}
+HALF = (6.5, 4.2)  # inches of a figure that fills half the page
+
+
+def themed(svg: str) -> str:
+    """The SVG with the palette's colours as CSS variables (`--train`, …), for a page with a light and a dark side."""
+    by_value = {value: name for name, value in PALETTE.items()}
+    return re.sub("|".join(by_value), lambda found: f"var(--{by_value[found[0]]})", svg)
+
+
+def as_svg(draw: Callable[[Figure], None], name: str, inches: tuple[float, float] = HALF) -> str:
+    style: Any = {**STYLE, "svg.hashsalt": name}
+    with mpl.rc_context(style), warnings.catch_warnings():
+        # Text stays text in the SVG, so a glyph that matplotlib's font lacks is drawn by the reader's browser.
+        warnings.filterwarnings("ignore", message=r".*[Gg]lyph")
+        figure = Figure(figsize=inches, layout="constrained")
+        figure.patch.set_alpha(0)
+        draw(figure)
+        for axes in figure.axes:
+            axes.patch.set_alpha(0)
+        out = io.StringIO()
+        figure.savefig(out, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
+    svg = out.getvalue()
+    svg = svg[svg.index("<svg") :]
+    # Groups are numbered from 1 in every figure; only inside tags, so that no text is touched.
+    svg = re.sub(
+        r"<[a-zA-Z][^>]*>",
+        lambda tag: re.sub(r'(\sid="|href="#|url\(#)(?!' + name + "-)", rf"\g<1>{name}-", tag[0]),
+        svg,
+    )
+    # Images are embedded cell for cell; the reader's program must enlarge them without blurring.
+    return svg.replace("<image ", '<image style="image-rendering: pixelated" ').strip()
+
+
+def plain_axes(*many: Axes) -> None:
+    for axes in many:
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.grid(True)
+        axes.tick_params(length=0, which="both")
+
+
+def label(axes: Axes, x: str, y: str) -> None:
+    axes.set_xlabel(x)
+    axes.set_ylabel(y)
+
+
+def legend_above(axes: Axes, **options: Any) -> None:
+    """A legend in a row above the axes, where no data can lie under it."""
+    axes.legend(loc="lower left", bbox_to_anchor=(-0.01, 0.99), ncols=4, columnspacing=1.3, handlelength=1.6, **options)
+
+
+def level(axes: Axes, height: float, text: str) -> None:
+    """A dotted line at a height that means something, named at its right end."""
+    axes.axhline(height, color=PALETTE["muted"], lw=1, ls=":")
+    place: dict[str, Any] = {"xycoords": ("axes fraction", "data"), "textcoords": "offset points"}
+    axes.annotate(text, (1, height), (-2, 3), ha="right", fontsize=8.5, color=PALETTE["muted"], **place)
+
+
+def log_ticks(axes: Axes, which: str, most: int) -> None:
+    axis = axes.yaxis if which == "y" else axes.xaxis
+    axis.set_major_locator(LogLocator(numticks=most))
+    axis.set_major_formatter(FuncFormatter(lambda v, _: number_text(v)))
+    axis.set_minor_formatter(FuncFormatter(lambda v, _: ""))

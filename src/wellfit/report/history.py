@@ -1,0 +1,180 @@
+"""Reads a run folder into memory, whatever state the run is in: finished, killed, failed, still going."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wellfit.findings import SEVERITIES, explanations
+from wellfit.record import RunFolder, read_record
+from wellfit.report.words import number
+
+Line = dict[str, Any]
+
+
+@dataclass
+class History:
+    """The lines of one record, by kind; after a resume the later line holds, so nothing appears twice.
+
+    Lines are as written (see docs/design/contracts.md) and may lack any field: read them with `number`,
+    `mapping` and `rows`.
+    """
+
+    folder: RunFolder
+    run: Line = field(default_factory=dict)
+    audit: Line = field(default_factory=dict)
+    engine: Line = field(default_factory=dict)
+    plan: Line = field(default_factory=dict)
+    end: Line = field(default_factory=dict)
+    checks: list[Line] = field(default_factory=list)
+    trials: list[Line] = field(default_factory=list)
+    stages: list[Line] = field(default_factory=list)
+    steps: list[Line] = field(default_factory=list)
+    epochs: list[Line] = field(default_factory=list)
+    findings: list[Line] = field(default_factory=list)
+    recipe_steps: list[Line] = field(default_factory=list)
+    evaluations: dict[str, Line] = field(default_factory=dict)
+    config_text: str = ""
+    plan_text: str = ""
+    card: Line = field(default_factory=dict)
+
+    @property
+    def status(self) -> str:
+        """ "done", "interrupted", "failed", or "unfinished" where the record has no end (still going, or killed)."""
+        status = str(self.end.get("status", "unfinished"))
+        return status if status in ("done", "interrupted", "failed") else "unfinished"
+
+    @property
+    def evaluation(self) -> Line:
+        """The test evaluation; else the validation one, else any; else empty."""
+        for split in ("test", "validation", *self.evaluations):
+            if split in self.evaluations:
+                return self.evaluations[split]
+        return {}
+
+    @property
+    def classes(self) -> dict[str, int]:
+        """Images of each class over all splits, as the audit counted them."""
+        return {str(name): int(n) for name, n in mapping(self.audit, "classes").items() if number(n) >= 0}
+
+
+def mapping(line: Line, key: str) -> dict[str, Any]:
+    """`line[key]` where it is a dict, else an empty one."""
+    value = line.get(key)
+    return value if isinstance(value, dict) else {}
+
+
+def rows(line: Line, key: str) -> list[Line]:
+    """The dicts in the list `line[key]`; empty where there is no list."""
+    value = line.get(key)
+    return [row for row in value if isinstance(row, dict)] if isinstance(value, list) else []
+
+
+def texts(line: Line, key: str) -> list[str]:
+    """The list `line[key]` as text; empty where there is no list."""
+    value = line.get(key)
+    return [str(item) for item in value] if isinstance(value, list) else []
+
+
+def confusion_of(folder: RunFolder, evaluation: Line) -> NDArray[np.int64] | None:
+    """The C×C counts (row: true class) of an evaluation, from its line or, above 100 classes, from arrays/.
+
+    Looked for in arrays/ under the key "confusion" of `evaluation-SPLIT.npz`. None where there is none.
+    """
+    matrix: Any = evaluation.get("confusion")
+    if not isinstance(matrix, list) or not matrix:
+        stored = folder.arrays / f"evaluation-{evaluation.get('split')}.npz"
+        try:
+            with np.load(stored, allow_pickle=False) as arrays:
+                matrix = arrays["confusion"]
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+            return None
+    try:
+        counts = np.asarray(matrix, np.int64)
+    except (ValueError, TypeError, OverflowError):
+        return None
+    square = counts.ndim == 2 and counts.shape[0] == counts.shape[1] > 0
+    return counts if square and counts.min() >= 0 else None
+
+
+def read_history(folder: RunFolder) -> History:
+    """Read everything a report needs. Missing or torn parts are left empty; UserError where there is no run at all."""
+    folder = RunFolder.open(folder.path)
+    history = History(folder)
+    trials: dict[Any, Line] = {}
+    checks: dict[Any, Line] = {}
+    findings: dict[Any, Line] = {}
+    recipe_steps: dict[Any, Line] = {}
+    stages: dict[Any, Line] = {}
+    for line in read_record(folder.record):
+        kind = line["kind"]
+        if kind in ("run", "audit", "engine", "plan", "trial", "step"):
+            # A resumed run goes on after its end: that was not the end.
+            history.end = {}
+        if kind in ("run", "audit", "engine", "plan"):
+            setattr(history, kind, line)
+        elif kind == "end":
+            history.end = line
+        elif kind == "step":
+            _rewind(history.steps, line)
+            _rewind(history.epochs, line)
+            if number(line.get("step")) >= 0:
+                history.steps.append(line)
+        elif kind == "epoch":
+            _rewind(history.epochs, line)
+            if number(line.get("step")) >= 0:
+                history.epochs.append(line)
+        elif kind == "trial":
+            trials[str(line.get("stage")), str(line.get("trial"))] = line
+        elif kind == "stage":
+            stages[str(line.get("name"))] = line
+        elif kind == "check":
+            checks[str(line.get("check"))] = line
+        elif kind == "finding":
+            findings[str(line.get("id")), str(line.get("message"))] = line
+        elif kind == "recipe_step":
+            recipe_steps[str(line.get("name"))] = line
+        elif kind == "evaluation":
+            history.evaluations[str(line.get("split"))] = line
+    history.trials, history.stages = list(trials.values()), list(stages.values())
+    history.checks, history.recipe_steps = list(checks.values()), list(recipe_steps.values())
+    history.findings = _root_cause_first(list(findings.values()))
+    history.config_text = _text(folder.config)
+    history.plan_text = _text(folder.plan)
+    try:
+        card = json.loads(_text(folder.model_card))
+    except ValueError:
+        card = {}
+    history.card = card if isinstance(card, dict) else {}
+    return history
+
+
+def _rewind(lines: list[Line], line: Line) -> None:
+    # A resume goes back to its checkpoint: what was written after it is repeated, and the repetition holds.
+    step = number(line.get("step"))
+    while lines and number(lines[-1].get("step")) >= step:
+        lines.pop()
+
+
+def _root_cause_first(findings: list[Line]) -> list[Line]:
+    # Not `findings.root_cause_first`: a record of another version may hold ids that this one does not know.
+    rank = {name: i for i, name in enumerate(explanations())}
+    severity: dict[str, int] = {name: i for i, name in enumerate(SEVERITIES)}
+
+    def place(line: Line) -> tuple[int, int]:
+        return rank.get(str(line.get("id")), len(rank)), -severity.get(str(line.get("severity")), 0)
+
+    return sorted(findings, key=place)
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""

@@ -1,0 +1,138 @@
+"""`report.html`: one self-contained page without scripts or requests, verdict first.
+
+Every name, message and setting from the record is text to the page, never markup (see `markup`); a
+content-security policy forbids scripts and requests besides.
+"""
+
+from __future__ import annotations
+
+import math
+from importlib import resources
+from pathlib import Path
+
+from wellfit.record import RunFolder, write_atomically
+from wellfit.report import panels, sections
+from wellfit.report.history import History, mapping, read_history
+from wellfit.report.markup import Html, prose, tag
+from wellfit.report.verdict import Verdict, judge, model_name, state_sentences
+from wellfit.report.words import count, duration, interval, number, percent, plain
+
+_POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
+
+
+def write_report(folder: RunFolder) -> Path:
+    """Write `report.html` into the run folder and return its path.
+
+    Reads only the run folder; works on a run that is unfinished, failed or torn, and says what is missing.
+    UserError where the folder is no run.
+    """
+    page = render(read_history(folder))
+    write_atomically(folder.report, page)
+    return folder.report
+
+
+def render(history: History) -> str:
+    """The page as text; the same history gives the same text."""
+    verdict = judge(history)
+    parts = [
+        ("training", "Training", panels.training(history)),
+        ("search", "Search", panels.search(history)),
+        ("classes", "Classes and confusion", panels.classes(history)),
+        ("pictures", "Pictures", panels.pictures(history)),
+        ("checks", "Checks", sections.checks(history)),
+        ("findings", "Findings", sections.findings(history)),
+        ("data", "Data", sections.audit(history)),
+        ("steps", "Steps", sections.recipe_steps(history)),
+        ("origin", "How to repeat it", sections.origin(history)),
+    ]
+    title = f"{model_name(history)}, {plain(history.folder.path.name, 80)}"
+    head = tag(
+        "head",
+        tag("meta", charset="utf-8"),
+        tag("meta", http_equiv="Content-Security-Policy", content=_POLICY),
+        tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
+        tag("meta", name="color-scheme", content="light dark"),
+        tag("title", f"wellfit: {title}"),
+        tag("style", Html(resources.files("wellfit.report").joinpath("style.css").read_text(encoding="utf-8"))),
+    )
+    links = [tag("a", heading, href=f"#{anchor}") for anchor, heading, _ in parts]
+    body = tag(
+        "body",
+        _header(history, verdict),
+        tag("nav", *links, aria_label="Sections"),
+        tag("main", *(tag("section", tag("h2", heading), inside, id=anchor) for anchor, heading, inside in parts)),
+        tag("footer", _footer(history)),
+    )
+    return f"<!doctype html>\n{tag('html', head, body, lang='en')}\n"
+
+
+def _header(history: History, verdict: Verdict) -> Html:
+    said = (("How good", verdict.good), ("How sure", verdict.sure), ("What next", verdict.next))
+    state = state_sentences(history)
+    return tag(
+        "header",
+        tag("p", "wellfit report · ", tag("bdi", plain(history.folder.path.name, 80)), class_="kicker"),
+        tag("h1", _headline(history, verdict)),
+        _scale(verdict) if verdict.measured else None,
+        tag("div", *(tag("p", prose(sentence)) for sentence in state), class_="state") if state else None,
+        tag("dl", *(tag("div", tag("dt", term), tag("dd", prose(text))) for term, text in said), class_="verdict"),
+        _facts(history),
+    )
+
+
+def _headline(history: History, verdict: Verdict) -> str:
+    if verdict.measured:
+        where = {"test": "right on test images", "validation": "right on validation images"}.get(verdict.split, "right")
+        return f"{percent(verdict.accuracy)} {where}"
+    return {
+        "failed": "The run failed before it could be measured",
+        "interrupted": "Interrupted before it could be measured",
+        "done": "Ended without a measurement",
+    }.get(history.status, "Not measured yet")
+
+
+def _scale(verdict: Verdict) -> Html:
+    """A line from 0 to 100% with the interval, the accuracy, chance and the largest class on it."""
+    marks = []
+    for share, words in ((verdict.chance, "guessing"), (verdict.largest, "largest class")):
+        if math.isfinite(share):
+            marks.append(tag("span", class_="mark", style=_left(share), title=f"{words} {percent(share)}"))
+    if math.isfinite(verdict.low):
+        style = f"left:{100 * verdict.low:.2f}%;width:{100 * (verdict.high - verdict.low):.2f}%"
+        marks.append(tag("span", class_="interval", style=style))
+    marks.append(tag("span", class_="point", style=_left(verdict.accuracy)))
+    legend = [
+        f"accuracy {percent(verdict.accuracy)}",
+        f"95% interval {interval(verdict.low, verdict.high)}" if math.isfinite(verdict.low) else None,
+        f"guessing {percent(verdict.chance)}" if math.isfinite(verdict.chance) else None,
+        f"largest class {percent(verdict.largest)}" if math.isfinite(verdict.largest) else None,
+    ]
+    text = " · ".join(part for part in legend if part)
+    return tag("div", tag("div", *marks, class_="line"), tag("p", text), class_="scale", role="img", aria_label=text)
+
+
+def _facts(history: History) -> Html:
+    plan = history.plan
+    size = number(plan.get("image_size"))
+    facts = (
+        ("model", model_name(history) if plan or history.card else None),
+        ("parameters", count(plan["parameters"]) if "parameters" in plan else None),
+        ("image size", f"{size:.0f} px" if math.isfinite(size) else None),
+        ("images", count(history.audit["images"]) if "images" in history.audit else None),
+        ("classes", count(len(history.classes)) if history.classes else None),
+        ("steps", count(history.steps[-1].get("step")) if history.steps else None),
+        ("trials", count(len(history.trials)) if history.trials else None),
+        ("time", duration(history.end["seconds"]) if "seconds" in history.end else None),
+    )
+    shown = [tag("div", tag("dt", term), tag("dd", value)) for term, value in facts if value]
+    return tag("dl", *shown, class_="facts")
+
+
+def _footer(history: History) -> str:
+    version = mapping(history.run, "versions").get("wellfit")
+    written = f"Written by wellfit {plain(version, 20)}" if version else "Written by wellfit"
+    return f"{written} from record.jsonl. This page asks nothing of the network."
+
+
+def _left(share: float) -> str:
+    return f"left:{100 * share:.2f}%"
