@@ -1,13 +1,13 @@
 """The run folder and its append-only record: the one place that training writes and reports read.
 
-    RUN/
-      config.toml        what was asked, in full
-      plan.toml          what was decided, in counts; and what was done
-      record.jsonl       one JSON object a line, each with a "kind"; a torn last line is legal
-      arrays/            *.npz and thumbnails without EXIF
-      model.safetensors, model.json
-      checkpoint/        one safetensors file, written aside and renamed
-      report.html
+RUN/
+  config.toml        what was asked, in full
+  plan.toml          what was decided, in counts; and what was done
+  record.jsonl       one JSON object a line, each with a "kind"; a torn last line is legal
+  arrays/            *.npz and thumbnails without EXIF
+  model.safetensors, model.json
+  checkpoint/        one safetensors file, written aside and renamed
+  report.html
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import json
 import math
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
@@ -89,17 +89,34 @@ class RunFolder:
 
 
 class Record:
-    """Appends lines to `record.jsonl`; every line is flushed, so a kill loses at most a torn last one."""
+    """Appends lines to `record.jsonl`; every line is flushed, so a kill loses at most a torn last one.
 
-    def __init__(self, path: Path) -> None:
+    listener: called with (kind, fields) of every line, in memory: how the terminal shows progress.
+    """
+
+    def __init__(self, path: Path, listener: Callable[[str, dict[str, Any]], None] | None = None) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         _mend_torn_line(path)
         self.path = path
+        self._listener = listener
         self._file: TextIO = path.open("a", encoding="utf-8")
 
     def write(self, kind: str, **fields: Any) -> None:
-        self._file.write(json.dumps({"kind": kind, **_json_safe(fields)}, ensure_ascii=False) + "\n")
-        self._file.flush()
+        """Append one line and tell the listener."""
+        try:
+            self._file.write(json.dumps({"kind": kind, **_json_safe(fields)}, ensure_ascii=False) + "\n")
+            self._file.flush()
+        except OSError as error:
+            raise UserError(
+                f"the record '{self.path}' could not be written ({error.strerror}); "
+                "make room there and go on with `wellfit resume`"
+            ) from error
+        self.tell(kind, **fields)
+
+    def tell(self, kind: str, **fields: Any) -> None:
+        """Tell the listener alone: for what is worth seeing and not worth keeping."""
+        if self._listener is not None:
+            self._listener(kind, fields)
 
     def close(self) -> None:
         self._file.close()

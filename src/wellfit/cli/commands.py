@@ -1,0 +1,373 @@
+"""Every command: its options in words, one call, what it prints."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from wellfit import __version__, cli
+from wellfit.cli.exits import print_json
+from wellfit.errors import UserError
+
+if TYPE_CHECKING:
+    from wellfit.config import Config
+    from wellfit.recipe.run import Run
+
+HELP = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
+
+
+@click.group(context_settings=HELP)
+@click.version_option(__version__, message="wellfit %(version)s")
+def wellfit() -> None:
+    """Labelled images and a time budget in; a model, a report and the evidence out.
+
+    \b
+    wellfit fit photos/                 a folder with one sub-folder a class
+    wellfit fit digits --budget 40s     the built-in digits, to see it work
+    wellfit explain lr-too-high         any finding, in a paragraph
+    """
+
+
+def _options(*decorators: Any) -> Any:
+    def apply(function: Any) -> Any:
+        for decorator in reversed(decorators):
+            function = decorator(function)
+        return function
+
+    return apply
+
+
+data_options = _options(
+    click.option("--image-column", default="image", metavar="NAME", help="Manifest column with the file names."),
+    click.option("--label-column", default="label", metavar="NAME", help="Manifest column with the labels."),
+    click.option("--group-column", metavar="NAME", help="Images of one group stay on one side of the split."),
+    click.option("--test", metavar="DIR", help="Another folder or archive that holds the test images."),
+)
+model_options = _options(
+    click.option(
+        "--model", metavar="NAME", help="A model by name, or package.module:Name; default: chosen by the plan."
+    ),
+    click.option("--weights", metavar="W", help="imagenet, none, or a weight file; default: imagenet where at hand."),
+    click.option("--image-size", type=int, metavar="PX", help="Side of the network's input in pixels."),
+    click.option("--metric", metavar="NAME", help="What is maximised: accuracy, balanced_accuracy or macro_f1."),
+    click.option("--optimizer", metavar="NAME", help="sgd, momentum, nesterov, adamw, …, or package.module:name."),
+    click.option("--lr", type=float, metavar="RATE", help="Learning rate; default: found by the search."),
+    click.option("--weight-decay", type=float, metavar="D", help="Weight decay; default: found by the search."),
+    click.option("--device", metavar="NAME", help="cpu, cuda or mps; default: probed."),
+    click.option("--dtype", metavar="NAME", help="float32, bfloat16 or float16; default: probed."),
+    click.option("--threads", type=int, metavar="N", help="CPU threads; default: probed."),
+)
+seed_option = click.option("--seed", type=int, metavar="N", help="Seed of every random draw; default 0.")
+json_option = click.option("--json", "as_json", is_flag=True, help="One JSON object as the last line of stdout.")
+budget_option = click.option("--budget", default="10m", show_default=True, metavar="TIME", help="Such as 90s, 10m, 2h.")
+out_option = click.option("--out", metavar="DIR", help="The run folder; default: a new one under runs/.")
+force_option = click.option("--force", is_flag=True, help="Go on where a check fails.")
+config_option = click.option("--config", "config_file", metavar="FILE", help="A TOML configuration to start from.")
+
+
+@wellfit.command()
+@click.argument("data")
+@budget_option
+@out_option
+@seed_option
+@config_option
+@click.option("--plan", "plan_file", metavar="FILE", help="Repeat this plan.toml, with no deadline.")
+@click.option("--from", "start_from", metavar="RUN", help="Go on from an earlier run's model.")
+@click.option("--dry-run", is_flag=True, help="Print the plan and what it would cost; train nothing.")
+@force_option
+@json_option
+@data_options
+@model_options
+def fit(
+    data: str,
+    budget: str,
+    out: str | None,
+    plan_file: str | None,
+    start_from: str | None,
+    dry_run: bool,
+    force: bool,
+    as_json: bool,
+    **settings: Any,
+) -> None:
+    """Run the whole recipe on DATA: check, search, train, average, evaluate, report.
+
+    DATA is a folder of class folders (with or without train/ val/ test/), a .zip or .tar of one, a CSV or Parquet
+    manifest, MNIST or CIFAR files, an .npz, or the word digits.
+    """
+    from wellfit.cli.progress import ProgressDisplay
+    from wellfit.recipe import api
+    from wellfit.recipe.budget import parse_budget
+
+    config = config_of(settings)
+    seconds = parse_budget(budget)
+    deadline = None if plan_file else cli.STARTED + seconds
+    with ProgressDisplay(deadline=deadline) as display:
+        if dry_run:
+            _dry_run(data, budget, config, as_json, display)
+            return
+        run = api.fit(
+            data,
+            budget=budget,
+            out=out,
+            config=config,
+            plan=plan_file,
+            start_from=start_from,
+            force=force,
+            command=_command_line(),
+            started=cli.STARTED,
+            listener=display,
+        )
+    _say_run(run, as_json)
+
+
+@wellfit.command()
+@click.argument("run")
+@json_option
+def resume(run: str, as_json: bool) -> None:
+    """Take up a killed or stopped RUN where it stood."""
+    from wellfit.cli.progress import ProgressDisplay
+    from wellfit.recipe import api
+
+    with ProgressDisplay() as display:
+        resumed = api.resume(run, started=cli.STARTED, listener=display)
+    _say_run(resumed, as_json)
+
+
+@wellfit.command()
+@click.argument("data")
+@click.argument("config_file", metavar="CONFIG")
+@budget_option
+@out_option
+@force_option
+@json_option
+def train(data: str, config_file: str, budget: str, out: str | None, force: bool, as_json: bool) -> None:
+    """Train on DATA as CONFIG (a run's config.toml, or your own) says, without a search."""
+    from wellfit.cli.progress import ProgressDisplay
+    from wellfit.config import load_config
+    from wellfit.recipe import api
+    from wellfit.recipe.budget import parse_budget
+
+    config = load_config(config_file)
+    with ProgressDisplay(deadline=cli.STARTED + parse_budget(budget)) as display:
+        run = api.train(
+            data,
+            config,
+            out=out,
+            budget=budget,
+            force=force,
+            command=_command_line(),
+            started=cli.STARTED,
+            listener=display,
+        )
+    _say_run(run, as_json)
+
+
+@wellfit.command()
+@click.argument("data")
+@json_option
+@data_options
+def audit(data: str, as_json: bool, **settings: Any) -> None:
+    """Look at DATA before anything trains: bad files, duplicates, classes, labels."""
+    from wellfit.cli.progress import ProgressDisplay
+    from wellfit.recipe import api
+
+    with ProgressDisplay() as display:
+        result = api.audit(data, config=config_of(settings), listener=display)
+        if not as_json:
+            click.echo(f"{result['images']:,} usable images in {len(result['classes'])} classes")
+            width = max(len(name) for name in result["classes"])
+            for name, count in result["classes"].items():
+                click.echo(f"  {name:<{width}}  {count:,}")
+            for item in result["left_out"]:
+                click.echo(f"left out: {item['file']}: {item['reason']}")
+            for finding in result["findings"]:
+                display("finding", finding)
+    if as_json:
+        print_json(result)
+
+
+@wellfit.command()
+@click.argument("data")
+@seed_option
+@config_option
+@click.option("--budget", default="2m", show_default=True, metavar="TIME", help="Time for the checks.")
+@json_option
+@data_options
+@model_options
+def check(data: str, budget: str, as_json: bool, **settings: Any) -> int:
+    """Check DATA and a model before training; exit code 1 when a check fails."""
+    from wellfit.cli.progress import ProgressDisplay
+    from wellfit.recipe import api
+
+    with ProgressDisplay() as display:
+        result = api.check(data, config=config_of(settings), budget=budget, listener=display)
+    if as_json:
+        print_json({key: result[key] for key in ("passed", "checks", "findings")})
+    else:
+        failed = [check["check"] for check in result["checks"] if not check["passed"]]
+        click.echo("every check passed" if not failed else f"failed: {', '.join(failed)}")
+    return 0 if result["passed"] else 1
+
+
+@wellfit.command()
+@click.argument("run")
+@click.argument("data")
+@json_option
+@data_options
+def evaluate(run: str, data: str, as_json: bool, **settings: Any) -> None:
+    """Judge RUN's model on labelled images it has not seen."""
+    from wellfit.recipe.evaluation import evaluate_run
+
+    figures = evaluate_run(run, data, config_of(settings).data)
+    if as_json:
+        print_json(figures)
+        return
+    low, high = figures["interval"]
+    click.echo(
+        f"accuracy {figures['accuracy']:.4f} (95% interval {low:.4f} to {high:.4f}) on {figures['images']:,} images"
+    )
+    click.echo(f"balanced accuracy {figures['balanced_accuracy']:.4f}, macro F1 {figures['macro_f1']:.4f}")
+    for row in figures["per_class"]:
+        click.echo(
+            f"  {row['class']}: {row['images']:,} images, recall {_share(row['recall'])}, precision {_share(row['precision'])}"
+        )
+    for item in figures["left_out"]:
+        click.echo(f"left out: {item['file']}: {item['reason']}", err=True)
+
+
+@wellfit.command()
+@click.argument("run")
+@click.argument("files", nargs=-1, required=True)
+@click.option(
+    "--abstain", type=float, metavar="RATE", help="Give no label where more than RATE of answers would be wrong."
+)
+@click.option("--csv", "as_csv", is_flag=True, help="Lines of CSV instead of JSON.")
+def predict(run: str, files: tuple[str, ...], abstain: float | None, as_csv: bool) -> int:
+    """Name the class of each image: one line of JSON (or CSV) a file; a bad file is named and passed over."""
+    from wellfit.cli.predictions import write_csv, write_json_lines
+    from wellfit.inference.predict import predict as predictions
+    from wellfit.record import RunFolder
+
+    folder = RunFolder.open(run)
+    names = _expand(files)
+    write = write_csv if as_csv else write_json_lines
+    return write(folder, predictions(folder, names, abstain=abstain))
+
+
+@wellfit.command()
+@click.argument("run")
+@json_option
+def report(run: str, as_json: bool) -> None:
+    """Write RUN's report.html anew from its record."""
+    from wellfit.record import RunFolder
+    from wellfit.report.page import write_report
+
+    path = write_report(RunFolder.open(run))
+    if as_json:
+        print_json({"run": run, "report": str(path)})
+    else:
+        click.echo(str(path))
+
+
+@wellfit.command()
+@click.argument("run")
+@json_option
+def show(run: str, as_json: bool) -> None:
+    """RUN in the terminal: verdict, curves as sparklines, findings."""
+    from wellfit.record import RunFolder
+
+    if as_json:
+        from wellfit.recipe.run import Run
+
+        print_json(Run(run).as_dict())
+        return
+    from wellfit.report.terminal import show as show_run
+
+    click.echo(show_run(RunFolder.open(run)))
+
+
+@wellfit.command()
+@click.argument("finding")
+def explain(finding: str) -> None:
+    """Any finding, in a paragraph: what it means, the usual causes, what to do."""
+    from wellfit.findings import explain as paragraph
+
+    click.echo(paragraph(finding))
+
+
+def config_of(settings: dict[str, Any]) -> Config:
+    """The configuration that the options describe, on top of --config where given."""
+    from wellfit.config import Config, load_config
+
+    keys = {
+        "seed": "seed",
+        "metric": "metric",
+        "image_column": "data.image_column",
+        "label_column": "data.label_column",
+        "group_column": "data.group_column",
+        "test": "data.test",
+        "model": "model.name",
+        "weights": "model.weights",
+        "image_size": "model.image_size",
+        "optimizer": "optimizer.name",
+        "lr": "optimizer.lr",
+        "weight_decay": "optimizer.weight_decay",
+        "device": "engine.device",
+        "dtype": "engine.dtype",
+        "threads": "engine.threads",
+    }
+    file = settings.pop("config_file", None)
+    config = load_config(file) if file else Config()
+    given = {keys[name]: value for name, value in settings.items() if value is not None}
+    return config.replace(**given)
+
+
+def _dry_run(data: str, budget: str, config: Config, as_json: bool, display: Any) -> None:
+    from dataclasses import asdict
+
+    from wellfit.recipe import api
+    from wellfit.recipe.plan import plan_in_words
+
+    plan = api.plan_only(data, budget=budget, config=config, started=cli.STARTED, listener=display)
+    if as_json:
+        print_json({"plan": asdict(plan)})
+    else:
+        click.echo("\n".join(plan_in_words(plan)))
+        click.echo(f"cost       up to {budget}, nothing was trained")
+
+
+def _say_run(run: Run, as_json: bool) -> None:
+    if as_json:
+        print_json(run.as_dict())
+        return
+    from wellfit.report.terminal import closing_lines
+
+    click.echo(closing_lines(run.folder))
+
+
+def _expand(files: tuple[str, ...]) -> list[str]:
+    """A folder stands for the files in it, so that shells without wildcards work too."""
+    names: list[str] = []
+    for file in files:
+        path = Path(file)
+        inside = (
+            sorted(str(p) for p in path.rglob("*") if p.is_file() and not p.name.startswith("."))
+            if path.is_dir()
+            else None
+        )
+        if inside == []:
+            raise UserError(f"'{file}' holds no files to predict; give image files or a folder of them")
+        names.extend(inside if inside is not None else [file])
+    return names
+
+
+def _share(value: float | None) -> str:
+    return "–" if value is None else f"{value:.3f}"
+
+
+def _command_line() -> str:
+    return shlex.join(["wellfit", *sys.argv[1:]])

@@ -1,0 +1,98 @@
+"""Predicting with a run's model: one answer a file, and a bad file never ends the others' turn."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from wellfit.data.decode import Undecodable, decode
+from wellfit.data.preprocess import Preprocessing
+from wellfit.data.views import evaluation_view
+from wellfit.engine import Engine
+from wellfit.errors import UserError
+from wellfit.inference.evaluate import softmax
+from wellfit.models.saved import load_model
+from wellfit.record import RunFolder
+
+BATCH = 32
+
+
+def predict(folder: RunFolder, images: Sequence[Any], *, abstain: float | None = None) -> Iterator[dict[str, Any]]:
+    """Yield {"file", "label", "probabilities"} or {"file", "error"} for each image, in order.
+
+    images: file names, H×W or H×W×3 uint8 arrays, or PIL images; anything without a name is called "image 3".
+    abstain: the share of wrong answers to stay below (0.01, 0.02, 0.05, 0.1 or 0.2): an image whose confidence is
+        under the threshold found on validation gets label None and "abstained": True.
+
+    Raises UserError where the folder holds no model or the rate has no threshold.
+    """
+    module, card = load_model(folder)
+    preprocessing = Preprocessing.from_dict(card["preprocessing"])
+    # The engine of the training machine may not exist here; one core type in common is the CPU.
+    trained = Engine(**card["engine"])
+    engine = trained if trained.device == "cpu" else Engine("cpu", "float32", trained.layout, torch.get_num_threads())
+    engine.place(module)
+    threshold = _threshold(card, abstain)
+    for begin in range(0, len(images), BATCH):
+        answers: list[dict[str, Any]] = []
+        views: list[np.ndarray] = []
+        for position, image in enumerate(images[begin : begin + BATCH], start=begin):
+            name = (
+                str(image) if isinstance(image, str | Path) else getattr(image, "filename", "") or f"image {position}"
+            )
+            answers.append({"file": name})
+            try:
+                pixels = decode(_content(image), short_side=max(preprocessing.resize, 320))
+                views.append(evaluation_view(pixels, preprocessing.resize, preprocessing.size))
+            except (Undecodable, OSError) as error:
+                answers[-1]["error"] = _reason(error)
+        if views:
+            stacked = torch.from_numpy(np.stack(views)).permute(0, 3, 1, 2)
+            with torch.inference_mode(), engine.autocast():
+                logits = module(engine.inputs(stacked, preprocessing)).float().cpu().numpy()
+            rows = iter(softmax(logits / card.get("temperature", 1.0)))
+            for answer in answers:
+                if "error" not in answer:
+                    answer |= _answer(next(rows), card["classes"], threshold)
+        yield from answers
+
+
+def _answer(probabilities: np.ndarray, classes: list[str], threshold: float | None) -> dict[str, Any]:
+    best = int(probabilities.argmax())
+    answer: dict[str, Any] = {"label": classes[best]}
+    if threshold is not None:
+        answer["abstained"] = bool(probabilities[best] < threshold)
+        if answer["abstained"]:
+            answer["label"] = None
+    answer["probabilities"] = {name: round(float(p), 6) for name, p in zip(classes, probabilities, strict=True)}
+    return answer
+
+
+def _threshold(card: dict[str, Any], rate: float | None) -> float | None:
+    if rate is None:
+        return None
+    known = {float(key): value for key, value in card.get("abstention_thresholds", {}).items()}
+    if rate not in known:
+        listed = ", ".join(f"{key:g}" for key in sorted(known)) or "none"
+        raise UserError(f"--abstain takes an error rate that the model has a threshold for ({listed}), got {rate:g}")
+    value = known[rate]
+    return float("inf") if value is None else float(value)
+
+
+def _content(image: Any) -> bytes | np.ndarray:
+    if isinstance(image, str | Path):
+        return Path(image).read_bytes()
+    array = np.asarray(image.convert("RGB") if hasattr(image, "convert") else image)
+    if array.dtype != np.uint8:
+        raise Undecodable(f"pixels are uint8 in 0-255, got {array.dtype}")
+    return array
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, OSError):
+        return error.strerror or str(error)
+    return str(error)

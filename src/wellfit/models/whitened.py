@@ -1,0 +1,84 @@
+"""A small residual network for small images, quick to train on a plain processor.
+
+The ingredients are published: a frozen 2×2 first layer whose filters whiten the training patches
+(Page 2018, "How to train your ResNet"; Jordan 2024, arXiv:2404.00498), Dirac start of the later
+convolutions (Jordan 2024), pooling before normalisation, and one residual convolution a group.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from wellfit.errors import UserError
+from wellfit.models.head import scale_classifier
+
+
+class Group(nn.Module):
+    """Convolution, 2×2 max pooling, BatchNorm, ReLU; then a residual convolution at the new resolution."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(inputs, outputs, 3, padding=1, bias=False)
+        self.first_norm = nn.BatchNorm2d(outputs)
+        self.second = nn.Conv2d(outputs, outputs, 3, padding=1, bias=False)
+        self.second_norm = nn.BatchNorm2d(outputs)
+        for layer in (self.first, self.second):
+            # The first channels pass the input through, so that the net starts as a shallow one.
+            nn.init.dirac_(layer.weight[: layer.in_channels])
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = functional.relu(self.first_norm(functional.max_pool2d(self.first(x), 2)))
+        return x + functional.relu(self.second_norm(self.second(x)))
+
+
+class WhitenedNet(nn.Module):
+    """Whitening stem, three groups, global max pooling, one fully connected layer.
+
+    widths: channels of the three groups. Takes N×C×H×W of any size from 16 pixels; the classifier is `fc`.
+    """
+
+    smallest_input = 16
+
+    def __init__(
+        self, num_classes: int = 10, in_channels: int = 3, widths: tuple[int, int, int] = (64, 128, 256)
+    ) -> None:
+        super().__init__()
+        patch = in_channels * 4
+        self.whiten = nn.Conv2d(in_channels, 2 * patch, 2)
+        self.whiten.weight.requires_grad_(False)
+        groups = []
+        for inputs, outputs in zip((2 * patch, *widths[:-1]), widths, strict=True):
+            groups.append(Group(inputs, outputs))
+        self.groups = nn.Sequential(*groups)
+        self.fc = nn.Linear(widths[-1], num_classes)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = functional.relu(self.whiten(x))
+        return self.fc(self.groups(x).amax((2, 3)))
+
+    @torch.no_grad()
+    def initialise_from_data(self, images: torch.Tensor) -> None:
+        """Set the stem from normalised training images N×C×H×W: patch eigenvectors over √eigenvalue, and their negatives."""
+        channels = images.shape[1]
+        patches = functional.unfold(images.double(), 2).transpose(1, 2).reshape(-1, channels * 4)
+        values, vectors = torch.linalg.eigh(torch.cov(patches.T))
+        # The floor keeps directions that hardly vary (flat images) from being blown up to noise.
+        filters = (vectors / torch.sqrt(values.clamp_min(0) + 5e-4 * values.max().clamp_min(1e-6))).T
+        filters = filters.reshape(-1, channels, 2, 2)
+        self.whiten.weight.copy_(torch.cat([filters, -filters]).to(self.whiten.weight.dtype))
+
+
+def whitened(
+    classes: int, *, image_size: int, seed: int, channels: int = 3, widths: Sequence[int] = (64, 128, 256)
+) -> WhitenedNet:
+    """The net with its classifier scaled so that the first loss is log C. widths: channels of the three groups."""
+    if len(widths) != 3 or min(widths) < 1:
+        raise UserError(f"'widths' are three positive channel counts, got {list(widths)}; (64, 128, 256) is usual")
+    first, second, third = widths
+    net = WhitenedNet(classes, channels, (first, second, third))
+    scale_classifier(net, seed, image_size)
+    return net

@@ -1,0 +1,1 @@
+"""The recipe: `steps.py` is its table of contents."""

@@ -1,0 +1,308 @@
+"""The ways in: fit, resume, train, check, audit, evaluate. The command line calls these and prints."""
+
+from __future__ import annotations
+
+import os
+import platform
+import signal
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from wellfit.config import Config, config_to_toml, load_config
+from wellfit.errors import UserError
+from wellfit.recipe.budget import Budget, parse_budget
+from wellfit.recipe.job import Job
+from wellfit.recipe.plan import Plan, load_plan, save_plan
+from wellfit.recipe.run import Run
+from wellfit.record import SCHEMA, Record, RunFolder, read_record, write_atomically
+
+Listener = Callable[[str, dict[str, Any]], None]
+DEFAULT_BUDGET = "10m"
+PACKAGES = ("wellfit", "torch", "torchvision", "timm", "numpy", "pillow", "optuna", "scikit-learn")
+
+
+def fit(
+    data: Any,
+    *,
+    budget: str | float = DEFAULT_BUDGET,
+    out: str | Path | None = None,
+    config: Config | None = None,
+    plan: str | Path | None = None,
+    start_from: str | Path | None = None,
+    force: bool = False,
+    command: str = "wellfit.fit(…)",
+    started: float | None = None,
+    listener: Listener | None = None,
+) -> Run:
+    """Run the whole recipe on labelled images.
+
+    data: a folder, archive, manifest or array file; or (images, labels) arrays, a Dataset of (image, label),
+        a DataFrame, a list of (PIL image, label).
+    budget: "90s", "10m", "2h" or seconds for the whole command.
+    out: the run folder, new or empty; by default a new one under `runs/`.
+    plan: a plan.toml to repeat, with no deadline; the budget does not count then.
+    start_from: an earlier run whose network is gone on from.
+    force: go on where a check fails.
+    started: time.monotonic() when the command began; the budget counts from there.
+
+    Raises UserError for bad input, GateFailed where a check fails, Interrupted when stopped.
+    """
+    started = time.monotonic() if started is None else started
+    config = config or Config()
+    seconds = None if plan is not None else parse_budget(budget)
+    given = load_plan(plan) if plan is not None else None
+    if given is not None:
+        config = replace(config, seed=given.seed, metric=given.metric)
+    if start_from is not None:
+        config = going_on(config, start_from)
+    _refuse_missing(data)
+    folder = new_folder(out)
+    write_atomically(folder.config, config_to_toml(config))
+    if given is not None:
+        save_plan(folder.plan, given)
+    request = {"data": str(data) if isinstance(data, str | Path) else None, "budget": seconds, "force": force}
+    return _run(folder, data, config, Budget(seconds, started), request, command, listener)
+
+
+def resume(run: str | Path, *, data: Any = None, started: float | None = None, listener: Listener | None = None) -> Run:
+    """Take up a killed or stopped run where it stood, with what is left of its budget.
+
+    data: only for a run that was given arrays or a Dataset, which a folder cannot name.
+    """
+    started = time.monotonic() if started is None else started
+    folder = RunFolder.open(run)
+    lines = list(read_record(folder.record))
+    begun = next((line for line in lines if line["kind"] == "run"), None)
+    if begun is None:
+        raise UserError(f"'{run}' has no beginning in its record and cannot be resumed; start again with `wellfit fit`")
+    if any(line["kind"] == "end" and line["status"] == "done" for line in lines) and folder.model_weights.exists():
+        raise UserError(
+            f"the run in '{run}' is finished; go on from it with `wellfit fit DATA --from {run}`, or see `wellfit report {run}`"
+        )
+    request = begun["request"]
+    data = data if data is not None else request["data"]
+    if data is None:
+        raise UserError(f"the run in '{run}' was given data from Python's memory; call wellfit.resume('{run}', data=…)")
+    _refuse_missing(data)
+    spent = spent_before(folder)
+    budget, config = Budget(request["budget"], started - spent), load_config(folder.config)
+    return _run(folder, data, config, budget, request, f"wellfit resume {run}", listener, spent)
+
+
+def train(
+    data: Any,
+    config: Config,
+    *,
+    out: str | Path | None = None,
+    budget: str | float = DEFAULT_BUDGET,
+    force: bool = False,
+    command: str = "wellfit.train(…)",
+    started: float | None = None,
+    listener: Listener | None = None,
+) -> Run:
+    """Train as a configuration says, without a search; a run's own config.toml repeats that run's training.
+
+    What the configuration leaves to wellfit ("auto", 0) is settled by the plan and its defaults.
+    """
+    if not config.optimizer.lr or config.optimizer.weight_decay < 0:
+        decay = 5e-4 if config.optimizer.weight_decay < 0 else config.optimizer.weight_decay
+        lr = config.optimizer.lr or (1e-3 if config.optimizer.name in ("adam", "adamw") else 0.1)
+        config = config.replace(**{"optimizer.lr": lr, "optimizer.weight_decay": decay})
+    return fit(
+        data, budget=budget, out=out, config=config, force=force, command=command, started=started, listener=listener
+    )
+
+
+def plan_only(data: Any, *, budget: str | float, config: Config, started: float, listener: Listener | None) -> Plan:
+    """What `--dry-run` shows: data are read, the machine is measured, nothing is trained or kept."""
+    from wellfit.recipe.planning import make_plan
+    from wellfit.recipe.prepare import prepare
+
+    _refuse_missing(data)
+    with tempfile.TemporaryDirectory(prefix="wellfit-") as path:
+        job = _job(RunFolder(Path(path)), data, config, Budget(parse_budget(budget), started), False, listener)
+        try:
+            return make_plan(job, prepare(job))
+        finally:
+            job.record.close()
+
+
+def check(
+    data: Any, *, config: Config | None = None, budget: str | float = "2m", listener: Listener | None = None
+) -> dict[str, Any]:
+    """The gates alone, on data and a model: {"passed", "checks", "findings"}; nothing is trained or kept."""
+    from wellfit.recipe.gates import gate_results
+    from wellfit.recipe.material import Material
+    from wellfit.recipe.planning import make_plan
+    from wellfit.recipe.prepare import prepare
+
+    _refuse_missing(data)
+    with tempfile.TemporaryDirectory(prefix="wellfit-") as path:
+        budget_ = Budget(parse_budget(budget), time.monotonic())
+        job = _job(RunFolder(Path(path)), data, config or Config(), budget_, True, listener)
+        try:
+            prepared = prepare(job)
+            results = gate_results(job, Material.of(prepared, make_plan(job, prepared)))
+        finally:
+            job.record.close()
+    return {
+        "passed": all(result.passed for result in results),
+        "checks": [result.as_dict() for result in results],
+        "findings": [finding.as_dict() for finding in job.findings],
+    }
+
+
+def audit(data: Any, *, config: Config | None = None, listener: Listener | None = None) -> dict[str, Any]:
+    """Look at the data alone: {"images", "classes", "left_out": [{"file", "reason"}], "findings"}."""
+    from wellfit.recipe.prepare import look_at_data
+
+    _refuse_missing(data)
+
+    def progress(done: int, total: int) -> None:
+        if listener is not None:
+            listener("progress", {"what": "decoding", "done": done, "of": total})
+
+    source, _, _, audited = look_at_data(data, (config or Config()).data, progress)
+    return {
+        "images": audited.images,
+        "classes": audited.classes,
+        "left_out": [vars(item) for item in audited.left_out],
+        "findings": [finding.as_dict() for finding in (*source.findings, *audited.findings)],
+    }
+
+
+def going_on(config: Config, earlier: str | Path) -> Config:
+    """The configuration that starts from an earlier run's network, at its image size."""
+    from wellfit.models.saved import read_card
+
+    folder = RunFolder.open(earlier)
+    made = read_card(folder)["architecture"]
+    return config.replace(
+        **{
+            "model.name": made["name"],
+            "model.options": made["options"],
+            "model.image_size": int(made["image_size"]),
+            "model.weights": str(folder.model_weights),
+        }
+    )
+
+
+def new_folder(out: str | Path | None) -> RunFolder:
+    """Make the run folder; UserError when it holds a run already or cannot be written."""
+    path = Path(out) if out is not None else Path("runs") / datetime.now().strftime("%Y-%m-%d-%H%M%S")
+    if out is None and path.exists():
+        path = path.with_name(f"{path.name}-{os.getpid()}")
+    if path.exists() and not path.is_dir():
+        raise UserError(f"--out names a folder, but '{path}' is a file; choose another name")
+    if (path / "record.jsonl").exists():
+        raise UserError(f"'{path}' holds a run already; go on with `wellfit resume {path}`, or choose another --out")
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        (path / "arrays").mkdir(exist_ok=True)
+    except OSError as error:
+        raise UserError(f"the run folder '{path}' cannot be made ({error.strerror}); choose another --out") from error
+    return RunFolder(path)
+
+
+def spent_before(folder: RunFolder) -> float:
+    """Seconds that earlier sessions of a run took, by the record's own times."""
+    sessions = [line for line in read_record(folder.record) if line["kind"] == "run"]
+    last = sessions[-1]
+    return float(last["spent_before"]) + max(0.0, folder.record.stat().st_mtime - float(last["started"]))
+
+
+def _run(
+    folder: RunFolder,
+    data: Any,
+    config: Config,
+    budget: Budget,
+    request: dict[str, Any],
+    command: str,
+    listener: Listener | None,
+    spent: float = 0.0,
+) -> Run:
+    from wellfit.recipe.steps import end_early, run_recipe
+
+    job = _job(folder, data, config, budget, bool(request["force"]), listener)
+    job.record.write(
+        "run",
+        schema=SCHEMA,
+        command=command,
+        versions={package: version(package) for package in PACKAGES},
+        machine=machine(),
+        seed=config.seed,
+        started=time.time() - (budget.spent - spent),
+        spent_before=spent,
+        request=request,
+    )
+    try:
+        with _interrupts(job):
+            run_recipe(job)
+    except BaseException as error:
+        end_early(job, error)
+        raise
+    finally:
+        job.record.close()
+    return Run(folder)
+
+
+def _job(folder: RunFolder, data: Any, config: Config, budget: Budget, force: bool, listener: Listener | None) -> Job:
+    return Job(data, config, folder, Record(folder.record, listener), budget, force)
+
+
+def _refuse_missing(data: Any) -> None:
+    # Before a folder is made for it: a mistyped path must leave nothing behind.
+    if isinstance(data, str | Path) and str(data) != "digits" and not Path(data).exists():
+        from wellfit.data.sources import open_source
+
+        open_source(data)
+
+
+@contextmanager
+def _interrupts(job: Job) -> Iterator[None]:
+    """First Ctrl-C (or SIGTERM): finish the step, evaluate and save. Second: abort."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    asked = False
+
+    def handle(number: int, frame: Any) -> None:
+        nonlocal asked
+        if asked:
+            raise KeyboardInterrupt
+        asked = True
+        job.say("stopping: this step is finished, then the model is evaluated and saved; press Ctrl-C again to abort")
+
+    job.stop = lambda: asked
+    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def machine() -> dict[str, Any]:
+    """What a reader needs to judge the speeds: processor, cores, system, Python."""
+    return {
+        "processor": _processor(),
+        "cores": os.cpu_count(),
+        "system": platform.platform(terse=True),
+        "python": platform.python_version(),
+    }
+
+
+def _processor() -> str:
+    try:  # platform.processor() is empty on most Linux systems
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()

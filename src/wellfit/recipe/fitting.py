@@ -1,0 +1,187 @@
+"""Fitting the model: from the probe or from random weights, to the best weights on validation."""
+
+from __future__ import annotations
+
+import copy
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from torch import nn
+
+from wellfit.diagnosis.monitor import Monitor
+from wellfit.errors import GateFailed, Interrupted
+from wellfit.findings import Finding
+from wellfit.models.zoo import Built
+from wellfit.recipe.job import Job
+from wellfit.recipe.material import Material, Settings
+from wellfit.training.averaging import WeightAverage
+from wellfit.training.loop import Outcome, train
+from wellfit.training.pace import Pace
+from wellfit.training.schedules import schedule
+from wellfit.transfer.probe import choose_probe, extract_features, install
+
+RETRIES = 2  # after a diverged training: each at a tenth of the rate before
+
+
+@dataclass
+class Fitted:
+    """The network that is handed over, and how good it is on validation."""
+
+    built: Built
+    module: nn.Module
+    score: float
+    validation_accuracy: float
+    steps: int
+    interrupted: bool = False
+
+
+def train_from_scratch(job: Job, material: Material, settings: Settings) -> Fitted:
+    """Train at the settings; a training that diverges is begun anew at a tenth of the rate, and says so."""
+    with job.step("train") as outcome:
+        for attempt in range(RETRIES + 1):
+            rate = settings.lr / 10**attempt
+            tried = Settings(rate, settings.weight_decay, settings.balance)
+            built = material.network()
+            module = material.plan.engine.place(built.module)
+            result = _train(job, material, module, tried, name=f"attempt-{attempt}")
+            if result.reason != "diverged":
+                break
+            job.report(_diverged(rate, result, last=attempt == RETRIES))
+            if attempt == RETRIES:
+                raise GateFailed(job.findings[-1:])
+        if not result.best.weights:
+            raise Interrupted(f"stopped before the first evaluation; go on with `wellfit resume {job.folder.path}`")
+        module.load_state_dict(result.best.weights)
+        accuracy = _accuracy(material, module)
+        outcome.reason = (
+            f"{result.epochs:.1f} epochs, {result.steps:,} steps at lr {rate:.3g}; best on validation at step "
+            f"{result.best.step:,}{', averaged weights' if result.best.averaged else ''}"
+        )
+        return Fitted(built, module, result.best.score, accuracy, result.steps, result.reason == "stopped")
+
+
+def probe(job: Job, material: Material) -> Fitted:
+    """Features of the frozen network once, then the linear classifier that is best on images it has not seen (SPEC T2)."""
+    plan, data, split = material.plan, material.data, material.data.split
+    engine = plan.engine
+    with job.step("probe") as outcome:
+        engine.activate()
+        built = material.probe_network()
+        net = engine.place(built.module)
+        indices = np.concatenate([split.train, split.validation])
+        position = {int(index): i for i, index in enumerate(indices)}
+        done = 0
+
+        def progress(images: int) -> None:
+            nonlocal done
+            done += images
+            job.record.tell("progress", what="features", done=done, of=len(indices))
+
+        features = extract_features(net, material.evaluation(indices), engine, material.preprocessing, progress)
+        targets = data.targets(indices)
+        if split.folds is not None:
+            folds = [np.array([position[int(i)] for i in fold]) for fold in split.folds]
+            judged = f"{len(folds)}-fold cross-validation"
+        else:
+            folds = [np.arange(len(split.train), len(indices))]
+            judged = f"{len(split.validation):,} validation images"
+        balanced = plan.training.balance == "weights"
+        result = choose_probe(features, targets, len(data.classes), folds, plan.metric, balanced=balanced)
+        install(net, result.probe)
+        for row in result.table:
+            job.record.write("probe", **row)
+        outcome.reason = (
+            f"{features.shape[2]:,} features of {built.options['backbone']}, strength {result.probe.strength:g} "
+            f"chosen among {len(result.table)} by {judged}"
+        )
+        return Fitted(built, net, result.score, result.accuracy, 0)
+
+
+def fine_tune(job: Job, material: Material, settings: Settings, probed: Fitted) -> Fitted:
+    """Train the whole network from the fitted classifier, at low rates; kept only if validation gains."""
+    with job.step("fine-tune") as outcome:
+        if not material.plan.training.steps:
+            outcome.skip(next((r for r in material.plan.reasons if r.startswith("no fine-tuning")), "not planned"))
+            return probed
+        module = copy.deepcopy(probed.module)
+        before, _ = material.validation_score()(module)
+        result = _train(job, material, module, settings, name="fine-tune")
+        if not result.best.weights or result.best.score <= before:
+            outcome.reason = f"not kept: {result.best.score:.4f} on validation against the probe's {before:.4f}"
+            outcome.gain = 0.0
+            return Fitted(probed.built, probed.module, probed.score, probed.validation_accuracy, 0)
+        module.load_state_dict(result.best.weights)
+        outcome.gain = round(result.best.score - before, 4)
+        outcome.reason = f"{result.epochs:.1f} epochs; validation {before:.4f} → {result.best.score:.4f}"
+        return Fitted(
+            probed.built,
+            module,
+            result.best.score,
+            _accuracy(material, module),
+            result.steps,
+            result.reason == "stopped",
+        )
+
+
+def _train(job: Job, material: Material, module: nn.Module, settings: Settings, *, name: str) -> Outcome:
+    plan = material.plan
+    training = plan.training
+    optimizer = material.optimizer(module, settings)
+    average = WeightAverage(module, training.average, ramp=True) if training.average else None
+    deadline = job.budget.deadline
+    if deadline is not None:
+        deadline -= closing_seconds(job, material)
+    most = 3 * training.steps if deadline is not None else training.steps
+    with Monitor(module, optimizer, classes=len(material.data.classes), every=20) as monitor:
+        result = train(
+            module,
+            material.training(plan.seed, settings.balance),
+            material.criterion(settings.balance),
+            optimizer,
+            engine=plan.engine,
+            preprocessing=material.preprocessing,
+            schedule=schedule(plan.schedule),
+            pace=Pace(most, deadline),
+            evaluate=material.validation_score(),
+            evaluate_every=training.evaluate_every,
+            average=average,
+            patience=training.patience,
+            monitor=monitor,
+            record=job.record,
+            checkpoint=job.folder.checkpoint.with_name(f"{name}.safetensors"),
+            stop=job.stop,
+        )
+        job.report(*monitor.findings())
+    return result
+
+
+def closing_seconds(job: Job, material: Material) -> float:
+    """Seconds that the end needs: measured on the steps so far, a test pass and the report."""
+    from wellfit.recipe.planning import CLOSING_SECONDS
+
+    split = material.data.split
+    audit = next((o.seconds for o in job.outcomes if o.name == "audit"), 0.0)
+    decoded = max(1, len(split.train) + len(split.validation))
+    return CLOSING_SECONDS + audit * len(split.test) / decoded
+
+
+def _accuracy(material: Material, module: nn.Module) -> float:
+    _, figures = material.validation_score()(module)
+    return figures["accuracy"]
+
+
+def _diverged(rate: float, result: Outcome, *, last: bool) -> Finding:
+    action = (
+        "Lower --lr, or look at the data and the network: no rate worked."
+        if last
+        else f"Nothing to do now: the training begins anew at lr {rate / 10:.3g}."
+    )
+    return Finding(
+        "lr-too-high",
+        "error" if last else "warning",
+        f"at lr {rate:.3g} the loss became no number at step {result.steps}",
+        {"lr": rate, "step": result.steps, "losses": [x for x in result.losses[-5:] if math.isfinite(x)]},
+        action,
+        "CS231n, babysitting the learning process; SPEC C5",
+    )

@@ -1,0 +1,82 @@
+"""The checks as gates: a failed one stops the run, in words, before any time is spent on training."""
+
+from __future__ import annotations
+
+import math
+import time
+
+import numpy as np
+import torch
+
+from wellfit.checks import CheckResult, run_gates
+from wellfit.models.zoo import resolve
+from wellfit.randomness import generator
+from wellfit.recipe.job import Job
+from wellfit.recipe.material import Material, Settings
+from wellfit.record import read_record
+
+GATE_IMAGES = 64
+BUDGET_SHARE = 0.08  # of what is left, for all gates together
+
+
+def check(job: Job, material: Material) -> list[CheckResult]:
+    """Run the gates on the network at its start. Raises GateFailed unless the job is forced."""
+    with job.step("checks") as outcome:
+        if any(
+            line["kind"] == "recipe_step" and line["name"] == "checks" and line["status"] == "done"
+            for line in read_record(job.folder.record)
+        ):
+            outcome.skip("already passed before this run was taken up again")
+            return []
+        results = gate_results(job, material)
+        failed = [result for result in results if not result.passed]
+        passed = len(results) - len(failed)
+        outcome.reason = f"{passed} of {len(results)} passed"
+        if failed:
+            outcome.reason += f"; gone on in spite of {', '.join(r.check for r in failed)}"
+        return results
+
+
+def gate_results(job: Job, material: Material) -> list[CheckResult]:
+    """The gates' results, each written into the record as it comes; also what `wellfit check` shows."""
+    plan, data = material.plan, material.data
+    plan.engine.activate()
+    train = data.split.train
+    draw = generator(plan.seed, "gate-images").permutation(len(train))[:GATE_IMAGES]
+    indices = train[np.sort(draw)]
+    module = plan.engine.place(material.network().module)
+    inputs = material.inputs(indices).to(plan.engine.device)
+    targets = torch.from_numpy(data.targets(indices)).to(plan.engine.device)
+    settings = Settings.of(plan)
+    batches = material.training(plan.seed, "none")
+
+    def batch(step: int) -> tuple[torch.Tensor, torch.Tensor]:
+        made = batches.batch(step)
+        return plan.engine.inputs(made.images, material.preprocessing), made.targets.to(plan.engine.device)
+
+    def on_result(result: CheckResult) -> None:
+        job.record.write("check", **result.as_dict())
+        if result.finding is not None:
+            job.report(result.finding)
+
+    deadline = None if math.isinf(job.budget.left) else time.monotonic() + BUDGET_SHARE * job.budget.left
+    lr = settings.lr
+    return run_gates(
+        module,
+        material.criterion("none"),
+        inputs,
+        targets,
+        classes=len(data.classes),
+        created_head=resolve(plan.model.name)[0] == "own" or plan.model.transfer != "none",
+        optimizer=lambda network, rate: material.optimizer(network, Settings(rate, settings.weight_decay)),
+        lr=lr,
+        batches=batch,
+        candidates=(lr, lr / 10, lr / 100),
+        iterations=plan.checks.lr_iterations,
+        max_steps=plan.checks.small_sample_steps,
+        deadline=deadline,
+        context=plan.engine.autocast,
+        seed=plan.seed,
+        force=job.force,
+        on_result=on_result,
+    )

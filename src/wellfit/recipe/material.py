@@ -1,0 +1,143 @@
+"""What several steps build from a plan: the network, its preprocessing, the batches, the loss, the optimizer.
+
+Made anew each time from the plan and the seed, so that every step sees the same start.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from wellfit.data.batches import EvaluationBatches, TrainingBatches
+from wellfit.data.preprocess import Preprocessing, fit_preprocessing
+from wellfit.inference.evaluate import ValidationScore
+from wellfit.models.probe_net import ProbeNet
+from wellfit.models.zoo import Built, build
+from wellfit.randomness import generator
+from wellfit.recipe.plan import Plan
+from wellfit.recipe.prepare import Prepared
+from wellfit.training.optimizers import build_optimizer
+from wellfit.training.regularize import balanced_class_weights, build_criterion
+
+STEM_IMAGES = 2000  # enough patches for the whitening stem
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The numbers that the search chooses; the rest is the plan's."""
+
+    lr: float
+    weight_decay: float
+    balance: str = "none"
+
+    @classmethod
+    def of(cls, plan: Plan, found: dict[str, Any] | None = None) -> Settings:
+        found = found or {}
+        return cls(
+            lr=float(found.get("lr", plan.optimizer.lr)),
+            weight_decay=float(found.get("weight_decay", plan.optimizer.weight_decay)),
+            balance=str(found.get("balance", plan.training.balance)),
+        )
+
+
+@dataclass(frozen=True)
+class Material:
+    """Data and plan, brought together."""
+
+    data: Prepared
+    plan: Plan
+    preprocessing: Preprocessing
+
+    @classmethod
+    def of(cls, data: Prepared, plan: Plan) -> Material:
+        """The training split's own mean and std; a pretrained network keeps the figures it was trained with."""
+        model = plan.model
+        preprocessing = fit_preprocessing(
+            data.store, data.rows(data.split.train), size=model.image_size, resize=model.resize
+        )
+        if model.transfer != "none":
+            built = build(model.name, 2, image_size=model.image_size, weights=model.weights, **model.options)
+            if built.mean is not None and built.std is not None:
+                preprocessing = Preprocessing(model.image_size, model.resize, tuple(built.mean), tuple(built.std))
+        return cls(data, plan, preprocessing)
+
+    def network(self) -> Built:
+        """The network at its start: same plan, same bytes."""
+        plan, classes = self.plan, len(self.data.classes)
+        model = plan.model
+        built = build(
+            model.name,
+            classes,
+            image_size=model.image_size,
+            weights=None if model.transfer == "none" else model.weights,
+            seed=plan.seed,
+            **model.options,
+        )
+        prepare_stem = getattr(built.module, "initialise_from_data", None)
+        if callable(prepare_stem) and model.transfer == "none":
+            train = self.data.split.train
+            chosen = np.sort(generator(plan.seed, "stem").permutation(len(train))[:STEM_IMAGES])
+            prepare_stem(self.inputs(train[chosen]))
+        return built
+
+    def probe_network(self) -> Built:
+        """The pretrained network with an empty linear classifier on its last feature map."""
+        built = self.network()
+        net = ProbeNet(built.module, len(self.data.classes), self.plan.model.image_size)
+        options = {"backbone": built.name, **built.options}
+        return Built(net, "probe_net", options, built.weights, licence=built.licence, source=built.source)
+
+    def inputs(self, indices: np.ndarray) -> torch.Tensor:
+        """float32 N×3×S×S on the CPU: the fixed views of a few images."""
+        batches = self.evaluation(indices)
+        return torch.cat([self.preprocessing.normalise(batch.images) for batch in batches])
+
+    def evaluation(self, indices: np.ndarray) -> EvaluationBatches:
+        data = self.data
+        batch_size = 256 if self.plan.model.image_size <= 64 else 32
+        return EvaluationBatches(data.store, data.rows(indices), data.targets(indices), self.preprocessing, batch_size)
+
+    def validation_score(self, images: int = 0) -> ValidationScore:
+        """Scores on the validation split, or on `images` of it drawn once from the seed."""
+        indices = self.data.split.validation
+        if 0 < images < len(indices):
+            indices = indices[
+                np.sort(generator(self.plan.seed, "validation-subset").permutation(len(indices))[:images])
+            ]
+        return ValidationScore(
+            self.evaluation(indices), self.data.classes, self.plan.engine, self.preprocessing, self.plan.metric
+        )
+
+    def training(self, seed: int, balance: str) -> TrainingBatches:
+        data, train = self.data, self.data.split.train
+        return TrainingBatches(
+            data.store,
+            data.rows(train),
+            data.targets(train),
+            self.preprocessing,
+            batch_size=self.plan.training.batch_size,
+            augment=self.plan.augment,
+            seed=seed,
+            class_weights=self.class_weights() if balance == "sampler" else None,
+        )
+
+    def class_weights(self) -> np.ndarray:
+        """C weights, inversely proportional to the class counts of the training split."""
+        counts = np.bincount(self.data.targets(self.data.split.train), minlength=len(self.data.classes))
+        return np.asarray(balanced_class_weights(counts.tolist()))
+
+    def criterion(self, balance: str) -> nn.Module:
+        training = self.plan.training
+        options: dict[str, Any] = {"label_smoothing": training.label_smoothing} if training.label_smoothing else {}
+        weights = self.class_weights() if balance == "weights" else None
+        return build_criterion(self.plan.loss, class_weights=weights, **options).to(self.plan.engine.device)
+
+    def optimizer(self, module: nn.Module, settings: Settings) -> torch.optim.Optimizer:
+        rule = self.plan.optimizer
+        return build_optimizer(
+            rule.name, module, lr=settings.lr, weight_decay=settings.weight_decay, momentum=rule.momentum
+        )

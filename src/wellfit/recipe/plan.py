@@ -1,0 +1,154 @@
+"""The plan: made once from measured speed, in images, steps, epochs and trials, never in seconds.
+
+`plan.toml` pins what could differ between machines (dtype, layout, threads), so that
+`wellfit fit --plan FILE` repeats it with no deadline. What was done is written back as [[done]].
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from wellfit.config import build, read_toml, write_toml
+from wellfit.engine import Engine
+from wellfit.errors import UserError
+from wellfit.record import write_atomically
+
+SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class ModelPlan:
+    """transfer: "none" trains from random weights; "probe" fits a linear classifier on frozen features."""
+
+    name: str
+    weights: str
+    image_size: int
+    resize: int
+    transfer: str = "none"
+    parameters: int = 0
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class OptimizerPlan:
+    """The rule and its rates before the search looks for better ones."""
+
+    name: str
+    lr: float
+    weight_decay: float
+    momentum: float = 0.9
+
+
+@dataclass(frozen=True)
+class ChecksPlan:
+    """Steps that the small-sample and learning-rate gates may take at most."""
+
+    small_sample_steps: int = 200
+    lr_iterations: int = 20
+
+
+@dataclass(frozen=True)
+class SearchPlan:
+    """Short runs: how many of each stage, how many steps each, on how many validation images. 0 trials: none."""
+
+    coarse_trials: int = 0
+    fine_trials: int = 0
+    steps: int = 0
+    validation_images: int = 0
+
+
+@dataclass(frozen=True)
+class TrainingPlan:
+    """The main run (after a probe: the fine-tuning; 0 steps: none)."""
+
+    steps: int
+    batch_size: int
+    steps_per_epoch: int
+    evaluate_every: int
+    average: float = 0.995
+    label_smoothing: float = 0.0
+    l1: float = 0.0
+    l2: float = 0.0
+    patience: int = 0
+    balance: str = "none"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything that is decided before the checks begin."""
+
+    seed: int
+    metric: str
+    loss: str
+    schedule: str
+    augment: tuple[str, ...]
+    reasons: tuple[str, ...]
+    model: ModelPlan
+    optimizer: OptimizerPlan
+    engine: Engine
+    checks: ChecksPlan
+    search: SearchPlan
+    training: TrainingPlan
+    schema: int = SCHEMA
+
+    @property
+    def epochs(self) -> float:
+        return self.training.steps / max(1, self.training.steps_per_epoch)
+
+    def replace(self, **changes: Any) -> Plan:
+        return dataclasses.replace(self, **changes)
+
+
+def save_plan(path: Path, plan: Plan, done: list[dict[str, Any]] | None = None) -> None:
+    """Write the plan; `done` are the outcomes of its steps."""
+    values = dataclasses.asdict(plan)
+    write_atomically(path, write_toml({**values, **({"done": done} if done else {})}))
+
+
+def load_plan(path: str | Path) -> Plan:
+    """Read a plan, its outcomes left out; UserError for anything that is no plan of this version."""
+    values = read_toml(path)
+    values.pop("done", None)
+    schema = values.get("schema", SCHEMA)
+    if schema != SCHEMA:
+        raise UserError(f"'{path}' is a plan of version {schema}, this wellfit reads version {SCHEMA}; make it anew")
+    missing = {f.name for f in dataclasses.fields(Plan) if f.default is dataclasses.MISSING} - values.keys()
+    if missing:
+        raise UserError(
+            f"'{path}' is no complete plan: {', '.join(sorted(missing))} missing; give the plan.toml of an earlier run"
+        )
+    try:
+        plan: Plan = build(Plan, values, str(path))
+    except TypeError as error:
+        raise UserError(f"'{path}' is no complete plan ({error}); give the plan.toml of an earlier run") from error
+    return plan
+
+
+def plan_in_words(plan: Plan) -> list[str]:
+    """What `--dry-run` prints and the terminal shows."""
+    model, training, search = plan.model, plan.training, plan.search
+    lines = [f"model      {model.name} at {model.image_size} px, {model.parameters:,} parameters"]
+    if model.weights != "none":
+        lines[0] += f", weights {model.weights}"
+    lines.append(f"engine     {plan.engine.line}")
+    trials = search.coarse_trials + search.fine_trials
+    if model.transfer == "probe":
+        lines.append("transfer   frozen features once, then linear classifiers, the strength chosen on validation")
+    elif trials:
+        lines.append(
+            f"search     {search.coarse_trials} coarse and {search.fine_trials} fine trials of {search.steps} steps, "
+            f"scored on {search.validation_images:,} validation images"
+        )
+    else:
+        lines.append("search     none")
+    if training.steps:
+        lines.append(
+            f"training   {training.steps:,} steps of {training.batch_size} images ({plan.epochs:.1f} epochs), "
+            f"{plan.optimizer.name} at lr {plan.optimizer.lr:.3g}, {plan.schedule}, "
+            f"augment {' + '.join(plan.augment) or 'none'}"
+        )
+    lines += [f"because    {reason}" for reason in plan.reasons]
+    return lines

@@ -1,0 +1,345 @@
+"""Making the plan: the machine is measured, then model, image size and counts follow from the budget."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+
+from wellfit.config import Config
+from wellfit.data.symmetry import mirror_agreement, mirror_is_safe
+from wellfit.engine import Engine, choose_engine, training_speed
+from wellfit.errors import UserError
+from wellfit.findings import Finding
+from wellfit.models.zoo import Built, build, weights_at_hand
+from wellfit.recipe.budget import in_words
+from wellfit.recipe.job import Job
+from wellfit.recipe.plan import ChecksPlan, ModelPlan, OptimizerPlan, Plan, SearchPlan, TrainingPlan
+from wellfit.recipe.prepare import Prepared
+
+SMALL_IMAGES = 48  # pixels: up to here the native size is used
+WORTH_TRANSFER = 64  # pixels: smaller images hold too little of what ImageNet weights know
+FEW_IMAGES = 1_000_000  # SPEC T0: below it, look for a pretrained model
+FINE_TUNE_FROM = 2000  # images: with fewer, a linear classifier on top is the advice (SPEC T4)
+PRETRAINED = ("resnet18", "mobilenet_v3_small", "squeezenet1_1")  # tried in this order where none is named
+SMALL_NETS = ((16, 32, 64), (32, 64, 128), (32, 96, 192), (64, 128, 256), (128, 256, 512))  # widths, quickest first
+LOOP_EFFICIENCY = 0.85  # share of the bare step's speed that the loop with data and evaluation reaches
+CLOSING_SECONDS = 6.0  # saving, the report, leaving
+SEARCH_SHARE, CHECKS_SHARE, EVALUATION_SHARE = 0.15, 0.06, 0.08
+NO_DEADLINE_SECONDS = 600.0  # what is planned for where no budget was given
+
+
+@dataclass
+class Candidate:
+    """A model that could be trained from scratch, with its measured speed."""
+
+    name: str
+    options: dict[str, Any]
+    image_size: int
+    speed: float = 0.0
+    epochs: float = 0.0
+
+
+def make_plan(job: Job, data: Prepared) -> Plan:
+    """Measure, decide, and say why. Raises UserError when not even the smallest run fits the budget."""
+    config, left = job.config, min(job.budget.left, NO_DEADLINE_SECONDS if job.budget.seconds is None else math.inf)
+    reasons: list[str] = []
+    images = len(data.split.train)
+    if left < CLOSING_SECONDS + 4:
+        raise UserError(
+            f"the budget is used up: {in_words(left)} are left after reading {data.audit.images:,} images; "
+            f"give at least --budget {math.ceil(job.budget.spent + 30)}s"
+        )
+    pretrained = _pretrained(job, data)
+    if pretrained is not None:
+        engine, speed, reason = _engine_for(
+            job, pretrained.module, _size_of(config, pretrained), len(data.classes), left
+        )
+        chosen = Candidate(config.model.name, dict(pretrained.options), _size_of(config, pretrained), speed)
+        chosen.name, weights = pretrained.name, pretrained.weights or "none"
+        reasons.append(reason)
+        reasons.append(
+            f"{images:,} training images are fewer than a million, so weights learned on a larger set are used"
+        )
+    else:
+        candidates = _candidates(config, data)
+        engine, reason = _engine(job, candidates[0], len(data.classes), left)
+        reasons.append(reason)
+        chosen = _choose(candidates, engine, data, left, reasons, config.seed)
+        weights = "none"
+    built = build(chosen.name, len(data.classes), image_size=chosen.image_size, seed=config.seed, **chosen.options)
+    augment = _augment(config, data, reasons)
+    batch_size = config.training.batch_size or _batch_size(images)
+    usable = max(1.0, left - _closing(data, chosen.speed))
+    rate = chosen.speed * LOOP_EFFICIENCY
+    search, search_seconds = SearchPlan(), 0.0
+    if pretrained is None and not _fixed(config):
+        search, search_seconds = _search(usable * SEARCH_SHARE, rate, batch_size, images, data, reasons)
+    steps_per_epoch = max(1, images // min(batch_size, images))
+    if pretrained is not None:
+        steps = _fine_tune_steps(images, usable, rate, batch_size, steps_per_epoch, reasons)
+    else:
+        seconds = usable * (1 - CHECKS_SHARE) - search_seconds
+        epochs = config.training.epochs or min(3 * _wanted_epochs(images), max(1.0, seconds * rate / images))
+        steps = max(1, round(epochs * steps_per_epoch))
+    validation_cost = len(data.split.validation) / (3 * rate)
+    epoch_cost = images / rate
+    every = steps_per_epoch * max(1, math.ceil(validation_cost / (EVALUATION_SHARE * epoch_cost)))
+    return Plan(
+        seed=config.seed,
+        metric=config.metric,
+        loss=config.loss,
+        schedule=config.schedule if config.schedule != "auto" else "one_cycle",
+        augment=augment,
+        reasons=tuple(reasons),
+        model=ModelPlan(
+            name=chosen.name,
+            weights=weights,
+            image_size=chosen.image_size,
+            resize=_resize(chosen.image_size, data, pretrained),
+            transfer="probe" if pretrained is not None else "none",
+            parameters=sum(p.numel() for p in built.module.parameters()),
+            options=built.options,
+        ),
+        optimizer=_optimizer(config, built.module, batch_size, pretrained is not None),
+        engine=engine,
+        checks=ChecksPlan(),
+        search=search,
+        training=TrainingPlan(
+            steps=steps,
+            batch_size=batch_size,
+            steps_per_epoch=steps_per_epoch,
+            evaluate_every=min(every, max(1, steps)),
+            average=config.training.average,
+            label_smoothing=_smoothing(config, data, pretrained is not None),
+            l1=config.training.l1,
+            l2=config.training.l2,
+            patience=config.training.patience,
+            balance="none" if config.training.balance == "auto" else config.training.balance,
+        ),
+    )
+
+
+def _pretrained(job: Job, data: Prepared) -> Built | None:
+    """A pretrained network where one is asked for, at hand, or can be fetched; None to train from scratch."""
+    config, classes = job.config, len(data.classes)
+    wanted, name = config.model.weights, config.model.name
+    if wanted not in ("auto", "none"):
+        if name == "auto":
+            name = PRETRAINED[0]
+        return build(
+            name,
+            classes,
+            image_size=config.model.image_size or 224,
+            weights=wanted,
+            seed=config.seed,
+            **config.model.options,
+        )
+    large_enough = data.short_side >= WORTH_TRANSFER and len(data.split.train) < FEW_IMAGES
+    if wanted == "none" or not large_enough or ":" in name.removeprefix("timm:").removeprefix("torchvision:"):
+        return None
+    tried = PRETRAINED if name == "auto" else (name,)
+    at_hand = [n for n in tried if weights_at_hand(n) is not None]
+    refusal = ""
+    for candidate in at_hand or tried:
+        try:
+            return build(
+                candidate, classes, image_size=config.model.image_size or 224, weights="imagenet", seed=config.seed
+            )
+        except UserError as error:
+            refusal = str(error)
+            if at_hand:
+                raise
+            break  # where one file cannot be fetched, the next would only cost the same wait
+    job.report(
+        Finding(
+            "no-pretrained-weights",
+            "warning",
+            f"no pretrained weights could be had for {' or '.join(tried)}, so the network starts from random numbers",
+            {"tried": list(tried), "refusal": refusal},
+            "Put a weight file in place or give one with --weights FILE: with "
+            f"{len(data.split.train):,} training images it usually gains much.",
+            "CS231n, transfer learning; SPEC T0",
+        )
+    )
+    return None
+
+
+def _size_of(config: Config, pretrained: Built) -> int:
+    return config.model.image_size or pretrained.image_size or 224
+
+
+def _engine(job: Job, first: Candidate, classes: int, left: float) -> tuple[Engine, str]:
+    module = build(first.name, classes, image_size=first.image_size, seed=0, **first.options).module
+    engine, _, reason = _engine_for(job, module, first.image_size, classes, left)
+    return engine, reason
+
+
+def _engine_for(job: Job, module: nn.Module, size: int, classes: int, left: float) -> tuple[Engine, float, str]:
+    """The engine and the images a second that it trains this module at."""
+    batch = 16 if size > 64 else 64
+    seconds = min(8.0, 0.02 * left)
+    engine, measured = choose_engine(
+        lambda: module, (3, size, size), classes, job.config.engine, batch_size=batch, seconds=seconds
+    )
+    if measured:
+        fastest = max(m["images_per_second"] for m in measured)
+        slowest = min(m["images_per_second"] for m in measured)
+        reason = f"engine {engine.line}: {fastest:,.0f} images/s in the probe, the slowest choice {slowest:,.0f}"
+    else:
+        fastest = training_speed(module, engine, (3, size, size), batch, classes, seconds)
+        reason = f"engine {engine.line}, as asked: {fastest:,.0f} images/s in the probe"
+    job.record.write("engine", **engine.as_dict(), line=engine.line, candidates=measured)
+    return engine, fastest, reason
+
+
+def _candidates(config: Config, data: Prepared) -> list[Candidate]:
+    """From the quickest to the most accurate, as far as the images are large enough."""
+    native, fixed = data.short_side, config.model.image_size
+    if config.model.name != "auto":
+        size = fixed or (max(16, native) if native <= SMALL_IMAGES else min(224, max(64, native // 32 * 32)))
+        return [Candidate(config.model.name, dict(config.model.options), size)]
+    if fixed or native <= SMALL_IMAGES:
+        size = fixed or max(16, native)
+        return [Candidate("whitened", {"widths": list(widths)}, size) for widths in SMALL_NETS]
+    sizes = [size for size in (96, 128, 160) if size <= native]
+    return [
+        Candidate("whitened", {"widths": list(SMALL_NETS[1])}, 48),
+        *(Candidate("whitened", {"widths": list(widths)}, 64) for widths in SMALL_NETS[2:4]),
+        *(Candidate("resnet18", {}, size) for size in sizes),
+    ]
+
+
+def _choose(
+    candidates: list[Candidate], engine: Engine, data: Prepared, left: float, reasons: list[str], seed: int
+) -> Candidate:
+    """The most accurate candidate that the budget can train for enough epochs; the quickest where none is."""
+    images = len(data.split.train)
+    wanted = _wanted_epochs(images)
+    best: Candidate | None = None
+    for candidate in candidates:
+        module = build(
+            candidate.name, len(data.classes), image_size=candidate.image_size, seed=seed, **candidate.options
+        ).module
+        batch = 16 if candidate.image_size > 64 else 128
+        shape = (3, candidate.image_size, candidate.image_size)
+        candidate.speed = training_speed(module, engine, shape, batch, len(data.classes), min(1.5, 0.005 * left))
+        usable = max(1.0, left - _closing(data, candidate.speed)) * (1 - SEARCH_SHARE - CHECKS_SHARE)
+        candidate.epochs = usable * candidate.speed * LOOP_EFFICIENCY / images
+        if best is None or candidate.epochs >= wanted:
+            best = candidate
+        if candidate.epochs < wanted:
+            break
+    assert best is not None
+    named = f"{best.name} {best.options.get('widths', '')}".strip()
+    reasons.append(
+        f"{named} at {best.image_size} px trains {best.speed:,.0f} images/s, about {best.epochs:.0f} epochs of "
+        f"{images:,} images in the time; {wanted:.0f} are wanted"
+    )
+    return best
+
+
+def _wanted_epochs(images: int) -> float:
+    # Fewer images need more passes; 8 at 50,000 images is what one-cycle runs of this size of net need.
+    return min(60.0, max(8.0, 8.0 * math.sqrt(50_000 / max(1, images))))
+
+
+def _batch_size(images: int) -> int:
+    # About 20 steps an epoch for small sets, a power of two, 128 at most.
+    return 2 ** max(3, min(7, int(math.log2(max(8, images / 20)))))
+
+
+def _closing(data: Prepared, speed: float) -> float:
+    """Seconds kept for the end: test images are decoded and judged, the report written."""
+    tests = len(data.split.test)
+    decode = 2e-4 if data.short_side <= WORTH_TRANSFER else 1.5e-2
+    return CLOSING_SECONDS + tests * (decode + 1.0 / max(1.0, 2.5 * speed))
+
+
+def _augment(config: Config, data: Prepared, reasons: list[str]) -> tuple[str, ...]:
+    if config.augment != ("auto",):
+        return tuple(name for name in config.augment if name != "none")
+    train = data.split.train
+    plain, mirrored = mirror_agreement(data.store.thumbnails[data.rows(train)], data.targets(train), seed=config.seed)
+    safe = mirror_is_safe(plain, mirrored, len(data.classes))
+    reasons.append(
+        f"mirror images {'keep' if safe else 'lose'} their class: nearest neighbours agree for {plain:.0%} of plain and "
+        f"{mirrored:.0%} of mirrored thumbnails, so flip is {'on' if safe else 'off'}"
+    )
+    return ("flip", "crop") if safe else ("crop",)
+
+
+def _smoothing(config: Config, data: Prepared, transfer: bool) -> float:
+    if config.training.label_smoothing >= 0:
+        return config.training.label_smoothing
+    return 0.1 if len(data.classes) > 2 and not transfer and config.loss == "cross-entropy" else 0.0
+
+
+def _optimizer(config: Config, module: nn.Module, batch_size: int, transfer: bool) -> OptimizerPlan:
+    """SGD with Nesterov momentum where the net normalises, AdamW where it does not (SPEC O13)."""
+    normalised = any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in module.modules())
+    name = config.optimizer.name
+    if name == "auto":
+        name = "nesterov" if normalised else "adamw"
+    adaptive = name in ("adam", "adamw", "rmsprop", "adagrad", "muon")
+    lr = 1e-3 if adaptive else (0.2 if normalised else 0.02) * batch_size / 128
+    if transfer:
+        lr /= 10
+    decay = 1e-2 if name in ("adamw", "muon") else 5e-4
+    return OptimizerPlan(
+        name=name,
+        lr=config.optimizer.lr or lr,
+        weight_decay=decay if config.optimizer.weight_decay < 0 else config.optimizer.weight_decay,
+        momentum=config.optimizer.momentum,
+    )
+
+
+def _fixed(config: Config) -> bool:
+    return config.optimizer.lr > 0 and config.optimizer.weight_decay >= 0
+
+
+def _search(
+    seconds: float, rate: float, batch_size: int, images: int, data: Prepared, reasons: list[str]
+) -> tuple[SearchPlan, float]:
+    """Trials of at least 20 steps and at most 3 epochs; fewer trials before shorter ones."""
+    steps_per_epoch = max(1, images // batch_size)
+    validation = min(1000, len(data.split.validation))
+    overhead = validation / (3 * rate) + 0.1
+    for coarse, fine in ((12, 6), (8, 4), (5, 3), (4, 0)):
+        share = seconds / (coarse + fine) - overhead
+        steps = int(share * rate / batch_size)
+        if steps >= 40 or (steps >= 15 and coarse <= 5):
+            steps = min(steps, 3 * steps_per_epoch)
+            plan = SearchPlan(coarse, fine, steps, validation)
+            return plan, (coarse + fine) * (steps * batch_size / rate + overhead)
+    reasons.append(
+        f"no search: {in_words(seconds)} allow no four trials of 15 steps; the default learning rate is used"
+    )
+    return SearchPlan(), 0.0
+
+
+def _fine_tune_steps(
+    images: int, usable: float, rate: float, batch_size: int, steps_per_epoch: int, reasons: list[str]
+) -> int:
+    """After the probe: what the time allows, up to 10 epochs; none for small sets, where the probe is the advice."""
+    if images < FINE_TUNE_FROM:
+        reasons.append(
+            f"no fine-tuning: with {images:,} images (fewer than {FINE_TUNE_FROM:,}) the advice is a linear classifier on top"
+        )
+        return 0
+    seconds = usable * 0.9 - 2 * images / (2.5 * rate)
+    epochs = min(10.0, seconds * rate / images)
+    if epochs < 1:
+        reasons.append("no fine-tuning: the time after the features allows less than one epoch")
+        return 0
+    return round(epochs * steps_per_epoch)
+
+
+def _resize(size: int, data: Prepared, pretrained: Built | None) -> int:
+    """Short side before the centre crop: the weights' own ratio, 8:7 for photos, none for small images."""
+    if data.short_side <= SMALL_IMAGES or size > data.short_side:
+        return size
+    crop = pretrained.crop_pct if pretrained is not None and pretrained.crop_pct else 0.875
+    return round(size / crop)

@@ -1,0 +1,95 @@
+"""Source → audit → split → pixel store. Test images that the user set apart are not decoded here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from wellfit.config import DataConfig
+from wellfit.data.audit import Audit, audit
+from wellfit.data.inspect import Inspection, inspect
+from wellfit.data.sources import Source, open_source
+from wellfit.data.split import Split, make_split
+from wellfit.data.store import PixelStore, build_store
+from wellfit.recipe.job import Job
+
+# The largest short side that a run keeps: what SPEC D7's views need at 224 pixels would be 480; 320 is
+# the scale at which a 224-pixel crop of the mean view still holds real pixels, in less than half the space.
+LARGEST_SHORT_SIDE = 320
+# More validation images than this do not sharpen a choice enough to be worth taking from training.
+ENOUGH_VALIDATION = 5000
+
+
+@dataclass
+class Prepared:
+    """The data of one run. rows: store row of a source index, -1 where it has none (sealed test images)."""
+
+    source: Source
+    inspection: Inspection
+    store: PixelStore
+    audit: Audit
+    split: Split
+
+    @property
+    def classes(self) -> list[str]:
+        return self.split.classes
+
+    def rows(self, indices: np.ndarray) -> np.ndarray:
+        return self.store.row_of[indices]
+
+    def targets(self, indices: np.ndarray) -> np.ndarray:
+        return self.split.targets[indices]
+
+    @property
+    def short_side(self) -> int:
+        """Median short side of the images as they came, in pixels."""
+        usable = self.inspection.usable
+        sides = np.minimum(self.inspection.widths[usable], self.inspection.heights[usable])
+        return int(np.median(sides))
+
+
+def look_at_data(data: Any, config: DataConfig, progress: Any = None) -> tuple[Source, Inspection, PixelStore, Audit]:
+    """Open, inspect, decode and audit; what `wellfit audit` shows and every run begins with."""
+    source = open_source(
+        data,
+        image_column=config.image_column,
+        label_column=config.label_column,
+        group_column=config.group_column,
+        test=config.test,
+    )
+    inspection = inspect(source)
+    open_to_us = np.array([split != "test" for split in source.splits], dtype=bool)
+    indices = np.flatnonzero(open_to_us & inspection.usable)
+    store = build_store(source, inspection, indices, short_side=LARGEST_SHORT_SIDE, progress=progress)
+    return source, inspection, store, audit(source, inspection, store)
+
+
+def prepare(job: Job) -> Prepared:
+    with job.step("audit") as outcome:
+        source, inspection, store, audited = look_at_data(job.data, job.config.data, _progress(job))
+        job.report(*source.findings, *audited.findings)
+        outcome.reason = (
+            f"{audited.images:,} images in {len(audited.classes)} classes, {len(audited.left_out)} left out"
+        )
+    with job.step("split") as outcome:
+        share = job.config.data.validation_share
+        given = sum(split != "test" for split in source.splits)
+        if "test" in source.splits and given * share > ENOUGH_VALIDATION:
+            share = ENOUGH_VALIDATION / given
+        split = make_split(source, audited, seed=job.config.seed, validation=share, test=job.config.data.test_share)
+        outcome.reason = "; ".join(split.sentences)
+    job.record.write(
+        "audit",
+        images=audited.images,
+        classes=audited.classes,
+        left_out=[vars(item) for item in audited.left_out],
+        splits={"train": len(split.train), "validation": len(split.validation), "test": len(split.test)},
+        sentences=split.sentences,
+    )
+    return Prepared(source, inspection, store, audited, split)
+
+
+def _progress(job: Job) -> Any:
+    return lambda done, total: job.record.tell("progress", what="decoding", done=done, of=total)

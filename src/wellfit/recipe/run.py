@@ -1,0 +1,101 @@
+"""The Run that a user holds: the figures, the model and the folder of a finished or stopped run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from wellfit.findings import Finding, root_cause_first
+from wellfit.record import RunFolder, read_record
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+class Run:
+    """A finished (or stopped) run: its figures, its model, its folder."""
+
+    def __init__(self, folder: str | Path | RunFolder) -> None:
+        self.folder = folder if isinstance(folder, RunFolder) else RunFolder.open(folder)
+        self._lines = list(read_record(self.folder.record))
+        self._model: nn.Module | None = None
+
+    def _last(self, kind: str) -> dict[str, Any]:
+        return next((line for line in reversed(self._lines) if line["kind"] == kind), {})
+
+    @property
+    def path(self) -> Path:
+        return self.folder.path
+
+    @property
+    def test_accuracy(self) -> float | None:
+        """Share of the sealed test images that the model names rightly; None where the run did not get there."""
+        value = self._last("evaluation").get("accuracy")
+        return None if value is None else float(value)
+
+    @property
+    def test_images(self) -> int | None:
+        return self._last("evaluation").get("images")
+
+    @property
+    def validation_accuracy(self) -> float | None:
+        from wellfit.models.saved import read_card
+
+        value = read_card(self.folder).get("validation_accuracy") if self.folder.model_card.exists() else None
+        return None if value is None else float(value)
+
+    @property
+    def classes(self) -> list[str]:
+        from wellfit.models.saved import read_card
+
+        return list(read_card(self.folder)["classes"])
+
+    @property
+    def findings(self) -> list[Finding]:
+        """All findings, root cause first."""
+        names = ("id", "severity", "message", "evidence", "action", "reference")
+        seen: dict[tuple[str, str], Finding] = {}
+        for line in self._lines:
+            if line["kind"] == "finding":
+                finding = Finding(**{name: line[name] for name in names})
+                seen[finding.id, finding.message] = finding
+        return root_cause_first(seen.values())
+
+    @property
+    def model(self) -> nn.Module:
+        """The trained network in evaluation mode: a plain nn.Module, normalised N×3×S×S in, logits N×C out."""
+        if self._model is None:
+            from wellfit.models.saved import load_model
+
+            self._model = load_model(self.folder)[0]
+        return self._model
+
+    def predict(self, images: Sequence[Any], abstain: float | None = None) -> list[dict[str, Any]]:
+        """One dict an image (file names, arrays H×W×3 or PIL images): label and probabilities, or error."""
+        from wellfit.inference.predict import predict
+
+        return list(predict(self.folder, images, abstain=abstain))
+
+    def as_dict(self) -> dict[str, Any]:
+        """What `wellfit fit --json` prints."""
+        plan = self._last("plan")
+        return {
+            "schema": 1,
+            "run": str(self.path),
+            "model": plan.get("model"),
+            "validation_accuracy": self.validation_accuracy,
+            "test_accuracy": self.test_accuracy,
+            "test_images": self.test_images,
+            "seconds": self._last("end").get("seconds"),
+            "plan": [
+                {k: line[k] for k in ("name", "status", "seconds", "reason", "gain")}
+                for line in self._lines
+                if line["kind"] == "recipe_step"
+            ],
+            "findings": [finding.as_dict() for finding in self.findings],
+        }
+
+    def __repr__(self) -> str:
+        accuracy = "not evaluated" if self.test_accuracy is None else f"test accuracy {self.test_accuracy:.4f}"
+        return f"Run('{self.path}', {accuracy})"

@@ -1,0 +1,86 @@
+"""The recipe, in its order. Read top to bottom; each step is a function that works alone."""
+
+from __future__ import annotations
+
+from wellfit.errors import GateFailed, Interrupted
+from wellfit.models.saved import load_model
+from wellfit.recipe.fitting import Fitted, fine_tune, probe, train_from_scratch
+from wellfit.recipe.gates import check
+from wellfit.recipe.job import Job
+from wellfit.recipe.material import Material, Settings
+from wellfit.recipe.plan import Plan, load_plan, save_plan
+from wellfit.recipe.planning import make_plan
+from wellfit.recipe.prepare import Prepared, prepare
+from wellfit.recipe.settings import find_settings
+from wellfit.recipe.testing import evaluate, save
+from wellfit.report.page import write_report
+
+
+def run_recipe(job: Job) -> None:
+    """From labelled images to a model, a report and the evidence; what is already in the folder is taken up."""
+    data = prepare(job)
+    plan = plan_for(job, data)
+    material = Material.of(data, plan)
+    check(job, material)
+    fitted = fit(job, material)
+    save(job, material, fitted)
+    module, _ = load_model(job.folder)  # what is judged is what was saved
+    evaluate(job, material, plan.engine.place(module))
+    report(job, plan, fitted)
+    if fitted.interrupted:
+        raise Interrupted(f"stopped as asked, evaluated and saved in {job.folder.path}")
+
+
+def plan_for(job: Job, data: Prepared) -> Plan:
+    """The folder's plan where it has one (a resumed run, or --plan); else one made from the measured machine."""
+    with job.step("plan") as outcome:
+        if job.folder.plan.exists():
+            plan = load_plan(job.folder.plan)
+            outcome.reason = "taken from plan.toml"
+        else:
+            plan = make_plan(job, data)
+            save_plan(job.folder.plan, plan)
+            outcome.reason = plan.reasons[-1] if plan.reasons else ""
+        job.record.write(
+            "plan",
+            model=plan.model.name,
+            image_size=plan.model.image_size,
+            epochs=plan.epochs,
+            steps=plan.training.steps,
+            batch_size=plan.training.batch_size,
+            trials=plan.search.coarse_trials + plan.search.fine_trials,
+            parameters=plan.model.parameters,
+            engine=plan.engine.line,
+            reason="; ".join(plan.reasons),
+        )
+        return plan
+
+
+def fit(job: Job, material: Material) -> Fitted:
+    """Search and train from scratch, or probe and fine-tune, as the plan says."""
+    if material.plan.model.transfer == "none":
+        settings = find_settings(job, material)
+        return train_from_scratch(job, material, settings)
+    probed = probe(job, material)
+    return fine_tune(job, material, Settings.of(material.plan), probed)
+
+
+def report(job: Job, plan: Plan, fitted: Fitted) -> None:
+    """Write the outcomes back into plan.toml and make the page."""
+    with job.step("report"):
+        save_plan(job.folder.plan, plan, [_row(o) for o in job.outcomes])
+        job.record.write("end", status="interrupted" if fitted.interrupted else "done", seconds=job.budget.spent)
+        write_report(job.folder)
+
+
+def end_early(job: Job, error: BaseException) -> None:
+    """What is left to do for a run that stops: the record's last line and a page that says why."""
+    status = "interrupted" if isinstance(error, Interrupted | KeyboardInterrupt) else "failed"
+    if isinstance(error, GateFailed):
+        job.report(*(f for f in error.findings if f not in job.findings))
+    job.record.write("end", status=status, seconds=job.budget.spent, reason=str(error))
+    write_report(job.folder)
+
+
+def _row(outcome: object) -> dict[str, object]:
+    return dict(vars(outcome))

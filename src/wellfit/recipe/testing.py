@@ -1,0 +1,122 @@
+"""The end: test pixels are decoded here, once; the model is judged, saved, and the evidence kept."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from torch import nn
+
+from wellfit.data.batches import EvaluationBatches
+from wellfit.data.store import PixelStore, build_store
+from wellfit.inference.evaluate import cross_entropy, logits_of, softmax
+from wellfit.inference.metrics import abstention_threshold, fit_temperature, summarise
+from wellfit.inference.thumbnails import save_thumbnail
+from wellfit.models.saved import card_of, save_model
+from wellfit.recipe.fitting import Fitted
+from wellfit.recipe.job import Job
+from wellfit.recipe.material import Material
+from wellfit.recipe.prepare import LARGEST_SHORT_SIDE
+
+SHOWN_MISTAKES, SHOWN_SAMPLES = 24, 12
+ERROR_RATES = (0.01, 0.02, 0.05, 0.1, 0.2)  # for which an abstention threshold is kept with the model
+
+
+def save(job: Job, material: Material, fitted: Fitted) -> None:
+    """Write model.safetensors and model.json: weights, classes, preprocessing, temperature, abstention thresholds."""
+    with job.step("save") as outcome:
+        module = fitted.module
+        data, plan = material.data, material.plan
+        batches = material.evaluation(data.split.validation)
+        logits = logits_of(module, batches, plan.engine, material.preprocessing)
+        temperature = fit_temperature(logits, batches.targets)
+        probabilities = softmax(logits / temperature)
+        thresholds = {str(rate): abstention_threshold(probabilities, batches.targets, rate) for rate in ERROR_RATES}
+        card = card_of(fitted.built, data.classes, plan.model.image_size, material.preprocessing.as_dict())
+        card |= {
+            "temperature": temperature,
+            "abstention_thresholds": thresholds,
+            "engine": plan.engine.as_dict(),
+            "validation_accuracy": fitted.validation_accuracy,
+        }
+        save_model(job.folder, module, card)
+        outcome.reason = f"{job.folder.model_weights.stat().st_size / 1e6:.1f} MB, temperature {temperature:.2f}"
+
+
+def evaluate(job: Job, material: Material, module: nn.Module) -> dict[str, Any]:
+    """Open the test split, judge the module on it once, and write the record's "evaluation" line."""
+    data = material.data
+    with job.step("evaluate") as outcome:
+        sealed = data.split.test
+        store = open_test_split(material)
+        rows = store.row_of[sealed]
+        usable = rows >= 0
+        usable[usable] &= store.usable[rows[usable]]
+        indices, rows = sealed[usable], rows[usable]
+        figures = judge(job, material, module, store, rows, indices, "test")
+        for item in store.left_out:
+            job.say(f"test image left out: {item.file}: {item.reason}")
+        low, high = figures["interval"]
+        outcome.reason = f"accuracy {figures['accuracy']:.4f} ({low:.4f} to {high:.4f}) on {figures['images']:,} images"
+        return figures
+
+
+def open_test_split(material: Material) -> PixelStore:
+    """Test pixels: from the run's own store where the split was carved out, decoded now where it was given."""
+    data = material.data
+    sealed = data.split.test
+    if (data.store.row_of[sealed] >= 0).all():
+        return data.store
+    usable = sealed[data.inspection.usable[sealed]]
+    return build_store(data.source, data.inspection, usable, short_side=LARGEST_SHORT_SIDE)
+
+
+def judge(
+    job: Job,
+    material: Material,
+    module: nn.Module,
+    store: PixelStore,
+    rows: np.ndarray,
+    indices: np.ndarray,
+    split: str,
+) -> dict[str, Any]:
+    """All figures of a split, written into the record with the most confident mistakes and a few samples."""
+    data, plan = material.data, material.plan
+    batch_size = 256 if plan.model.image_size <= 64 else 32
+    batches = EvaluationBatches(store, rows, data.targets(indices), material.preprocessing, batch_size)
+    logits = logits_of(module, batches, plan.engine, material.preprocessing)
+    temperature = _temperature(job)
+    probabilities = softmax(logits / temperature)
+    figures = summarise(probabilities, batches.targets, data.classes)
+    figures["loss"] = cross_entropy(logits, batches.targets)
+    predicted, confidence = probabilities.argmax(1), probabilities.max(1)
+    wrong = np.flatnonzero(predicted != batches.targets)
+    worst = wrong[np.argsort(-confidence[wrong], kind="stable")][:SHOWN_MISTAKES]
+    samples = np.linspace(0, len(rows) - 1, min(SHOWN_SAMPLES, len(rows))).astype(int)
+
+    def shown(position: int, name: str) -> dict[str, Any]:
+        file = f"{split}-{name}.jpg"
+        save_thumbnail(store.image(int(rows[position])), job.folder.arrays / file)
+        return {
+            "file": data.source.names[int(indices[position])],
+            "label": data.classes[int(batches.targets[position])],
+            "predicted": data.classes[int(predicted[position])],
+            "probability": float(confidence[position]),
+            "thumbnail": file,
+        }
+
+    mistakes = [shown(int(p), f"mistake-{i:02d}") for i, p in enumerate(worst)]
+    chosen = [shown(int(p), f"sample-{i:02d}") for i, p in enumerate(samples)]
+    line = {**figures, "split": split, "temperature": temperature, "mistakes": mistakes, "samples": chosen}
+    if len(data.classes) > 100:
+        line.pop("confusion")
+        job.folder.arrays.mkdir(parents=True, exist_ok=True)
+        np.savez_compressed(job.folder.arrays / f"{split}-confusion.npz", confusion=np.asarray(figures["confusion"]))
+    job.record.write("evaluation", **line)
+    return figures
+
+
+def _temperature(job: Job) -> float:
+    from wellfit.models.saved import read_card
+
+    return float(read_card(job.folder)["temperature"])

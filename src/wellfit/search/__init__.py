@@ -1,0 +1,1 @@
+"""Search: coarse to fine over a space of settings, random in log space, broken off early, explained."""

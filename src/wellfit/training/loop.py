@@ -1,0 +1,260 @@
+"""The training loop: read top to bottom, it is what happens to one network.
+
+Everything it needs is handed in; it keeps the best snapshot on validation, writes its record and
+its checkpoint, and stops when asked, when the time is up, or when the loss is no number.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import nn
+
+from wellfit.data.batches import TrainingBatches, prefetch
+from wellfit.data.preprocess import Preprocessing
+from wellfit.diagnosis.monitor import Monitor
+from wellfit.engine import Engine
+from wellfit.record import Record
+from wellfit.training.averaging import WeightAverage
+from wellfit.training.checkpoint import load_checkpoint, save_checkpoint
+from wellfit.training.pace import Pace
+
+READ_LOSS_EVERY = 10  # steps between reads of the loss: on a GPU each read waits for the device
+CHECKPOINT_SECONDS = 20.0
+
+
+class Evaluation(Protocol):
+    """Scores a network on the validation split: `score` is what is maximised, `figures` go into the record."""
+
+    def __call__(self, module: nn.Module) -> tuple[float, dict[str, float]]: ...
+
+
+@dataclass
+class Best:
+    """The best weights so far, by validation."""
+
+    score: float = -math.inf
+    step: int = 0
+    averaged: bool = False
+    weights: dict[str, torch.Tensor] = field(default_factory=dict)
+
+
+@dataclass
+class Outcome:
+    """What a training ended with. `reason`: "finished", "stopped" (asked to), "patience", "diverged" or "broken-off"."""
+
+    reason: str
+    steps: int
+    epochs: float
+    best: Best
+    losses: list[float]
+    seconds: float
+    images: int
+
+
+def train(
+    module: nn.Module,
+    batches: TrainingBatches,
+    criterion: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
+    optimizer: torch.optim.Optimizer,
+    *,
+    engine: Engine,
+    preprocessing: Preprocessing,
+    schedule: Callable[[float], float],
+    pace: Pace,
+    evaluate: Evaluation | None = None,
+    evaluate_every: int = 0,
+    average: WeightAverage | None = None,
+    average_from: float = 0.5,
+    patience: int = 0,
+    monitor: Monitor | None = None,
+    record: Record | None = None,
+    checkpoint: Path | None = None,
+    stop: Callable[[], bool] = lambda: False,
+    give_up: Callable[[int, float], bool] = lambda step, loss: False,
+) -> Outcome:
+    """Train `module` in place until `pace` is finished; weights of the best validation score are in `Outcome.best`.
+
+    schedule: progress in [0, 1] → multiplier of each parameter group's own learning rate.
+    evaluate_every: steps between evaluations (0: one an epoch); the last step is always evaluated.
+    average_from: progress from which the averaged weights are evaluated too; before it they lag behind.
+    patience: evaluations without gain before stopping; 0 never stops early (SPEC R3).
+    give_up(step, loss): True breaks the training off, as the search does above 3× the initial loss (SPEC S3).
+    checkpoint: where to save the state; what is found there is taken up.
+    """
+    begun = time.monotonic()
+    evaluate_every = evaluate_every or batches.steps_per_epoch
+    rates = [group["lr"] for group in optimizer.param_groups]
+    best, stale, losses, earlier_seconds = Best(), 0, [], 0.0
+    tally = _Tally()
+
+    state = load_checkpoint(checkpoint) if checkpoint is not None else None
+    if state is not None:
+        module.load_state_dict(state["module"])
+        optimizer.load_state_dict(state["optimizer"])
+        if average is not None:
+            average.load_state_dict(state["average"])
+        best, stale, losses, earlier_seconds = Best(**state["best"]), state["stale"], state["losses"], state["seconds"]
+        tally = _Tally(**state["tally"])
+        pace.resume(state["step"], state["progress"])
+
+    def save() -> None:
+        if checkpoint is not None:
+            seconds = earlier_seconds + time.monotonic() - begun
+            averaged = average.state_dict() if average is not None else None
+            save_checkpoint(
+                checkpoint,
+                {
+                    "module": dict(module.state_dict()),
+                    "optimizer": optimizer.state_dict(),
+                    "average": averaged,
+                    "best": vars(best),
+                    "stale": stale,
+                    "losses": losses,
+                    "tally": vars(tally),
+                    "step": pace.step,
+                    "progress": pace.progress,
+                    "seconds": seconds,
+                },
+            )
+
+    engine.activate()
+    module.train()
+    reason, saved = "finished", time.monotonic()
+    unread: list[tuple[dict[str, Any], torch.Tensor, torch.Tensor]] = []
+    step_begun = time.perf_counter()
+    for batch, waited in prefetch(batches.batch, range(pace.step, pace.steps)):
+        if pace.finished:
+            break
+        multiplier = schedule(pace.progress)
+        for group, rate in zip(optimizer.param_groups, rates, strict=True):
+            group["lr"] = rate * multiplier
+
+        inputs = engine.inputs(batch.images, preprocessing)
+        targets = batch.targets.to(engine.device, non_blocking=True)
+        with engine.autocast():
+            outputs = module(inputs)
+            loss = criterion(outputs, targets)
+        loss.backward()
+        optimizer.step()
+        if monitor is not None:
+            monitor.step(loss.detach(), targets=targets)
+        optimizer.zero_grad()
+        if average is not None:
+            average.update(module)
+        pace.advance()
+
+        now = time.perf_counter()
+        fields = {
+            "step": pace.step,
+            "epoch": pace.step / batches.steps_per_epoch,
+            "lr": rates[0] * multiplier,
+            "images_per_second": len(targets) / (now - step_begun),
+            "wait": waited / (now - step_begun),
+            "of": pace.expected_steps,
+        }
+        step_begun = now
+        correct = (outputs.detach().argmax(1) == targets).sum()
+        unread.append((fields, loss.detach(), correct))
+        due = pace.step % evaluate_every == 0 or pace.finished
+        if len(unread) == READ_LOSS_EVERY or due:
+            for fields, value, hits in unread:
+                fields["loss"] = float(value)
+                losses.append(fields["loss"])
+                tally.add(fields["loss"], int(hits), batches.batch_size)
+                if record is not None:
+                    record.write("step", **fields, **_ratios(monitor, fields["step"]))
+            unread.clear()
+            if not math.isfinite(losses[-1]):
+                reason = "diverged"
+                break
+            if give_up(pace.step, losses[-1]):
+                reason = "broken-off"
+                break
+
+        asked_to_stop = stop()
+        if evaluate is not None and (due or asked_to_stop):
+            figures = tally.figures()
+            score, validation = evaluate(module)
+            figures |= {f"validation_{name}": value for name, value in validation.items()}
+            averaged_score = -math.inf
+            if average is not None and (pace.progress >= average_from or asked_to_stop):
+                with average.applied_to(module):
+                    averaged_score, averaged = evaluate(module)
+                    if averaged_score >= score and averaged_score > best.score:
+                        best = _snapshot(module, averaged_score, pace.step, averaged=True)
+                figures |= {f"averaged_validation_{name}": value for name, value in averaged.items()}
+            stale = 0 if max(score, averaged_score) > best.score or best.step == pace.step else stale + 1
+            if score > best.score:
+                best = _snapshot(module, score, pace.step, averaged=False)
+            module.train()
+            if monitor is not None:
+                monitor.end_epoch(
+                    train_loss=figures["train_loss"],
+                    train_accuracy=figures["train_accuracy"],
+                    val_loss=validation.get("loss"),
+                    val_accuracy=validation.get("accuracy"),
+                )
+            if record is not None:
+                seconds = earlier_seconds + time.monotonic() - begun
+                epoch = pace.step / batches.steps_per_epoch
+                record.write("epoch", epoch=epoch, step=pace.step, seconds=seconds, **figures)
+            tally = _Tally()
+            step_begun = time.perf_counter()
+            if patience and stale >= patience:
+                reason = "patience"
+        if asked_to_stop:
+            reason = "stopped"
+        if reason in ("patience", "stopped"):
+            save()
+            break
+        if time.monotonic() - saved > CHECKPOINT_SECONDS and not unread:
+            save()
+            saved = time.monotonic()
+            step_begun = time.perf_counter()
+
+    for group, rate in zip(optimizer.param_groups, rates, strict=True):
+        group["lr"] = rate
+    return Outcome(
+        reason=reason,
+        steps=pace.step,
+        epochs=pace.step / batches.steps_per_epoch,
+        best=best,
+        losses=losses,
+        seconds=earlier_seconds + time.monotonic() - begun,
+        images=pace.step * batches.batch_size,
+    )
+
+
+@dataclass
+class _Tally:
+    """Training loss and accuracy since the last evaluation, as the steps saw them."""
+
+    loss: float = 0.0
+    correct: int = 0
+    images: int = 0
+
+    def add(self, loss: float, correct: int, images: int) -> None:
+        self.loss += loss * images
+        self.correct += correct
+        self.images += images
+
+    def figures(self) -> dict[str, float]:
+        count = max(1, self.images)
+        return {"train_loss": self.loss / count, "train_accuracy": self.correct / count}
+
+
+def _snapshot(module: nn.Module, score: float, step: int, *, averaged: bool) -> Best:
+    weights = {name: value.detach().to("cpu", copy=True) for name, value in module.state_dict().items()}
+    return Best(score, step, averaged, weights)
+
+
+def _ratios(monitor: Monitor | None, step: int) -> dict[str, Any]:
+    ratios = monitor.update_ratios(step) if monitor is not None else None
+    return {"update_ratio": ratios} if ratios else {}
