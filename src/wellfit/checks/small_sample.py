@@ -18,7 +18,7 @@ from wellfit.checks.sandbox import Context, Criterion, copy_of, own_randomness, 
 from wellfit.findings import Finding
 from wellfit.training.optimizers import build_optimizer
 
-CANDIDATES = (1e-3, 1e-2, 1e-4)  # Adam's usual rate first
+CANDIDATES = (1e-3, 1e-4, 1e-2)  # Adam's usual rate, the one for nets without normalisation, and a bold one
 PATIENCE = 50  # steps without a lower loss before the next rate is tried
 
 
@@ -72,20 +72,20 @@ def small_sample(
         message = f"learnt {len(inputs)} images by heart in {best.steps} steps at lr {best.lr:g} (loss {best.loss:.3g})"
     else:
         rates = ", ".join(f"{a.lr:g}" for a in attempts)
+        figures = f"accuracy {best.accuracy:.2f}, loss {best.loss:.3g} after {steps} steps at lr {rates}"
         if finished:
-            opening = f"could not learn {len(inputs)} images by heart"
+            suspects = _suspects(attempts, first_gradient)
+            message = f"could not learn {len(inputs)} images by heart: {figures}; suspects: {suspects}"
+            action = "check in this order what the message suspects, on these few images alone"
         else:
-            opening = f"ran out of time before {len(inputs)} images were learnt by heart"
-        message = (
-            f"{opening}: accuracy {best.accuracy:.2f}, loss {best.loss:.3g} after {steps} steps at lr {rates}; "
-            f"suspects: {_suspects(attempts, first_gradient)}"
-        )
+            message = f"ran out of time before {len(inputs)} images were learnt by heart: {figures}"
+            action = "give it a larger budget"
         finding = Finding(
             "cannot-overfit-small-sample",
             "error" if finished else "warning",
             message,
             {"attempts": [asdict(a) for a in attempts], "first_gradient_norm": first_gradient, "images": len(inputs)},
-            "check in this order what the message suspects, on these few images alone",
+            action,
             "SPEC C4",
         )
     seconds = time.monotonic() - begun
