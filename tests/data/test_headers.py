@@ -44,7 +44,7 @@ def test_format_and_size(name: str, options: dict) -> None:
 
 @pytest.mark.parametrize(("name", "length"), [("JPEG", 20), ("PNG", 22), ("WEBP", 28), ("GIF", 9), ("BMP", 20)])
 def test_a_header_cut_short_is_truncated(name: str, length: int) -> None:
-    with pytest.raises(Undecodable, match="^truncated$"):
+    with pytest.raises(Undecodable, match=r"^truncated$"):
         sniff(encoded(name)[:length])
 
 

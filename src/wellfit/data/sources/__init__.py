@@ -57,6 +57,15 @@ def _open(data: Any, columns: dict[str, Any]) -> Source:
         from wellfit.data.sources.memory import memory_source
 
         return memory_source(data, **columns)
+    try:
+        return _open_path(data, columns)
+    except OSError as error:
+        raise UserError(
+            f"'{data}' cannot be read ({error.strerror or error}); check the path and its permissions"
+        ) from None
+
+
+def _open_path(data: str | os.PathLike[str], columns: dict[str, Any]) -> Source:
     path = Path(data).expanduser()
     if str(data) == "digits" and not path.exists():
         from wellfit.data.sources.packed import digits_source
@@ -74,7 +83,7 @@ def _open_folder(path: Path, location: str) -> Source:
 
     root = path.resolve()
     files = list_files(root)
-    packed = _find_packed(files, lambda name: _read_file(root / name), str(root))
+    packed = _find_packed(files, lambda name: (root / name).read_bytes(), str(root))
     return packed or folder_source(root, files, location)
 
 
@@ -86,7 +95,7 @@ def _open_file(path: Path, location: str, columns: dict[str, Any]) -> Source:
     if packed.is_idx_images(path.name):
         labels = packed.idx_labels(path.name, {other.name for other in path.parent.iterdir()})
         pairs = {"": (path.name, labels)}
-        parts = packed.idx_parts(pairs, lambda n: _read_file(path.parent / n), str(path))
+        parts = packed.idx_parts(pairs, lambda n: (path.parent / n).read_bytes(), str(path))
         return packed.packed_source("idx", str(path), parts)
     if name.endswith(archive.SUFFIXES):
         members = archive.list_members(path)
@@ -114,13 +123,6 @@ def _find_packed(files: list[str], read: Any, location: str) -> Source | None:
     if batches := find_cifar(files):
         return packed_source("cifar", location, cifar_parts(batches, files, read))
     return None
-
-
-def _read_file(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise UserError(f"'{path}' cannot be read ({error.strerror}); check its permissions") from None
 
 
 def _missing(path: Path, location: str) -> UserError:

@@ -39,7 +39,7 @@ def list_files(root: Path) -> list[str]:
     Links to folders are followed, each real folder once. UserError where the folder cannot be listed.
     """
     found: list[str] = []
-    seen: set[str] = set()
+    seen: set[Path] = set()
 
     def walk(folder: str, prefix: str) -> None:
         with os.scandir(folder) as entries:
@@ -49,8 +49,8 @@ def list_files(root: Path) -> list[str]:
                     if is_stray(entry.name + "/x"):
                         continue
                     if entry.is_symlink():
-                        real = os.path.realpath(entry.path)
-                        if real in seen or str(root).startswith(real):
+                        real = Path(entry.path).resolve()
+                        if real in seen or Path(folder).resolve().is_relative_to(real):
                             continue
                         seen.add(real)
                     walk(entry.path, name + "/")
