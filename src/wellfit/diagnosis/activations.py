@@ -35,7 +35,7 @@ END = 0.97
 class _Seen:
     name: str
     kind: str
-    figures: Tensor  # mean, std, saturated share
+    figures: Tensor  # mean, std, saturated share, spread
     silent: Tensor | None  # one truth value a unit
 
 
@@ -80,8 +80,8 @@ class ActivationWatch:
                 dead[s.name] = torch.stack(past).all(0).float().mean()
         shares = dict(zip(dead, torch.stack(list(dead.values())).cpu().tolist(), strict=True)) if dead else {}
         return [
-            Layer(s.name, s.kind, mean, std, shares.get(s.name), saturated if s.kind == "bounded" else None)
-            for s, (mean, std, saturated) in zip(seen, figures, strict=True)
+            Layer(s.name, s.kind, mean, std, spread, shares.get(s.name), saturated if s.kind == "bounded" else None)
+            for s, (mean, std, saturated, spread) in zip(seen, figures, strict=True)
         ]
 
     def close(self) -> None:
@@ -143,7 +143,8 @@ class ActivationWatch:
         silent = None
         if kind == "relu":
             silent = part.amax([d for d in range(part.ndim) if d != unit]) <= 0
-        self._seen.append(_Seen(name, kind, torch.stack([mean, std, ends]), silent))
+        spread = part.std(0, correction=0).mean()
+        self._seen.append(_Seen(name, kind, torch.stack([mean, std, ends, spread]), silent))
 
     def _part(self, x: Tensor) -> Tensor:
         """A view of at most about ENTRIES entries: every s-th pixel, another offset at each turn, and fewer images."""

@@ -31,6 +31,8 @@ class Parameter:
 class Layer:
     """One activation at one watched step.
 
+    mean, std: over all entries seen. spread: standard deviation over the images, averaged over the units: what
+        is left of the differences between images; biases do not count.
     kind: "relu" (zero below 0), "bounded" (sigmoid, tanh and kin) or "other".
     dead: share of units silent on everything seen in the last watched steps; None before there are enough.
     saturated: share of entries at the ends of a bounded non-linearity; None for the other kinds.
@@ -40,6 +42,7 @@ class Layer:
     kind: str
     mean: float
     std: float
+    spread: float = math.nan
     dead: float | None = None
     saturated: float | None = None
 
@@ -74,6 +77,7 @@ class Sample:
     weight_norm, update_norm: of the weights before the step and of what the step added.
     gradient_norm: NaN where the parameter had no gradient.
     promised: −g·Δw, the fall of the loss that this step promises to first order.
+    input: mean and standard deviation of the batch that went in.
     carried: whether the last gradient was still there when the next backward pass began; None: not seen.
     """
 
@@ -85,6 +89,7 @@ class Sample:
     layers: Sequence[Layer] = ()
     output: Output | None = None
     carried: bool | None = None
+    input: tuple[float, float] | None = None
 
     @property
     def update_ratio(self) -> Floats:

@@ -16,6 +16,7 @@ from __future__ import annotations
 import math
 from array import array
 from collections.abc import Iterable
+from dataclasses import replace
 from types import TracebackType
 from typing import Any
 
@@ -78,6 +79,7 @@ class Monitor:
         self._updates = UpdateWatch(model, optimizers, entries)
         self._layers = ActivationWatch(model)
         self._answers: Tensor | None = None
+        self._input: Tensor | None = None
         self._seen_forward = False
         self._given_classes = classes
         self._waiting: list[Tensor] = []
@@ -185,7 +187,7 @@ class Monitor:
         self._handles = []
         self._layers.close()
         self._updates.close()
-        self._answers = None
+        self._answers = self._input = None
         self._closed = True
 
     def __enter__(self) -> Monitor:
@@ -205,6 +207,7 @@ class Monitor:
         self._seen_forward = True
         if self._updates.active:
             self._layers.begin()
+            self._input = next((a.detach() for a in args if isinstance(a, Tensor) and a.is_floating_point()), None)
 
     def _after_forward(self, module: nn.Module, args: Any, output: Any) -> None:
         if torch.compiler.is_compiling():
@@ -220,23 +223,21 @@ class Monitor:
         return len(self.history.losses) + len(self._waiting)
 
     def _watch_next(self) -> None:
-        self._answers = None
+        self._answers = self._input = None
         self._updates.active = self._count < FIRST or self._count % self._every == 0
 
     def _sample(self, targets: Tensor | None) -> Sample:
         sample = self._updates.collect(self._count)
         layers = self._layers.collect()
         output = sum_up(self._answers, targets) if self._answers is not None else None
-        return Sample(
-            sample.step,
-            sample.weight_norm,
-            sample.update_norm,
-            sample.gradient_norm,
-            sample.promised,
-            layers,
-            output,
-            sample.carried,
-        )
+        return replace(sample, layers=layers, output=output, input=self._input_scale())
+
+    def _input_scale(self) -> tuple[float, float] | None:
+        # Data is the same all along: the first batch tells.
+        if self._input is None or self._input.numel() < 2 or self.history.samples:
+            return None
+        std, mean = torch.std_mean(self._input.float(), correction=0)
+        return float(mean), float(std)
 
     def _keep_sample(self, sample: Sample) -> None:
         history, output = self.history, sample.output

@@ -105,7 +105,9 @@ def plateau(h: History) -> Finding | None:
     stood = all(c[-third:].min() > 0.99 * c[:-third].min() for c in (train, val))
     gained = accuracy[-third:].max() - accuracy[:-third].max() > STILL
     constant = not len(h.lrs) or h.lr[-1] > 0.5 * h.lr.max()
-    if not stood or gained or not constant or train[-1] < 0.05 * h.reference_loss:
+    # It has learned something, and not everything.
+    half_way = 0.05 * h.reference_loss < train[-1] < 0.9 * h.reference_loss
+    if not stood or gained or not constant or not half_way:
         return None
     return Finding(
         "plateau",

@@ -1,4 +1,4 @@
-"""Rules about activations: dead-relu, saturated, bad-initialisation."""
+"""Rules about input and activations: unnormalised-input, bad-initialisation, dead-relu, saturated."""
 
 from __future__ import annotations
 
@@ -6,13 +6,18 @@ import numpy as np
 
 from wellfit.diagnosis.history import History, Layer, fall_per_step, level
 from wellfit.diagnosis.rules import needs
+from wellfit.diagnosis.rules.loss import is_flat
 from wellfit.diagnosis.rules.rule import Rule
 from wellfit.findings import Finding
 
 # Half of a layer's units silent on all data, or half of a layer's entries at the ends of its non-linearity.
 DEAD = 0.5
+MOSTLY_DEAD = 0.9
 SATURATED = 0.5
 PATIENCE = 3
+# Raw bytes reach 255; images scaled to [0, 1] or to standard deviation 1 stay far within these.
+LARGE_INPUT = 10.0
+SMALL_INPUT = 0.01
 # From first to last hidden layer the spread of a well-scaled net stays within two decades.
 SPREAD = 100.0
 # A first loss of three times log C comes from logits that are far too large.
@@ -27,9 +32,11 @@ def dead_relu(h: History) -> Finding | None:
     if not sick:
         return None
     name, share = max(sick.items(), key=lambda item: item[1])
+    # What is left alive may be enough: then it is a waste, no fault.
+    learned = h.first_bad_step is None and level(h.finite_loss[-20:]) < 0.3 * h.reference_loss
     return Finding(
         "dead-relu",
-        "error" if share > 0.9 else "warning",
+        "error" if share > MOSTLY_DEAD and not learned else "warning" if share > MOSTLY_DEAD or not learned else "info",
         f"{share:.0%} of the units of {name} were silent on everything seen lately"
         + (f"; {len(sick)} layers are like that" if len(sick) > 1 else ""),
         {"layers": sick, "limit": DEAD},
@@ -52,6 +59,24 @@ def saturated(h: History) -> Finding | None:
         {"layers": sick, "limit": SATURATED},
         "Scale the first weights down (Xavier), centre and scale the input, or use ReLU",
         "SPEC C7, I2, I3",
+    )
+
+
+def unnormalised_input(h: History) -> Finding | None:
+    seen = next((s.input for s in h.samples if s.input is not None), None)
+    if seen is None:
+        return None
+    mean, std = seen
+    if max(abs(mean), std) < LARGE_INPUT and std > SMALL_INPUT:
+        return None
+    centred = abs(mean) < 0.1 * std
+    return Finding(
+        "unnormalised-input",
+        "info" if centred and std > SMALL_INPUT else "warning",
+        f"the first batch has mean {mean:.3g} and standard deviation {std:.3g}; about 0 and 1 are usual",
+        {"mean": mean, "std": std},
+        "Subtract the mean of the training images and divide by their standard deviation",
+        "SPEC D3",
     )
 
 
@@ -78,19 +103,20 @@ def _uneven_layers(h: History) -> Finding | None:
     first = next((s for s in h.samples if s.layers), None)
     if first is None or first.step > 0:
         return None
-    stds = [layer.std for layer in first.layers]
-    if len(stds) < 4 or not np.isfinite(stds).all() or stds[0] <= 0:
+    spreads = [layer.spread for layer in first.layers]
+    if len(spreads) < 4 or not np.isfinite(spreads).all() or spreads[0] <= 0:
         return None
-    factor = stds[-1] / stds[0]
-    if 1 / SPREAD <= factor <= SPREAD:
+    factor = spreads[-1] / spreads[0]
+    # Many nets with uneven layers train well; it is a fault when this one does not.
+    if 1 / SPREAD <= factor <= SPREAD or not (is_flat(h) or h.first_bad_step is not None or _flat_start(h)):
         return None
     what = "shrink" if factor < 1 else "grow"
     return Finding(
         "bad-initialisation",
         "warning",
-        f"before the first step activations {what} from layer to layer: their spread is {stds[0]:.2g} at "
-        f"{first.layers[0].name} and {stds[-1]:.2g} at {first.layers[-1].name}",
-        {"std": stds, "factor": factor},
+        f"before the first step activations {what} from layer to layer: over images they vary by {spreads[0]:.2g} at "
+        f"{first.layers[0].name} and by {spreads[-1]:.2g} at {first.layers[-1].name}",
+        {"spread": spreads, "factor": factor},
         "Use Kaiming initialisation (√(2/fan_in)) with ReLU, Xavier with tanh, or add BatchNorm",
         "SPEC C7, N8, I1-I6",
     )
@@ -100,17 +126,8 @@ def _flat_then_falls(h: History) -> Finding | None:
     loss = h.finite_loss
     if h.first_bad_step is not None or len(loss) < 2 * FLAT_STEPS or level(loss[-20:]) > 0.8 * level(loss[:10]):
         return None
-    start = level(loss[:10])
-    blocks = loss[: len(loss) // 10 * 10].reshape(-1, 10)
-    levels = np.median(blocks, axis=1)
-    left = np.flatnonzero(levels < 0.98 * start)
-    flat = 10 * int(left[0]) if len(left) else len(loss)
-    stretch = loss[:flat]
-    # A warm-up is meant to start flat, and a noisy loss hides a slow fall.
-    low_rate = len(h.lrs) >= flat > 0 and h.lr[: flat // 2 + 1].max() < 0.5 * h.lr.max()
-    noisy = len(stretch) > 0 and np.std(stretch) > 0.05 * start
-    falling = fall_per_step(stretch) * flat > 0.02 * start
-    if flat < max(FLAT_STEPS, FLAT_SHARE * len(loss)) or low_rate or noisy or falling:
+    start, flat = level(loss[:10]), _flat_start(h)
+    if flat < FLAT_SHARE * len(loss) or not flat:
         return None
     return Finding(
         "bad-initialisation",
@@ -120,6 +137,23 @@ def _flat_then_falls(h: History) -> Finding | None:
         "Use Kaiming or Xavier initialisation, so that learning starts at once",
         "SPEC C9",
     )
+
+
+def _flat_start(h: History) -> int:
+    """For how many steps the loss stood where it started; 0 when it moved soon, or no one can tell."""
+    loss = h.finite_loss
+    start = level(loss[:10])
+    levels = np.median(loss[: len(loss) // 10 * 10].reshape(-1, 10), axis=1)
+    left = np.flatnonzero(levels < 0.98 * start)
+    flat = 10 * int(left[0]) if len(left) else len(loss)
+    stretch = loss[:flat]
+    if flat < FLAT_STEPS:
+        return 0
+    # A warm-up is meant to start flat, and a noisy loss hides a slow fall.
+    low_rate = len(h.lrs) >= flat and h.lr[: flat // 2 + 1].max() < 0.5 * h.lr.max()
+    noisy = np.std(stretch) > 0.05 * start
+    falling = fall_per_step(stretch) * flat > 0.02 * start
+    return 0 if low_rate or noisy or falling else flat
 
 
 def _lasting(h: History, figure: str, limit: float) -> dict[str, float]:
@@ -140,6 +174,7 @@ def _value(layer: Layer, figure: str) -> float:
 
 
 RULES = {
+    "unnormalised-input": Rule(unnormalised_input, (needs.inputs,)),
     "bad-initialisation": Rule(bad_initialisation, (needs.steps_or_bad(20),)),
     "dead-relu": Rule(dead_relu, (needs.layers("relu"), needs.samples(8))),
     "saturated": Rule(saturated, (needs.layers("bounded"), needs.samples(PATIENCE))),

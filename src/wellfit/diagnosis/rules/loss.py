@@ -82,27 +82,33 @@ def exploding(h: History) -> Finding | None:
     return None
 
 
-def is_flat(h: History) -> bool:
-    """Whether the loss, finite all along, ended where it started, at or above what chance gives."""
+def start_and_end(h: History) -> tuple[float, float]:
+    """Where the loss started and where it stands."""
     loss = h.finite_loss
-    if len(loss) < PATIENCE or h.first_bad_step is not None:
+    # Within ten steps a wild rate has raised the loss already: the lower of the two is where it started.
+    start = min(level(loss[:10]), float(loss[0])) if len(loss) else float("nan")
+    return max(start, 0.98 * (h.chance_loss or 0.0)), level(loss[-max(25, len(loss) // 5) :])
+
+
+def is_flat(h: History, moved: float = MOVED) -> bool:
+    """Whether the loss, finite all along, ended where it started (less the share `moved`), near what chance gives."""
+    if len(h.losses) < PATIENCE or h.first_bad_step is not None:
         return False
-    start = max(level(loss[:10]), 0.98 * (h.chance_loss or 0.0))
-    if h.chance_loss is not None and level(loss[:10]) < 0.7 * h.chance_loss:
+    if h.chance_loss is not None and level(h.finite_loss[:10]) < 0.7 * h.chance_loss:
         return False  # it starts with knowledge: a fine-tune or a resumed run may rest where it is
-    return level(loss[-max(25, len(loss) // 5) :]) > (1 - MOVED) * start
+    start, end = start_and_end(h)
+    return end > (1 - moved) * start
 
 
 def not_learning(h: History) -> Finding | None:
     if not is_flat(h) or h.warming_up:
         return None
-    loss = h.finite_loss
-    start, end = level(loss[:10]), level(loss[-max(25, len(loss) // 5) :])
+    (start, end), n = start_and_end(h), len(h.losses)
     return Finding(
         "not-learning",
         "error",
-        f"after {len(loss)} steps the loss is {end:.4g}, it started at {start:.4g}",
-        {"steps": len(loss), "start": start, "end": end, "chance": h.chance_loss},
+        f"after {n} steps the loss is {end:.4g}, it started at {start:.4g}",
+        {"steps": n, "start": start, "end": end, "chance": h.chance_loss},
         "Check that a sample of 20 images can be learned by heart; then try learning rates from 1e-5 to 1e-1",
         "SPEC C4, C6, C9",
     )

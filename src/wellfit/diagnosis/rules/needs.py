@@ -43,6 +43,11 @@ def layers(kind: str | None = None) -> Need:
     return need
 
 
+def inputs(h: History) -> str:
+    """The scale of the first batch."""
+    return "" if any(s.input is not None for s in h.samples) else "an input tensor: model(x) on the watched module"
+
+
 def outputs(h: History) -> str:
     """The network's outputs, one column a class."""
     if "outputs" in h.unseen:

@@ -17,7 +17,7 @@ ALIKE = 1e-3
 # A loss agrees with a formula within this share; label smoothing and weight decay move it less than that.
 AGREES = 0.02
 # Watched steps whose predictions are counted together, and how many images of a class make its absence telling.
-COUNTED = 10
+COUNTED = 20
 ENOUGH_IMAGES = 20
 
 
@@ -95,7 +95,7 @@ def _never_predicted(h: History, *, rare: bool) -> Finding | None:
     share = shown / shown.sum()
     lost = (said == 0) & (shown >= ENOUGH_IMAGES) & ((share < 0.5 / width) == rare)
     # Early on a net says few classes; it is telling only once the rest is learned.
-    if not lost.any() or correct / shown.sum() < 1.3 * share.max():
+    if not lost.any() or correct < 0.5 * shown[~lost].sum() or correct / shown.sum() < 1.3 * share.max():
         return None
     classes = np.flatnonzero(lost).tolist()
     return Finding(
@@ -123,6 +123,6 @@ def _entropy(counts: np.ndarray) -> float | None:
 RULES = {
     "double-softmax": Rule(double_softmax, (needs.outputs, needs.samples(PATIENCE))),
     "constant-output": Rule(constant_output, (needs.outputs, needs.steps_or_bad(50))),
-    "class-collapsed": Rule(class_collapsed, (needs.outputs, needs.targets, needs.steps_or_bad(100))),
-    "imbalance-ignored": Rule(imbalance_ignored, (needs.outputs, needs.targets, needs.steps_or_bad(100))),
+    "class-collapsed": Rule(class_collapsed, (needs.outputs, needs.targets, needs.samples(COUNTED))),
+    "imbalance-ignored": Rule(imbalance_ignored, (needs.outputs, needs.targets, needs.samples(COUNTED))),
 }

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from wellfit.diagnosis.history import History, fall_per_step, level
+from wellfit.diagnosis.history import Floats, History, fall_per_step, level
 from wellfit.diagnosis.rules import needs
-from wellfit.diagnosis.rules.loss import PATIENCE, is_flat
+from wellfit.diagnosis.rules.loss import PATIENCE, is_flat, start_and_end
 from wellfit.diagnosis.rules.rule import Rule
+from wellfit.diagnosis.rules.updates import median_ratio
 from wellfit.findings import Finding
 
 # The cost above which a search breaks a trial off (SPEC S3), and a rise that noise does not make.
@@ -15,18 +16,16 @@ BROKEN_OFF = 3.0
 RISEN = 1.3
 # Updates of this share of the weights overwrite them rather than adjust them (about 1e-3 is wanted, SPEC C8).
 COARSE = 0.03
-OVERWRITING = 0.5
-FINE = 1e-3
-# A run whose every step promises so little that all steps together move the loss by less than this.
+OVERWRITING = 0.2
+FINE = 3e-4
+# A run whose steps all together promise to move the loss, and do move it, by less than this share.
 PROMISED = 0.05
 
 
-def usual_ratio(h: History) -> float:
-    """Median over watched steps and weights of ‖Δw‖/‖w‖ while the loss was finite; NaN when nothing is known."""
-    ratios = [s.update_ratio[h.weights] for s in h.finite_samples if h.at_full_rate(s.step)]
-    seen = np.concatenate(ratios) if ratios else np.zeros(0)
-    seen = seen[np.isfinite(seen)]
-    return float(np.median(seen)) if len(seen) else float("nan")
+def ratios(h: History) -> Floats:
+    """At each watched step with a finite loss and a full rate: the median over the weights of ‖Δw‖/‖w‖."""
+    medians = [median_ratio(h, s) for s in h.finite_samples if h.at_full_rate(s.step)]
+    return np.array([m for m in medians if np.isfinite(m)])
 
 
 def lr_too_high(h: History) -> Finding | None:
@@ -34,21 +33,22 @@ def lr_too_high(h: History) -> Finding | None:
     bad = h.first_bad_step
     if len(loss) == 0 or start <= 0:
         return None
-    peak, ratio = float(loss.max()), usual_ratio(h)
-    largest = max((float(np.nanmax(s.update_ratio[h.weights], initial=0.0)) for s in h.finite_samples), default=0.0)
+    peak, seen, end = float(loss.max()), ratios(h), level(loss[-10:])
+    largest, early = float(seen.max(initial=0.0)), level(seen[:5])
     lost = bad is not None and bad > 0 and (peak > BROKEN_OFF * start or largest > OVERWRITING)
-    stuck_high = len(loss) >= 20 and level(loss[-10:]) > 0.95 * start
-    broken = bad is None and stuck_high and peak > BROKEN_OFF * start
-    bouncing = bad is None and stuck_high and len(loss) >= 50 and peak > RISEN * start and ratio > COARSE
-    if not (lost or broken or bouncing):
+    stuck_high = bad is None and len(loss) >= 20 and end > 0.95 * start
+    broken = stuck_high and (peak > BROKEN_OFF * start or (peak > RISEN * start and largest > COARSE))
+    # It may learn something all the same, with what the first steps left alive.
+    overwritten = bad is None and len(loss) >= 50 and early > OVERWRITING and end > 0.3 * start
+    if not (lost or broken or overwritten):
         return None
-    end = f"became {h.loss[bad]} at step {bad}" if bad is not None else f"stands at {level(loss[-10:]):.3g}"
-    beside = f" and updates are {ratio:.1g} of the weights" if np.isfinite(ratio) else ""
+    now = f"became {h.loss[bad]} at step {bad}" if bad is not None else f"stands at {end:.3g}"
+    beside = f"; the largest updates were {largest:.1g} of the weights" if len(seen) else ""
     return Finding(
         "lr-too-high",
         "error",
-        f"the loss went from {start:.3g} up to {peak:.3g}, {end}{beside}",
-        {"start": start, "peak": peak, "bad_step": bad, "update_ratio": ratio, "lr": last_lr(h)},
+        f"the loss went from {start:.3g} up to {peak:.3g} and {now}{beside}",
+        {"start": start, "peak": peak, "bad_step": bad, "largest_update_ratio": largest, "lr": last_lr(h)},
         "Lower the learning rate tenfold; if it explodes then too, the initialisation or the input scale is the cause",
         "SPEC C5, C8",
     )
@@ -60,22 +60,22 @@ def lr_too_low(h: History) -> Finding | None:
     First order says what a step is to bring, −g·Δw. A network that cannot learn takes steps that promise
     much and bring nothing; here the promises of all steps together are a few percent of the loss.
     """
-    if not is_flat(h) or h.warming_up:
+    if not is_flat(h, moved=PROMISED) or h.warming_up:
         return None
     samples = [s for s in h.finite_samples if np.isfinite(s.promised) and h.at_full_rate(s.step)]
-    ratio = usual_ratio(h)
+    ratio = level(ratios(h))
     if len(samples) < 3 or not ratio < FINE:
         return None
-    loss, start = h.finite_loss, level(h.finite_loss[:10])
+    loss, (start, end) = h.finite_loss, start_and_end(h)
     promised = float(np.mean([s.promised for s in samples])) * len(loss)
     if promised > PROMISED * start or not any(s.total_gradient > 0 for s in samples):
         return None
     return Finding(
         "lr-too-low",
         "warning",
-        f"in {len(loss)} steps the loss went from {start:.6g} to {level(loss[-25:]):.6g}; "
+        f"in {len(loss)} steps the loss went from {start:.6g} to {end:.6g}; "
         f"updates are {ratio:.1g} of the weights, about 1e-3 is usual",
-        {"start": start, "end": level(loss[-25:]), "update_ratio": ratio, "promised_fall": promised, "lr": last_lr(h)},
+        {"start": start, "end": end, "update_ratio": ratio, "promised_fall": promised, "lr": last_lr(h)},
         "Raise the learning rate tenfold until the loss falls within 100 steps; if none helps, suspect the "
         "initialisation",
         "SPEC C5, C6, C8",

@@ -35,7 +35,7 @@ def updates_too_small(h: History) -> Finding | None:
     if not window or h.warming_up or _has_learned(h):
         return None
     ratios = [median_ratio(h, s) for s in window]
-    if not all(r < SMALL for r in ratios):
+    if not all(0 < r < SMALL for r in ratios):  # exactly zero: dead units or frozen parameters, other findings
         return None
     return Finding(
         "updates-too-small",
@@ -70,11 +70,15 @@ def frozen_parameters(h: History) -> Finding | None:
     if not samples or samples[-1].step < 20 or (len(h.lrs) and h.lr.max() == 0):
         return None
     moved = np.sum([s.update_norm for s in samples], axis=0) > 0
-    gradient = np.nansum([s.gradient_norm for s in samples], axis=0)
+    gradients = np.array([s.gradient_norm for s in samples])
+    without = np.isnan(gradients).all(0)
+    zero = np.nansum(gradients, axis=0) == 0
+    # Behind dead units all gradients are zero: that is the finding then. And a step may be too small to be seen.
+    dead = any(layer.dead is not None and layer.dead > 0.9 for layer in samples[-1].layers)
     still = [
         i
         for i, p in enumerate(h.parameters)
-        if p.requires_grad and not moved[i] and not (p.in_optimizer and gradient[i] > 0 and samples[-1].weight_norm[i])
+        if p.requires_grad and not moved[i] and (not p.in_optimizer or without[i] or (zero[i] and not dead))
     ]
     if not still:
         return None
@@ -99,22 +103,25 @@ def frozen_parameters(h: History) -> Finding | None:
 
 def vanishing_gradient(h: History) -> Finding | None:
     window = recent(h)
-    if not window or len(h.weights) < 4:
+    if not window:
         return None
-    quarter = max(1, len(h.weights) // 4)
-    ratios = []
-    for s in window:
-        norms = s.gradient_norm[h.weights]
-        first, last = np.nanmedian(norms[:quarter]), np.nanmedian(norms[-quarter:])
-        ratios.append(float(first / last) if last > 0 else float("nan"))
-    if not all(r < VANISHED for r in ratios):
+    norms = np.array([s.gradient_norm[h.weights] for s in window])
+    reached = np.isfinite(norms).all(0)
+    norms, weights = norms[:, reached], h.weights[reached]
+    if len(weights) < 4:
         return None
-    names = [h.parameters[i].name for i in h.weights]
+    quarter = max(1, len(weights) // 4)
+    last = np.median(norms[:, -quarter:], axis=1)
+    ratios = np.median(norms[:, :quarter], axis=1)[last > 0] / last[last > 0]
+    # Exactly zero is no small number: nothing comes through at all, which dead units or detach() explain.
+    if len(ratios) < len(window) or not ((ratios > 0) & (ratios < VANISHED)).all():
+        return None
+    names = [h.parameters[i].name for i in weights]
     return Finding(
         "vanishing-gradient",
         "warning",
-        f"the gradient of {names[0]} is {level(np.array(ratios)):.1g} of that of {names[-1]}",
-        {"ratios": ratios, "first": names[0], "last": names[-1], "limit": VANISHED},
+        f"the gradient of {names[0]} is {level(ratios):.1g} of that of {names[-1]}",
+        {"ratios": ratios.tolist(), "first": names[0], "last": names[-1], "limit": VANISHED},
         "Use ReLU instead of sigmoid or tanh, Kaiming initialisation, BatchNorm or residual connections",
         "SPEC C7",
     )
