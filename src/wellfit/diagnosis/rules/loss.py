@@ -14,6 +14,8 @@ EXPLODED = 10.0
 # About 100 iterations should show the loss falling clearly (SPEC C6); less than 2% is no fall.
 PATIENCE = 100
 MOVED = 0.02
+# Class probabilities that differ less than this between images hardly show in the loss yet.
+WAKING = 0.02
 # Minibatch noise stays below this share of the loss, or below SMALL_BATCH/√images for very small batches.
 SWING = 0.35
 SMALL_BATCH = 3.0
@@ -100,8 +102,18 @@ def is_flat(h: History, moved: float = MOVED) -> bool:
     return end > (1 - moved) * start
 
 
+def is_waking(h: History) -> bool:
+    """Whether answers that are still alike differ more and more: tiny first weights need a while to grow."""
+    spreads = [s.output.spread for s in h.samples if s.output is not None]
+    if len(spreads) < 6 or spreads[-1] > WAKING:
+        return False
+    third = len(spreads) // 3
+    parts = [level(np.array(part)) for part in (spreads[:third], spreads[third:-third], spreads[-third:])]
+    return parts[0] < parts[1] < parts[2] and parts[2] > 3 * parts[0]
+
+
 def not_learning(h: History) -> Finding | None:
-    if not is_flat(h) or h.warming_up:
+    if not is_flat(h) or h.warming_up or is_waking(h):
         return None
     (start, end), n = start_and_end(h), len(h.losses)
     return Finding(

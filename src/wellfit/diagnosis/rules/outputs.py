@@ -8,6 +8,7 @@ import numpy as np
 
 from wellfit.diagnosis.history import History, Output, level
 from wellfit.diagnosis.rules import needs
+from wellfit.diagnosis.rules.loss import is_waking
 from wellfit.diagnosis.rules.rule import Rule
 from wellfit.findings import Finding
 
@@ -57,6 +58,8 @@ def double_softmax(h: History) -> Finding | None:
 def constant_output(h: History) -> Finding | None:
     window = recent(h, PATIENCE)
     if not window or len(h.losses) < 50 or not all(out.spread < ALIKE and out.images > 1 for _, out in window):
+        return None
+    if is_waking(h):
         return None
     loss = level(h.finite_loss[-20:])
     entropy = _entropy(h.class_counts) if h.class_counts is not None else h.chance_loss

@@ -8,7 +8,7 @@ from wellfit.diagnosis.history import Floats, History, fall_per_step, level
 from wellfit.diagnosis.rules import needs
 from wellfit.diagnosis.rules.loss import PATIENCE, is_flat, start_and_end
 from wellfit.diagnosis.rules.rule import Rule
-from wellfit.diagnosis.rules.updates import median_ratio
+from wellfit.diagnosis.rules.updates import median_ratio, updates_too_large
 from wellfit.findings import Finding
 
 # The cost above which a search breaks a trial off (SPEC S3), and a rise that noise does not make.
@@ -39,14 +39,15 @@ def lr_too_high(h: History) -> Finding | None:
     stuck_high = bad is None and len(loss) >= 20 and end > 0.95 * start
     broken = stuck_high and (peak > BROKEN_OFF * start or (peak > RISEN * start and largest > COARSE))
     # It may learn something all the same, with what the first steps left alive.
-    overwritten = bad is None and len(loss) >= 50 and early > OVERWRITING and end > 0.3 * start
-    if not (lost or broken or overwritten):
+    poor = bad is None and len(loss) >= 50 and end > 0.3 * start
+    coarse = poor and (early > OVERWRITING or updates_too_large(h) is not None)
+    if not (lost or broken or coarse):
         return None
     now = f"became {h.loss[bad]} at step {bad}" if bad is not None else f"stands at {end:.3g}"
     beside = f"; the largest updates were {largest:.1g} of the weights" if len(seen) else ""
     return Finding(
         "lr-too-high",
-        "error",
+        "error" if lost or broken else "warning",
         f"the loss went from {start:.3g} up to {peak:.3g} and {now}{beside}",
         {"start": start, "peak": peak, "bad_step": bad, "largest_update_ratio": largest, "lr": last_lr(h)},
         "Lower the learning rate tenfold; if it explodes then too, the initialisation or the input scale is the cause",
