@@ -344,9 +344,9 @@ def _say_run(run: Run, as_json: bool) -> None:
     if as_json:
         print_json(run.as_dict())
         return
-    from wellfit.report.terminal import closing_lines
+    from wellfit.report.terminal import closing
 
-    click.echo(closing_lines(run.folder))
+    click.echo(closing(run.folder))
 
 
 def _expand(files: tuple[str, ...]) -> list[str]:

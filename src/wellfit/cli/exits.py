@@ -25,7 +25,7 @@ def run(command: click.Command) -> None:
         code = result if isinstance(result, int) else 0
     except click.exceptions.Abort:
         code = fail("interrupted", "stopped by Ctrl-C", 130, as_json)
-    except click.NoArgsIsHelpError as error:
+    except click.exceptions.NoArgsIsHelpError as error:
         click.echo(error.format_message())
         code = 0
     except click.UsageError as error:

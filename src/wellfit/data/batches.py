@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Batch:
-    """images: uint8 N×3×S×S in channels_last layout; targets: int64 N; positions: int64 N, which of the split's images."""
+    """images: uint8 N×3×S×S, channels_last; targets: int64 N; positions: int64 N, which of the split's images."""
 
     images: torch.Tensor
     targets: torch.Tensor

@@ -62,6 +62,8 @@ def fit(
     if given is not None:
         config = replace(config, seed=given.seed, metric=given.metric)
     if start_from is not None:
+        from wellfit.recipe.earlier import going_on
+
         config = going_on(config, start_from)
     _refuse_missing(data)
     folder = new_folder(out)
@@ -85,7 +87,8 @@ def resume(run: str | Path, *, data: Any = None, started: float | None = None, l
         raise UserError(f"'{run}' has no beginning in its record and cannot be resumed; start again with `wellfit fit`")
     if any(line["kind"] == "end" and line["status"] == "done" for line in lines) and folder.model_weights.exists():
         raise UserError(
-            f"the run in '{run}' is finished; go on from it with `wellfit fit DATA --from {run}`, or see `wellfit report {run}`"
+            f"the run in '{run}' is finished, so there is nothing to take up; "
+            f"go on from it with `wellfit fit DATA --from {run}`"
         )
     request = begun["request"]
     data = data if data is not None else request["data"]
@@ -177,22 +180,6 @@ def audit(data: Any, *, config: Config | None = None, listener: Listener | None 
         "left_out": [vars(item) for item in audited.left_out],
         "findings": [finding.as_dict() for finding in (*source.findings, *audited.findings)],
     }
-
-
-def going_on(config: Config, earlier: str | Path) -> Config:
-    """The configuration that starts from an earlier run's network, at its image size."""
-    from wellfit.models.saved import read_card
-
-    folder = RunFolder.open(earlier)
-    made = read_card(folder)["architecture"]
-    return config.replace(
-        **{
-            "model.name": made["name"],
-            "model.options": made["options"],
-            "model.image_size": int(made["image_size"]),
-            "model.weights": str(folder.model_weights),
-        }
-    )
 
 
 def new_folder(out: str | Path | None) -> RunFolder:

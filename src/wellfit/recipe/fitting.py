@@ -33,10 +33,11 @@ class Fitted:
     score: float
     validation_accuracy: float
     steps: int
+    settings: Settings
     interrupted: bool = False
 
 
-def train_from_scratch(job: Job, material: Material, settings: Settings) -> Fitted:
+def train_network(job: Job, material: Material, settings: Settings) -> Fitted:
     """Train at the settings; a training that diverges is begun anew at a tenth of the rate, and says so."""
     with job.step("train") as outcome:
         for attempt in range(RETRIES + 1):
@@ -58,17 +59,18 @@ def train_from_scratch(job: Job, material: Material, settings: Settings) -> Fitt
             f"{result.epochs:.1f} epochs, {result.steps:,} steps at lr {rate:.3g}; best on validation at step "
             f"{result.best.step:,}{', averaged weights' if result.best.averaged else ''}"
         )
-        return Fitted(built, module, result.best.score, accuracy, result.steps, result.reason == "stopped")
+        stopped = result.reason == "stopped"
+        return Fitted(built, module, result.best.score, accuracy, result.steps, tried, stopped)
 
 
 def probe(job: Job, material: Material) -> Fitted:
-    """Features of the frozen network once, then the linear classifier that is best on images it has not seen (SPEC T2)."""
+    """Features of the frozen network once, then the linear classifier that is best on unseen images (SPEC T2)."""
     plan, data, split = material.plan, material.data, material.data.split
     engine = plan.engine
     with job.step("probe") as outcome:
         engine.activate()
-        built = material.probe_network()
-        net = engine.place(built.module)
+        built, net = material.probe_network()
+        engine.place(net)
         indices = np.concatenate([split.train, split.validation])
         position = {int(index): i for i, index in enumerate(indices)}
         done = 0
@@ -95,7 +97,7 @@ def probe(job: Job, material: Material) -> Fitted:
             f"{features.shape[2]:,} features of {built.options['backbone']}, strength {result.probe.strength:g} "
             f"chosen among {len(result.table)} by {judged}"
         )
-        return Fitted(built, net, result.score, result.accuracy, 0)
+        return Fitted(built, net, result.score, result.accuracy, 0, Settings.of(plan))
 
 
 def fine_tune(job: Job, material: Material, settings: Settings, probed: Fitted) -> Fitted:
@@ -110,7 +112,7 @@ def fine_tune(job: Job, material: Material, settings: Settings, probed: Fitted) 
         if not result.best.weights or result.best.score <= before:
             outcome.reason = f"not kept: {result.best.score:.4f} on validation against the probe's {before:.4f}"
             outcome.gain = 0.0
-            return Fitted(probed.built, probed.module, probed.score, probed.validation_accuracy, 0)
+            return probed
         module.load_state_dict(result.best.weights)
         outcome.gain = round(result.best.score - before, 4)
         outcome.reason = f"{result.epochs:.1f} epochs; validation {before:.4f} → {result.best.score:.4f}"
@@ -120,6 +122,7 @@ def fine_tune(job: Job, material: Material, settings: Settings, probed: Fitted) 
             result.best.score,
             _accuracy(material, module),
             result.steps,
+            settings,
             result.reason == "stopped",
         )
 
@@ -132,7 +135,8 @@ def _train(job: Job, material: Material, module: nn.Module, settings: Settings, 
     deadline = job.budget.deadline
     if deadline is not None:
         deadline -= closing_seconds(job, material)
-    most = 3 * training.steps if deadline is not None else training.steps
+    # Under a deadline the time decides; an epoch count that was asked for is kept to.
+    most = 3 * training.steps if deadline is not None and not job.config.training.epochs else training.steps
     with Monitor(module, optimizer, classes=len(material.data.classes), every=20) as monitor:
         result = train(
             module,
@@ -152,7 +156,8 @@ def _train(job: Job, material: Material, module: nn.Module, settings: Settings, 
             checkpoint=job.folder.checkpoint.with_name(f"{name}.safetensors"),
             stop=job.stop,
         )
-        job.report(*monitor.findings())
+        if len(monitor.history.losses):  # none where a resumed training had nothing left to do
+            job.report(*monitor.findings())
     return result
 
 

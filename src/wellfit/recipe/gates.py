@@ -29,11 +29,15 @@ def check(job: Job, material: Material) -> list[CheckResult]:
             outcome.skip("already passed before this run was taken up again")
             return []
         results = gate_results(job, material)
-        failed = [result for result in results if not result.passed]
-        passed = len(results) - len(failed)
+        passed = sum(result.passed for result in results)
         outcome.reason = f"{passed} of {len(results)} passed"
-        if failed:
-            outcome.reason += f"; gone on in spite of {', '.join(r.check for r in failed)}"
+        for text, names in (
+            ("ran out of time", [r.check for r in results if not r.finished and not r.passed]),
+            ("gone on in spite of", [r.check for r in results if r.stops]),
+            ("passed with a remark", [r.check for r in results if r.finished and not r.passed and not r.stops]),
+        ):
+            if names:
+                outcome.reason += f"; {text}: {', '.join(names)}"
         return results
 
 

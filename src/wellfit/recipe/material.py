@@ -18,6 +18,7 @@ from wellfit.inference.evaluate import ValidationScore
 from wellfit.models.probe_net import ProbeNet
 from wellfit.models.zoo import Built, build
 from wellfit.randomness import generator
+from wellfit.recipe.earlier import card_beside, match_classes, preprocessing_beside
 from wellfit.recipe.plan import Plan
 from wellfit.recipe.prepare import Prepared
 from wellfit.training.optimizers import build_optimizer
@@ -59,7 +60,10 @@ class Material:
         preprocessing = fit_preprocessing(
             data.store, data.rows(data.split.train), size=model.image_size, resize=model.resize
         )
-        if model.transfer != "none":
+        earlier = preprocessing_beside(model.weights)
+        if earlier is not None:
+            preprocessing = earlier
+        elif model.transfer != "none":
             built = build(model.name, 2, image_size=model.image_size, weights=model.weights, **model.options)
             if built.mean is not None and built.std is not None:
                 preprocessing = Preprocessing(model.image_size, model.resize, tuple(built.mean), tuple(built.std))
@@ -77,6 +81,9 @@ class Material:
             seed=plan.seed,
             **model.options,
         )
+        card = card_beside(model.weights)
+        if card is not None:
+            match_classes(built.module, card["classes"], self.data.classes, plan.seed, model.image_size)
         prepare_stem = getattr(built.module, "initialise_from_data", None)
         if callable(prepare_stem) and model.transfer == "none":
             train = self.data.split.train
@@ -84,12 +91,14 @@ class Material:
             prepare_stem(self.inputs(train[chosen]))
         return built
 
-    def probe_network(self) -> Built:
+    def probe_network(self) -> tuple[Built, ProbeNet]:
         """The pretrained network with an empty linear classifier on its last feature map."""
         built = self.network()
+        if isinstance(built.module, ProbeNet):  # gone on from an earlier probe
+            return built, built.module
         net = ProbeNet(built.module, len(self.data.classes), self.plan.model.image_size)
         options = {"backbone": built.name, **built.options}
-        return Built(net, "probe_net", options, built.weights, licence=built.licence, source=built.source)
+        return Built(net, "probe_net", options, built.weights, licence=built.licence, source=built.source), net
 
     def inputs(self, indices: np.ndarray) -> torch.Tensor:
         """float32 N×3×S×S on the CPU: the fixed views of a few images."""
@@ -134,7 +143,10 @@ class Material:
         training = self.plan.training
         options: dict[str, Any] = {"label_smoothing": training.label_smoothing} if training.label_smoothing else {}
         weights = self.class_weights() if balance == "weights" else None
-        return build_criterion(self.plan.loss, class_weights=weights, **options).to(self.plan.engine.device)
+        criterion = build_criterion(
+            self.plan.loss, class_weights=None if weights is None else weights.tolist(), **options
+        )
+        return criterion.to(self.plan.engine.device)
 
     def optimizer(self, module: nn.Module, settings: Settings) -> torch.optim.Optimizer:
         rule = self.plan.optimizer

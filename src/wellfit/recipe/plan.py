@@ -21,7 +21,11 @@ SCHEMA = 1
 
 @dataclass(frozen=True)
 class ModelPlan:
-    """transfer: "none" trains from random weights; "probe" fits a linear classifier on frozen features."""
+    """Which network, and what it starts from.
+
+    transfer: "none" trains from random weights; "probe" fits a linear classifier on frozen features; "continue"
+    trains on from an earlier run's network.
+    """
 
     name: str
     weights: str

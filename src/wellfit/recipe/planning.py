@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from torch import nn
@@ -15,6 +16,7 @@ from wellfit.errors import UserError
 from wellfit.findings import Finding
 from wellfit.models.zoo import Built, build, weights_at_hand
 from wellfit.recipe.budget import in_words
+from wellfit.recipe.earlier import card_beside
 from wellfit.recipe.job import Job
 from wellfit.recipe.plan import ChecksPlan, ModelPlan, OptimizerPlan, Plan, SearchPlan, TrainingPlan
 from wellfit.recipe.prepare import Prepared
@@ -52,17 +54,19 @@ def make_plan(job: Job, data: Prepared) -> Plan:
             f"the budget is used up: {in_words(left)} are left after reading {data.audit.images:,} images; "
             f"give at least --budget {math.ceil(job.budget.spent + 30)}s"
         )
-    pretrained = _pretrained(job, data)
-    if pretrained is not None:
-        engine, speed, reason = _engine_for(
-            job, pretrained.module, _size_of(config, pretrained), len(data.classes), left
-        )
-        chosen = Candidate(config.model.name, dict(pretrained.options), _size_of(config, pretrained), speed)
-        chosen.name, weights = pretrained.name, pretrained.weights or "none"
+    start = _start(job, data)
+    transfer = "none"
+    if start is not None:
+        size = config.model.image_size or start.image_size or 224
+        engine, speed, reason = _engine_for(job, start.module, size, len(data.classes), left)
+        chosen = Candidate(start.name, dict(start.options), size, speed)
+        weights, transfer = start.weights or "none", "probe"
+        if card_beside(weights) is not None:
+            transfer = "probe" if start.name == "probe_net" else "continue"
+            reasons.append(f"goes on from the network in {Path(weights).parent}")
+        else:
+            reasons.append(f"{images:,} training images are fewer than a million: weights of a larger set are used")
         reasons.append(reason)
-        reasons.append(
-            f"{images:,} training images are fewer than a million, so weights learned on a larger set are used"
-        )
     else:
         candidates = _candidates(config, data)
         engine, reason = _engine(job, candidates[0], len(data.classes), left)
@@ -75,10 +79,10 @@ def make_plan(job: Job, data: Prepared) -> Plan:
     usable = max(1.0, left - _closing(data, chosen.speed))
     rate = chosen.speed * LOOP_EFFICIENCY
     search, search_seconds = SearchPlan(), 0.0
-    if pretrained is None and not _fixed(config):
+    if transfer != "probe" and not _fixed(config):
         search, search_seconds = _search(usable * SEARCH_SHARE, rate, batch_size, images, data, reasons)
     steps_per_epoch = max(1, images // min(batch_size, images))
-    if pretrained is not None:
+    if transfer == "probe":
         steps = _fine_tune_steps(images, usable, rate, batch_size, steps_per_epoch, reasons)
     else:
         seconds = usable * (1 - CHECKS_SHARE) - search_seconds
@@ -98,12 +102,12 @@ def make_plan(job: Job, data: Prepared) -> Plan:
             name=chosen.name,
             weights=weights,
             image_size=chosen.image_size,
-            resize=_resize(chosen.image_size, data, pretrained),
-            transfer="probe" if pretrained is not None else "none",
+            resize=_resize(chosen.image_size, data, start),
+            transfer=transfer,
             parameters=sum(p.numel() for p in built.module.parameters()),
             options=built.options,
         ),
-        optimizer=_optimizer(config, built.module, batch_size, pretrained is not None),
+        optimizer=_optimizer(config, built.module, batch_size, start is not None),
         engine=engine,
         checks=ChecksPlan(),
         search=search,
@@ -113,7 +117,7 @@ def make_plan(job: Job, data: Prepared) -> Plan:
             steps_per_epoch=steps_per_epoch,
             evaluate_every=min(every, max(1, steps)),
             average=config.training.average,
-            label_smoothing=_smoothing(config, data, pretrained is not None),
+            label_smoothing=_smoothing(config, data, transfer == "probe"),
             l1=config.training.l1,
             l2=config.training.l2,
             patience=config.training.patience,
@@ -122,21 +126,13 @@ def make_plan(job: Job, data: Prepared) -> Plan:
     )
 
 
-def _pretrained(job: Job, data: Prepared) -> Built | None:
-    """A pretrained network where one is asked for, at hand, or can be fetched; None to train from scratch."""
+def _start(job: Job, data: Prepared) -> Built | None:
+    """A network with weights where they are asked for, at hand, or can be fetched; None to train from scratch."""
     config, classes = job.config, len(data.classes)
-    wanted, name = config.model.weights, config.model.name
+    wanted, name, size = config.model.weights, config.model.name, config.model.image_size or 224
     if wanted not in ("auto", "none"):
-        if name == "auto":
-            name = PRETRAINED[0]
-        return build(
-            name,
-            classes,
-            image_size=config.model.image_size or 224,
-            weights=wanted,
-            seed=config.seed,
-            **config.model.options,
-        )
+        name = PRETRAINED[0] if name == "auto" else name
+        return build(name, classes, image_size=size, weights=wanted, seed=config.seed, **config.model.options)
     large_enough = data.short_side >= WORTH_TRANSFER and len(data.split.train) < FEW_IMAGES
     if wanted == "none" or not large_enough or ":" in name.removeprefix("timm:").removeprefix("torchvision:"):
         return None
@@ -145,9 +141,7 @@ def _pretrained(job: Job, data: Prepared) -> Built | None:
     refusal = ""
     for candidate in at_hand or tried:
         try:
-            return build(
-                candidate, classes, image_size=config.model.image_size or 224, weights="imagenet", seed=config.seed
-            )
+            return build(candidate, classes, image_size=size, weights="imagenet", seed=config.seed)
         except UserError as error:
             refusal = str(error)
             if at_hand:
@@ -165,10 +159,6 @@ def _pretrained(job: Job, data: Prepared) -> Built | None:
         )
     )
     return None
-
-
-def _size_of(config: Config, pretrained: Built) -> int:
-    return config.model.image_size or pretrained.image_size or 224
 
 
 def _engine(job: Job, first: Candidate, classes: int, left: float) -> tuple[Engine, str]:
@@ -265,8 +255,8 @@ def _augment(config: Config, data: Prepared, reasons: list[str]) -> tuple[str, .
     plain, mirrored = mirror_agreement(data.store.thumbnails[data.rows(train)], data.targets(train), seed=config.seed)
     safe = mirror_is_safe(plain, mirrored, len(data.classes))
     reasons.append(
-        f"mirror images {'keep' if safe else 'lose'} their class: nearest neighbours agree for {plain:.0%} of plain and "
-        f"{mirrored:.0%} of mirrored thumbnails, so flip is {'on' if safe else 'off'}"
+        f"mirror images {'keep' if safe else 'lose'} their class, so flip is {'on' if safe else 'off'}: nearest "
+        f"neighbours agree for {plain:.0%} of plain and {mirrored:.0%} of mirrored thumbnails"
     )
     return ("flip", "crop") if safe else ("crop",)
 
@@ -278,16 +268,17 @@ def _smoothing(config: Config, data: Prepared, transfer: bool) -> float:
 
 
 def _optimizer(config: Config, module: nn.Module, batch_size: int, transfer: bool) -> OptimizerPlan:
-    """SGD with Nesterov momentum where the net normalises, AdamW where it does not (SPEC O13)."""
+    """AdamW is the default (SPEC O13); nets with BatchNorm bear several times the rate of those without."""
     normalised = any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in module.modules())
-    name = config.optimizer.name
-    if name == "auto":
-        name = "nesterov" if normalised else "adamw"
+    name = "adamw" if config.optimizer.name == "auto" else config.optimizer.name
     adaptive = name in ("adam", "adamw", "rmsprop", "adagrad", "muon")
-    lr = 1e-3 if adaptive else (0.2 if normalised else 0.02) * batch_size / 128
+    if adaptive:  # the noise of a smaller batch asks for a rate lower by its square root, as Adam's steps are scaled
+        lr = (6e-3 if normalised else 1e-3) * math.sqrt(batch_size / 128)
+    else:
+        lr = (0.2 if normalised else 0.02) * batch_size / 128
     if transfer:
         lr /= 10
-    decay = 1e-2 if name in ("adamw", "muon") else 5e-4
+    decay = (0.05 if normalised else 0.01) if name in ("adamw", "muon") else 5e-4
     return OptimizerPlan(
         name=name,
         lr=config.optimizer.lr or lr,
@@ -326,7 +317,7 @@ def _fine_tune_steps(
     """After the probe: what the time allows, up to 10 epochs; none for small sets, where the probe is the advice."""
     if images < FINE_TUNE_FROM:
         reasons.append(
-            f"no fine-tuning: with {images:,} images (fewer than {FINE_TUNE_FROM:,}) the advice is a linear classifier on top"
+            f"no fine-tuning: with {images:,} images, fewer than {FINE_TUNE_FROM:,}, a linear classifier is advised"
         )
         return 0
     seconds = usable * 0.9 - 2 * images / (2.5 * rate)
@@ -337,9 +328,9 @@ def _fine_tune_steps(
     return round(epochs * steps_per_epoch)
 
 
-def _resize(size: int, data: Prepared, pretrained: Built | None) -> int:
+def _resize(size: int, data: Prepared, start: Built | None) -> int:
     """Short side before the centre crop: the weights' own ratio, 8:7 for photos, none for small images."""
     if data.short_side <= SMALL_IMAGES or size > data.short_side:
         return size
-    crop = pretrained.crop_pct if pretrained is not None and pretrained.crop_pct else 0.875
+    crop = start.crop_pct if start is not None and start.crop_pct else 0.875
     return round(size / crop)

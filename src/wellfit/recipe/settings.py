@@ -1,4 +1,4 @@
-"""Finding the settings: short runs drawn at random in log space, broken off early, then finer around the best (SPEC S1-S5)."""
+"""Finding the settings: short random runs in log space, broken off early, then finer around the best (SPEC S1-S5)."""
 
 from __future__ import annotations
 
@@ -41,9 +41,10 @@ def find_settings(job: Job, material: Material) -> Settings:
 
         space = starting_space(material)
         default = {"lr": plan.optimizer.lr, "weight_decay": plan.optimizer.weight_decay, "balance": "none"}
-        job.record.write(
-            "stage", name="coarse", ranges=ranges(space), reason="decades around the defaults, in log space"
-        )
+        why = "decades around the defaults, in log space"
+        if "weight_decay" not in space:
+            why += "; weight decay is left at its default, since trials shorter than an epoch cannot judge it"
+        job.record.write("stage", name="coarse", ranges=ranges(space), reason=why)
         coarse = study.run_stage("coarse", space, plan.search.coarse_trials, run, first=default, stop=stop)
         narrowed = narrow(space, coarse, "coarse")
         job.report(*narrowed.findings)
@@ -69,13 +70,12 @@ def find_settings(job: Job, material: Material) -> Settings:
 
 
 def starting_space(material: Material) -> Space:
-    """lr from a thirtieth to ten times the default; weight decay over four decades; balance where classes differ."""
-    optimizer = material.plan.optimizer
-    decay = optimizer.weight_decay or 1e-4
-    space: Space = {
-        "lr": LogUniform(optimizer.lr / 30, optimizer.lr * 10),
-        "weight_decay": LogUniform(decay / 100, decay * 100),
-    }
+    """lr from a thirtieth to ten times the default; weight decay a decade either way; balance where classes differ."""
+    plan = material.plan
+    optimizer = plan.optimizer
+    space: Space = {"lr": LogUniform(optimizer.lr / 30, optimizer.lr * 10)}
+    if optimizer.weight_decay > 0 and plan.search.steps >= plan.training.steps_per_epoch:
+        space["weight_decay"] = LogUniform(optimizer.weight_decay / 10, optimizer.weight_decay * 10)
     counts = list(material.data.audit.classes.values())
     if max(counts) / max(1, min(counts)) >= IMBALANCED and material.plan.training.balance == "none":
         space["balance"] = Choice(("none", "weights", "sampler"))

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from wellfit.config import Config, config_to_toml
 from wellfit.errors import GateFailed, Interrupted
 from wellfit.models.saved import load_model
-from wellfit.recipe.fitting import Fitted, fine_tune, probe, train_from_scratch
+from wellfit.recipe.fitting import Fitted, fine_tune, probe, train_network
 from wellfit.recipe.gates import check
 from wellfit.recipe.job import Job
 from wellfit.recipe.material import Material, Settings
@@ -13,6 +14,7 @@ from wellfit.recipe.planning import make_plan
 from wellfit.recipe.prepare import Prepared, prepare
 from wellfit.recipe.settings import find_settings
 from wellfit.recipe.testing import evaluate, save
+from wellfit.record import write_atomically
 from wellfit.report.page import write_report
 
 
@@ -58,19 +60,45 @@ def plan_for(job: Job, data: Prepared) -> Plan:
 
 def fit(job: Job, material: Material) -> Fitted:
     """Search and train from scratch, or probe and fine-tune, as the plan says."""
-    if material.plan.model.transfer == "none":
+    if material.plan.model.transfer != "probe":
         settings = find_settings(job, material)
-        return train_from_scratch(job, material, settings)
+        return train_network(job, material, settings)
     probed = probe(job, material)
     return fine_tune(job, material, Settings.of(material.plan), probed)
 
 
 def report(job: Job, plan: Plan, fitted: Fitted) -> None:
-    """Write the outcomes back into plan.toml and make the page."""
+    """Write the outcomes back into plan.toml, what was settled into config.toml, and make the page."""
     with job.step("report"):
+        write_atomically(job.folder.config, config_to_toml(resolved(job.config, plan, fitted)))
         save_plan(job.folder.plan, plan, [_row(o) for o in job.outcomes])
         job.record.write("end", status="interrupted" if fitted.interrupted else "done", seconds=job.budget.spent)
         write_report(job.folder)
+
+
+def resolved(config: Config, plan: Plan, fitted: Fitted) -> Config:
+    """The configuration with every "auto" settled, so that `wellfit train DATA config.toml` repeats the training."""
+    return config.replace(
+        **{
+            "schedule": plan.schedule,
+            "augment": plan.augment or ("none",),
+            "model.name": plan.model.name,
+            "model.weights": plan.model.weights,
+            "model.image_size": plan.model.image_size,
+            "model.options": plan.model.options,
+            "optimizer.name": plan.optimizer.name,
+            "optimizer.lr": fitted.settings.lr,
+            "optimizer.weight_decay": fitted.settings.weight_decay,
+            "training.epochs": fitted.steps / plan.training.steps_per_epoch,
+            "training.batch_size": plan.training.batch_size,
+            "training.label_smoothing": plan.training.label_smoothing,
+            "training.balance": fitted.settings.balance,
+            "engine.device": plan.engine.device,
+            "engine.dtype": plan.engine.dtype,
+            "engine.layout": plan.engine.layout,
+            "engine.threads": plan.engine.threads,
+        }
+    )
 
 
 def end_early(job: Job, error: BaseException) -> None:

@@ -13,6 +13,7 @@ from wellfit.search.space import Choice, LogUniform, Space
 
 WIDEN = 10.0  # how far a range is moved out on the side where the best value sits at the edge
 NARROW = 3.0  # half-width of the fine range, as a factor
+CHANCE = 1.5  # standard errors of a difference: below it, the best of several trials may be best by luck
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,7 @@ def winner(trials: list[Trial], default: Trial | None) -> tuple[Trial | None, st
         return default, "no trial finished"
     if default is None or default.score is None:
         return best, "the default settings did not finish"
-    margin = (best.error**2 + default.error**2) ** 0.5
+    margin = CHANCE * (best.error**2 + default.error**2) ** 0.5
     if best.score - default.score > margin:
         return best, f"{best.score:.3f} against {default.score:.3f} of the default, more than chance ({margin:.3f})"
     return (
@@ -62,7 +63,7 @@ def winner(trials: list[Trial], default: Trial | None) -> tuple[Trial | None, st
 
 
 def narrow(space: Space, trials: list[Trial], stage: str) -> Narrowing:
-    """The space around the best of the stage's trials; a side on which the best sits at the edge is widened (SPEC S4)."""
+    """The space around the best of the stage's trials; a side where the best sits at the edge is widened (SPEC S4)."""
     best = best_trial(trials)
     if best is None:
         lowered: Space = {

@@ -47,7 +47,7 @@ class Best:
 
 @dataclass
 class Outcome:
-    """What a training ended with. `reason`: "finished", "stopped" (asked to), "patience", "diverged" or "broken-off"."""
+    """How a training ended. reason: "finished", "stopped" (asked to), "patience", "diverged" or "broken-off"."""
 
     reason: str
     steps: int
@@ -151,7 +151,7 @@ def train(
         pace.advance()
 
         now = time.perf_counter()
-        fields = {
+        fields: dict[str, Any] = {
             "step": pace.step,
             "epoch": pace.step / batches.steps_per_epoch,
             "lr": rates[0] * multiplier,
@@ -159,6 +159,8 @@ def train(
             "wait": waited / (now - step_begun),
             "of": pace.expected_steps,
         }
+        if monitor is not None and monitor.watched:
+            fields["update_ratio"] = monitor.statistics["update_ratio"]
         step_begun = now
         correct = (outputs.detach().argmax(1) == targets).sum()
         unread.append((fields, loss.detach(), correct))
@@ -169,7 +171,7 @@ def train(
                 losses.append(fields["loss"])
                 tally.add(fields["loss"], int(hits), batches.batch_size)
                 if record is not None:
-                    record.write("step", **fields, **_ratios(monitor, fields["step"]))
+                    record.write("step", **fields)
             unread.clear()
             if not math.isfinite(losses[-1]):
                 reason = "diverged"
@@ -254,7 +256,3 @@ def _snapshot(module: nn.Module, score: float, step: int, *, averaged: bool) -> 
     weights = {name: value.detach().to("cpu", copy=True) for name, value in module.state_dict().items()}
     return Best(score, step, averaged, weights)
 
-
-def _ratios(monitor: Monitor | None, step: int) -> dict[str, Any]:
-    ratios = monitor.update_ratios(step) if monitor is not None else None
-    return {"update_ratio": ratios} if ratios else {}
