@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import tomllib
 import types
 import typing
@@ -17,6 +18,7 @@ from typing import Any
 from wellfit.errors import UserError, nearest, unknown_name
 
 METRICS = ("accuracy", "balanced_accuracy", "macro_f1")
+BALANCES = ("auto", "none", "weights", "sampler")
 
 
 @dataclass(frozen=True)
@@ -93,6 +95,8 @@ class Config:
     def __post_init__(self) -> None:
         if self.metric not in METRICS:
             raise unknown_name("metric", self.metric, METRICS)
+        if self.training.balance not in BALANCES:
+            raise unknown_name("training.balance", self.training.balance, BALANCES)
         shares = self.data.validation_share, self.data.test_share
         if not (0 < shares[0] < 1 and 0 < shares[1] < 1 and sum(shares) < 1):
             raise UserError(
@@ -105,12 +109,14 @@ class Config:
             ("training.average", self.training.average, 0.0, 1.0),
             ("training.epochs", self.training.epochs, 0.0, float("inf")),
             ("training.batch_size", self.training.batch_size, 0, float("inf")),
+            ("training.label_smoothing", self.training.label_smoothing, -1.0, 1.0),
+            ("training.patience", self.training.patience, 0, float("inf")),
             ("training.l1", self.training.l1, 0.0, float("inf")),
             ("training.l2", self.training.l2, 0.0, float("inf")),
             ("model.image_size", self.model.image_size, 0, 4096),
             ("engine.threads", self.engine.threads, 0, 4096),
         ):
-            if not low <= value <= high:
+            if not (low <= value <= high and math.isfinite(value)):
                 raise UserError(f"{name} lies between {low:g} and {high:g}, got {value:g}; correct it")
 
     def replace(self, **changes: Any) -> Config:
