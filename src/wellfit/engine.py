@@ -8,8 +8,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
@@ -21,6 +20,8 @@ from wellfit.data.preprocess import Preprocessing
 from wellfit.errors import UserError, unknown_name
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+ROUNDS = 2  # turns that each candidate takes in the probe
+CLEARLY = 1.15  # how much faster one thread must be: on a busy machine all threads look slower than they are
 LAYOUTS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
 
 
@@ -97,7 +98,7 @@ def training_speed(
 
 
 def choose_engine(
-    make: Callable[[], nn.Module],
+    module: nn.Module,
     shape: tuple[int, int, int],
     classes: int,
     requested: EngineConfig,
@@ -105,7 +106,9 @@ def choose_engine(
     batch_size: int = 32,
     seconds: float = 4.0,
 ) -> tuple[Engine, list[dict[str, Any]]]:
-    """Measure the sensible engines on a small network and return the fastest, with all figures.
+    """Measure the sensible engines on the network itself and return the fastest, with all figures.
+
+    The candidates take turns, so that a burst of other work on the machine does not fall on one of them alone.
 
     A setting that the user fixed is not varied. Raises UserError for a device or dtype that is not there.
     """
@@ -113,33 +116,51 @@ def choose_engine(
     candidates = _candidates(device, requested)
     if len(candidates) == 1:
         return candidates[0], []
-    module = make()
-    measured: list[dict[str, Any]] = []
-    best, best_speed = candidates[0], 0.0
-    for engine in candidates:
-        speed = training_speed(module, engine, shape, batch_size, classes, seconds / len(candidates) / 2)
-        measured.append({**engine.as_dict(), "images_per_second": round(speed, 1)})
-        if speed > best_speed:
-            best, best_speed = engine, speed
+    speeds = [0.0] * len(candidates)
+    for _ in range(ROUNDS):
+        for i, engine in enumerate(candidates):
+            share = seconds / len(candidates) / ROUNDS
+            speeds[i] = max(speeds[i], training_speed(module, engine, shape, batch_size, classes, share))
+    best = candidates[max(range(len(candidates)), key=speeds.__getitem__)]
     best.activate()
+    measured = [
+        {**engine.as_dict(), "images_per_second": round(speed, 1)}
+        for engine, speed in zip(candidates, speeds, strict=True)
+    ]
     return best, measured
 
 
+def choose_threads(
+    module: nn.Module, engine: Engine, shape: tuple[int, int, int], classes: int, *, batch_size: int, seconds: float
+) -> Engine:
+    """The engine, or its copy with one thread where that is clearly faster on this network.
+
+    On tiny images, splitting the work between threads can cost more than it saves.
+    """
+    if engine.device != "cpu" or engine.threads == 1:
+        return engine
+    single = replace(engine, threads=1)
+    speeds = {engine: 0.0, single: 0.0}
+    for _ in range(ROUNDS):
+        for each in speeds:
+            speed = training_speed(module, each, shape, batch_size, classes, seconds / ROUNDS / 2)
+            speeds[each] = max(speeds[each], speed)
+    best = single if speeds[single] > CLEARLY * speeds[engine] else engine
+    best.activate()
+    return best
+
+
 def _candidates(device: str, requested: EngineConfig) -> list[Engine]:
-    cores = torch.get_num_threads()
     dtypes = [requested.dtype] if requested.dtype != "auto" else _fast_dtypes(device)
     layouts = [requested.layout] if requested.layout != "auto" else ["channels_last", "contiguous"]
-    threads = [requested.threads] if requested.threads else ([cores, 1] if device == "cpu" and cores > 1 else [cores])
+    threads = requested.threads or torch.get_num_threads()
     for name in dtypes:
         if name not in DTYPES:
             raise unknown_name("dtype", name, [*DTYPES, "auto"])
     for name in layouts:
         if name not in LAYOUTS:
             raise unknown_name("layout", name, [*LAYOUTS, "auto"])
-    first = [Engine(device, dtype, layout, threads[0]) for dtype in dtypes for layout in layouts]
-    # One thread can win on tiny images, where splitting the work costs more than it saves.
-    rest = [Engine(device, dtypes[0], layouts[0], count) for count in threads[1:]]
-    return first + rest
+    return [Engine(device, dtype, layout, threads) for dtype in dtypes for layout in layouts]
 
 
 def _fast_dtypes(device: str) -> list[str]:

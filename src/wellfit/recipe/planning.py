@@ -11,7 +11,7 @@ from torch import nn
 
 from wellfit.config import Config
 from wellfit.data.symmetry import mirror_agreement, mirror_is_safe
-from wellfit.engine import Engine, choose_engine, training_speed
+from wellfit.engine import Engine, choose_engine, choose_threads, training_speed
 from wellfit.errors import UserError
 from wellfit.findings import Finding
 from wellfit.models.zoo import Built, build, weights_at_hand
@@ -44,6 +44,16 @@ class Candidate:
     epochs: float = 0.0
 
 
+@dataclass(frozen=True)
+class EngineProbe:
+    """The fastest engine, the images a second that it trains at, why, and all that was measured."""
+
+    engine: Engine
+    speed: float
+    reason: str
+    table: list[dict[str, Any]]
+
+
 def make_plan(job: Job, data: Prepared) -> Plan:
     """Measure, decide, and say why. Raises UserError when not even the smallest run fits the budget."""
     config, left = job.config, min(job.budget.left, NO_DEADLINE_SECONDS if job.budget.seconds is None else math.inf)
@@ -58,22 +68,31 @@ def make_plan(job: Job, data: Prepared) -> Plan:
     transfer = "none"
     if start is not None:
         size = config.model.image_size or start.image_size or 224
-        engine, speed, reason = _engine_for(job, start.module, size, len(data.classes), left)
-        chosen = Candidate(start.name, dict(start.options), size, speed)
+        probed = _probe(job, start.module, size, len(data.classes), left)
+        engine = probed.engine
+        chosen = Candidate(start.name, dict(start.options), size, probed.speed)
         weights, transfer = start.weights or "none", "probe"
         if card_beside(weights) is not None:
             transfer = "probe" if start.name == "probe_net" else "continue"
             reasons.append(f"goes on from the network in {Path(weights).parent}")
         else:
             reasons.append(f"{images:,} training images are fewer than a million: weights of a larger set are used")
-        reasons.append(reason)
+        reasons.append(probed.reason)
     else:
         candidates = _candidates(config, data)
-        engine, reason = _engine(job, candidates[0], len(data.classes), left)
-        reasons.append(reason)
-        chosen = _choose(candidates, engine, data, left, reasons, config.seed)
+        middle = candidates[len(candidates) // 2]
+        probed = _probe(job, _module(middle, data, config), middle.image_size, len(data.classes), left)
+        engine = probed.engine
+        reasons.append(probed.reason)
+        chosen = _choose(candidates, engine, data, left, reasons, config)
         weights = "none"
     built = build(chosen.name, len(data.classes), image_size=chosen.image_size, seed=config.seed, **chosen.options)
+    if not config.engine.threads:
+        shape, batch = (3, chosen.image_size, chosen.image_size), 16 if chosen.image_size > 64 else 128
+        engine = choose_threads(
+            built.module, engine, shape, len(data.classes), batch_size=batch, seconds=min(2.0, 0.01 * left)
+        )
+    job.record.write("engine", **engine.as_dict(), line=engine.line, candidates=probed.table)
     augment = _augment(config, data, reasons)
     batch_size = config.training.batch_size or _batch_size(images)
     usable = max(1.0, left - _closing(data, chosen.speed))
@@ -161,28 +180,21 @@ def _start(job: Job, data: Prepared) -> Built | None:
     return None
 
 
-def _engine(job: Job, first: Candidate, classes: int, left: float) -> tuple[Engine, str]:
-    module = build(first.name, classes, image_size=first.image_size, seed=0, **first.options).module
-    engine, _, reason = _engine_for(job, module, first.image_size, classes, left)
-    return engine, reason
+def _module(candidate: Candidate, data: Prepared, config: Config) -> nn.Module:
+    size, options = candidate.image_size, candidate.options
+    return build(candidate.name, len(data.classes), image_size=size, seed=config.seed, **options).module
 
 
-def _engine_for(job: Job, module: nn.Module, size: int, classes: int, left: float) -> tuple[Engine, float, str]:
-    """The engine and the images a second that it trains this module at."""
-    batch = 16 if size > 64 else 64
-    seconds = min(8.0, 0.02 * left)
-    engine, measured = choose_engine(
-        lambda: module, (3, size, size), classes, job.config.engine, batch_size=batch, seconds=seconds
-    )
-    if measured:
-        fastest = max(m["images_per_second"] for m in measured)
-        slowest = min(m["images_per_second"] for m in measured)
-        reason = f"engine {engine.line}: {fastest:,.0f} images/s in the probe, the slowest choice {slowest:,.0f}"
-    else:
-        fastest = training_speed(module, engine, (3, size, size), batch, classes, seconds)
-        reason = f"engine {engine.line}, as asked: {fastest:,.0f} images/s in the probe"
-    job.record.write("engine", **engine.as_dict(), line=engine.line, candidates=measured)
-    return engine, fastest, reason
+def _probe(job: Job, module: nn.Module, size: int, classes: int, left: float) -> EngineProbe:
+    """Measure device, dtype and layout on this network."""
+    batch, shape, seconds = 16 if size > 64 else 64, (3, size, size), min(8.0, 0.02 * left)
+    engine, table = choose_engine(module, shape, classes, job.config.engine, batch_size=batch, seconds=seconds)
+    if not table:
+        speed = training_speed(module, engine, shape, batch, classes, seconds)
+        return EngineProbe(engine, speed, f"engine {engine.line}, the only choice: {speed:,.0f} images/s", table)
+    speeds = [row["images_per_second"] for row in table]
+    reason = f"engine {engine.line}: {max(speeds):,.0f} images/s in the probe, the slowest choice {min(speeds):,.0f}"
+    return EngineProbe(engine, max(speeds), reason, table)
 
 
 def _candidates(config: Config, data: Prepared) -> list[Candidate]:
@@ -203,19 +215,19 @@ def _candidates(config: Config, data: Prepared) -> list[Candidate]:
 
 
 def _choose(
-    candidates: list[Candidate], engine: Engine, data: Prepared, left: float, reasons: list[str], seed: int
+    candidates: list[Candidate], engine: Engine, data: Prepared, left: float, reasons: list[str], config: Config
 ) -> Candidate:
     """The most accurate candidate that the budget can train for enough epochs; the quickest where none is."""
     images = len(data.split.train)
     wanted = _wanted_epochs(images)
     best: Candidate | None = None
     for candidate in candidates:
-        module = build(
-            candidate.name, len(data.classes), image_size=candidate.image_size, seed=seed, **candidate.options
-        ).module
         batch = 16 if candidate.image_size > 64 else 128
         shape = (3, candidate.image_size, candidate.image_size)
-        candidate.speed = training_speed(module, engine, shape, batch, len(data.classes), min(1.5, 0.005 * left))
+        seconds = min(1.5, 0.005 * left)
+        candidate.speed = training_speed(
+            _module(candidate, data, config), engine, shape, batch, len(data.classes), seconds
+        )
         usable = max(1.0, left - _closing(data, candidate.speed)) * (1 - SEARCH_SHARE - CHECKS_SHARE)
         candidate.epochs = usable * candidate.speed * LOOP_EFFICIENCY / images
         if best is None or candidate.epochs >= wanted:
