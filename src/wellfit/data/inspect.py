@@ -85,11 +85,7 @@ def inspect(source: Source) -> Inspection:
     known = _load(path) if path else None
     started = time.time_ns()
     seen = _look(source, known)
-    if (
-        path
-        and known is not None
-        and any(known.get(name) != entry for name, entry in zip(source.names, seen, strict=True))
-    ):
+    if path and known != dict(zip(source.names, seen, strict=True)):
         _save(path, source.names, seen, started - _SETTLED_NS)
     return Inspection(
         usable=np.array([not entry.reason for entry in seen], dtype=bool),

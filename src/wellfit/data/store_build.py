@@ -14,6 +14,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import IO, Any
 
@@ -172,7 +173,7 @@ def _parts(
     waiting: deque[Future[_Part]] = deque()
     pool = ThreadPoolExecutor(workers, "wellfit-decode")
     try:
-        for first, last in zip(bounds, bounds[1:], strict=False):
+        for first, last in pairwise(bounds):
             waiting.append(pool.submit(_decode_part, source, inspection, indices, short_side, planned, first, last))
             if len(waiting) > 2 * workers:
                 yield waiting.popleft().result()

@@ -127,7 +127,7 @@ def told(folder: Path, size: int) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        if error.errno in (errno.ENOSPC, getattr(errno, "EDQUOT", None)):
             raise _disk_full(folder.parent, size) from None
         raise UserError(
             f"the decoded images are kept in '{folder.parent}', which cannot be written ({error.strerror or error}); "
