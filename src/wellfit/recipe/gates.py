@@ -74,6 +74,7 @@ def gate_results(job: Job, material: Material) -> list[CheckResult]:
         created_head=resolve(plan.model.name)[0] == "own" or plan.model.transfer != "none",
         optimizer=lambda network, rate: material.optimizer(network, Settings(rate, settings.weight_decay)),
         lr=lr,
+        penalty=material.penalty(),
         batches=batch,
         candidates=(lr, lr / 10, lr / 100),
         iterations=plan.checks.lr_iterations,

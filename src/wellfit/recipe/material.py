@@ -22,7 +22,7 @@ from wellfit.recipe.earlier import card_beside, match_classes, preprocessing_bes
 from wellfit.recipe.plan import Plan
 from wellfit.recipe.prepare import Prepared
 from wellfit.training.optimizers import build_optimizer
-from wellfit.training.regularize import balanced_class_weights, build_criterion
+from wellfit.training.regularize import Penalty, balanced_class_weights, build_criterion
 
 STEM_IMAGES = 2000  # enough patches for the whitening stem
 
@@ -147,6 +147,11 @@ class Material:
             self.plan.loss, class_weights=None if weights is None else weights.tolist(), **options
         )
         return criterion.to(self.plan.engine.device)
+
+    def penalty(self) -> Penalty | None:
+        """λΣw² and λΣ|w| over the decaying weights, where the plan asks for either."""
+        training = self.plan.training
+        return Penalty(1.0, square=training.l2, absolute=training.l1) if training.l1 or training.l2 else None
 
     def optimizer(self, module: nn.Module, settings: Settings) -> torch.optim.Optimizer:
         rule = self.plan.optimizer

@@ -103,6 +103,7 @@ def run_trial(job: Job, material: Material, stage: str, number: int, found: dict
         engine=plan.engine,
         preprocessing=material.preprocessing,
         schedule=schedule(plan.schedule),
+        penalty=material.penalty(),
         pace=Pace(plan.search.steps),
         give_up=give_up,
     )

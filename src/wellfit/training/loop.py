@@ -68,6 +68,7 @@ def train(
     preprocessing: Preprocessing,
     schedule: Callable[[float], float],
     pace: Pace,
+    penalty: Callable[[nn.Module], torch.Tensor] | None = None,
     evaluate: Evaluation | None = None,
     evaluate_every: int = 0,
     average: WeightAverage | None = None,
@@ -82,6 +83,7 @@ def train(
     """Train `module` in place until `pace` is finished; weights of the best validation score are in `Outcome.best`.
 
     schedule: progress in [0, 1] → multiplier of each parameter group's own learning rate.
+    penalty: a term of the weights added to the loss (SPEC R1); the recorded loss holds it.
     evaluate_every: steps between evaluations (0: one an epoch); the last step is always evaluated.
     average_from: progress from which the averaged weights are evaluated too; before it they lag behind.
     patience: evaluations without gain before stopping; 0 never stops early (SPEC R3).
@@ -141,6 +143,8 @@ def train(
         with engine.autocast():
             outputs = module(inputs)
             loss = criterion(outputs, targets)
+        if penalty is not None:
+            loss = loss + penalty(module)
         loss.backward()
         optimizer.step()
         if monitor is not None:
