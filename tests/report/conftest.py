@@ -254,12 +254,13 @@ def _evaluation_line(names: list[str], n: int, draw: np.random.Generator) -> dic
         for i in range(24)
     ]
     confidence = (np.arange(15) + 0.5) / 15
+    spread = 1.96 * math.sqrt(accuracy * (1 - accuracy) / n)
     return {
         "kind": "evaluation",
         "split": "test",
         "images": n,
         "accuracy": accuracy,
-        "interval": [accuracy - 0.02, accuracy + 0.018],
+        "interval": [accuracy - spread, accuracy + spread],
         "balanced_accuracy": accuracy - 0.001,
         "macro_f1": accuracy - 0.002,
         "loss": 0.51,

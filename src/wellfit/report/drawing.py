@@ -37,8 +37,8 @@ STYLE: dict[str, Any] = {
     "text.parse_math": False,  # a class may be called "$x$"
     "font.family": ["sans-serif"],
     "font.sans-serif": ["DejaVu Sans"],
-    "font.size": 10.0,
-    "axes.labelsize": 10.0,
+    "font.size": 10.5,
+    "axes.labelsize": 10.5,
     "axes.edgecolor": PALETTE["muted"],
     "axes.linewidth": 0.8,
     "axes.labelcolor": PALETTE["muted"],
@@ -46,13 +46,13 @@ STYLE: dict[str, Any] = {
     "axes.unicode_minus": True,
     "xtick.color": PALETTE["muted"],
     "ytick.color": PALETTE["muted"],
-    "xtick.labelsize": 9.0,
-    "ytick.labelsize": 9.0,
+    "xtick.labelsize": 9.5,
+    "ytick.labelsize": 9.5,
     "text.color": PALETTE["ink"],
     "grid.color": PALETTE["grid"],
     "grid.linewidth": 0.8,
     "legend.frameon": False,
-    "legend.fontsize": 9.0,
+    "legend.fontsize": 9.5,
     "lines.solid_capstyle": "round",
     "figure.dpi": 72.0,
     "savefig.dpi": 144.0,
@@ -60,7 +60,7 @@ STYLE: dict[str, Any] = {
     "image.composite_image": False,
     "path.simplify": True,
 }
-HALF = (6.5, 4.2)  # inches of a figure that fills half the page
+HALF = (6.0, 4.1)  # inches of a figure that fills half the page
 
 
 def themed(svg: str) -> str:
@@ -74,6 +74,7 @@ def as_svg(draw: Callable[[Figure], None], name: str, inches: tuple[float, float
     with mpl.rc_context(style), warnings.catch_warnings():
         # Text stays text in the SVG, so a glyph that matplotlib's font lacks is drawn by the reader's browser.
         warnings.filterwarnings("ignore", message=r".*[Gg]lyph")
+        warnings.filterwarnings("ignore", message="constrained_layout not applied")
         figure = Figure(figsize=inches, layout="constrained")
         figure.patch.set_alpha(0)
         draw(figure)
@@ -89,8 +90,7 @@ def as_svg(draw: Callable[[Figure], None], name: str, inches: tuple[float, float
         lambda tag: re.sub(r'(\sid="|href="#|url\(#)(?!' + name + "-)", rf"\g<1>{name}-", tag[0]),
         svg,
     )
-    # Images are embedded cell for cell; the reader's program must enlarge them without blurring.
-    return svg.replace("<image ", '<image style="image-rendering: pixelated" ').strip()
+    return svg.strip()
 
 
 def plain_axes(*many: Axes) -> None:
@@ -107,14 +107,22 @@ def label(axes: Axes, x: str, y: str) -> None:
 
 def legend_above(axes: Axes, **options: Any) -> None:
     """A legend in a row above the axes, where no data can lie under it."""
-    axes.legend(loc="lower left", bbox_to_anchor=(-0.01, 0.99), ncols=4, columnspacing=1.3, handlelength=1.6, **options)
+    axes.legend(
+        loc="lower left",
+        bbox_to_anchor=(-0.01, 0.99),
+        ncols=4,
+        columnspacing=1.1,
+        handlelength=1.4,
+        handletextpad=0.5,
+        **options,
+    )
 
 
 def level(axes: Axes, height: float, text: str) -> None:
     """A dotted line at a height that means something, named at its right end."""
     axes.axhline(height, color=PALETTE["muted"], lw=1, ls=":")
     place: dict[str, Any] = {"xycoords": ("axes fraction", "data"), "textcoords": "offset points"}
-    axes.annotate(text, (1, height), (-2, 3), ha="right", fontsize=8.5, color=PALETTE["muted"], **place)
+    axes.annotate(text, (1, height), (-2, 3), ha="right", fontsize=9, color=PALETTE["muted"], **place)
 
 
 def log_ticks(axes: Axes, which: str, most: int) -> None:

@@ -64,6 +64,13 @@ class History:
         return {str(name): int(n) for name, n in mapping(self.audit, "classes").items() if number(n) >= 0}
 
 
+def check_outcome(line: Line) -> str:
+    """ "passed", "failed", or "undecided" for a check that ran out of time before it could tell."""
+    if line.get("passed") is True:
+        return "passed"
+    return "undecided" if line.get("finished") is False else "failed"
+
+
 def mapping(line: Line, key: str) -> dict[str, Any]:
     """`line[key]` where it is a dict, else an empty one."""
     value = line.get(key)
@@ -91,7 +98,7 @@ def confusion_of(folder: RunFolder, evaluation: Line) -> NDArray[np.int64] | Non
     if not isinstance(matrix, list) or not matrix:
         stored = folder.arrays / f"evaluation-{evaluation.get('split')}.npz"
         try:
-            with np.load(stored, allow_pickle=False) as arrays:
+            with stored.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
                 matrix = arrays["confusion"]
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
             return None

@@ -49,7 +49,12 @@ def prose(value: object, limit: int = 2000) -> Html:
     parts = plain(value, limit).split("`")
     if len(parts) % 2 == 0:  # an odd backtick is one that was meant
         return escape(value, limit)
-    return join(*(tag("code", part) if i % 2 else escape(part, limit) for i, part in enumerate(parts)))
+    return join(
+        *(
+            tag("code", part, class_="short" if len(part) < 30 else None) if i % 2 else escape(part, limit)
+            for i, part in enumerate(parts)
+        )
+    )
 
 
 def name(value: object, limit: int = 120) -> Html:

@@ -10,6 +10,7 @@ import math
 from importlib import resources
 from pathlib import Path
 
+from wellfit.errors import UserError
 from wellfit.record import RunFolder, write_atomically
 from wellfit.report import panels, sections
 from wellfit.report.history import History, mapping, read_history
@@ -24,10 +25,16 @@ def write_report(folder: RunFolder) -> Path:
     """Write `report.html` into the run folder and return its path.
 
     Reads only the run folder; works on a run that is unfinished, failed or torn, and says what is missing.
-    UserError where the folder is no run.
+    UserError where the folder is no run or cannot be written to.
     """
     page = render(read_history(folder))
-    write_atomically(folder.report, page)
+    try:
+        write_atomically(folder.report, page)
+    except OSError as error:
+        raise UserError(
+            f"the report needs a place to be written to, but '{folder.report}' cannot be written: {error.strerror}; "
+            "free some space or make the run folder writable"
+        ) from error
     return folder.report
 
 

@@ -47,7 +47,7 @@ def training(history: History) -> Html:
             text += f" Shown are {shown} of {ratios.parameters_in_all} parameters, evenly chosen."
         alt = f"Update-to-weight ratio of {counted(shown, 'parameter')} over time"
         drawing = static.draw_update_ratios(ratios)
-        figures.append(_figure("Update / weight ratio", drawing, alt, text, wide=shown > 8))
+        figures.append(_figure("Update / weight ratio", drawing, alt, text, size="wide" if shown > 8 else ""))
     if not figures:
         return sections.nothing("No training step is recorded.")
     return tag("div", *figures, class_="figures")
@@ -56,10 +56,12 @@ def training(history: History) -> Html:
 def search(history: History) -> Html:
     found = curves.search(history)
     if found is None:
-        return sections.nothing("No search was run; the steps below say why.")
+        step = next((line for line in history.recipe_steps if line.get("name") == "search"), {})
+        why = plain(step.get("reason"), 600)
+        return sections.nothing(f"No search was run: {why}" if why else "No search is recorded.")
     off = sum(trial.state == "pruned" for trial in found.trials)
     best = found.best
-    text = f"{counted(len(found.trials), 'trial')}, {off} broken off early."
+    text = f"{counted(len(found.trials), 'trial')}{f', {off} broken off early' if off else ''}."
     if best is not None:
         values = ", ".join(f"{plain(name, 30)} {figure(value)}" for name, value in best.settings.items())
         text += f" The best reached {percent(best.accuracy)} on validation with {values}."
@@ -100,11 +102,10 @@ def classes(history: History) -> Html:
             "Rows are the true classes, columns the answers. Blue on the diagonal is right; orange marks what is taken "
             "for what."
         )
+        size = "" if len(matrix.classes) <= 14 else "wide" if len(matrix.classes) <= 40 else "wide huge"
         among = counted(len(matrix.classes), "class", "classes")
         alt = f"Confusion matrix of {among}, {count(int(matrix.counts.sum()))} images"
-        figures.append(
-            _figure("Confusion matrix", static.draw_confusion(matrix), alt, text, wide=len(matrix.classes) > 14)
-        )
+        figures.append(_figure("Confusion matrix", static.draw_confusion(matrix), alt, text, size=size))
     if calibration is not None:
         text = (
             "Where the model says 80%, is it right in 80 of 100 cases? Points below the dotted line mean that it is "
@@ -137,10 +138,10 @@ def pictures(history: History) -> Html:
     return join(parts)
 
 
-def _figure(heading: str, svg: str, alt: str, text: str, *, wide: bool = False) -> Html:
+def _figure(heading: str, svg: str, alt: str, text: str, *, size: str = "") -> Html:
     drawing = themed(svg).replace("<svg ", f'<svg role="img" aria-label="{escape(alt)}" ', 1)
     box = tag("div", Html(drawing), class_="scroll", tabindex=0)
-    return tag("figure", tag("h3", heading), box, tag("figcaption", text), class_="wide" if wide else None)
+    return tag("figure", tag("h3", heading), box, tag("figcaption", text), class_=size or None)
 
 
 def _ahead(gap: float) -> str:

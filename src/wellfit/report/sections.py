@@ -8,13 +8,24 @@ from collections.abc import Sized
 
 from wellfit.findings import explanations
 from wellfit.report.curves import Confusion
-from wellfit.report.history import History, Line, mapping, rows, texts
+from wellfit.report.history import History, Line, check_outcome, mapping, rows, texts
 from wellfit.report.markup import Html, block, escape, join, name, prose, table, tag
 from wellfit.report.thumbnails import Thumbnails
 from wellfit.report.words import count, counted, duration, figure, interval, number, percent, plain, points
 
 MOST_ROWS = 400
 _SEVERITIES = ("error", "warning", "info")
+_OUTCOMES = {"passed": "good", "failed": "error", "undecided": "warning"}
+# A check bears the id of the finding that it would give; in a table of passed checks that would read upside down.
+_CHECKS = {
+    "initial-loss": "The first loss is that of an even guess",
+    "input-ignored": "The loss depends on the image",
+    "batch-leak": "Images of a batch do not see each other",
+    "gradient-wrong": "The gradient agrees with a numerical one",
+    "regularisation-inert": "Regularisation reaches the weights",
+    "cannot-overfit-small-sample": "A few images can be learnt by heart",
+    "no-good-lr": "A learning rate makes the loss fall",
+}
 _STATUS = {"done": "good", "skipped": "quiet", "failed": "error"}
 
 
@@ -66,8 +77,8 @@ def checks(history: History) -> Html:
         return nothing("No checks are recorded.")
     body = [
         (
-            tag("code", plain(line.get("check"), 60)),
-            badge("good", "passed") if line.get("passed") is True else badge("error", "failed"),
+            _CHECKS.get(str(line.get("check"))) or tag("code", plain(line.get("check"), 60)),
+            badge(_OUTCOMES[check_outcome(line)], check_outcome(line)),
             _value(line.get("value")),
             _value(line.get("expected")),
             prose(line.get("message")),
@@ -95,7 +106,11 @@ def recipe_steps(history: History) -> Html:
         for line, took in zip(history.recipe_steps[:MOST_ROWS], seconds, strict=False)
     ]
     head = ("step", "", "time", "gain on validation", "reason")
-    return table(head, body, numeric=(2, 3), label="Steps of the recipe")
+    reason = history.plan.get("reason")
+    return join(
+        tag("p", "The plan: ", prose(reason)) if isinstance(reason, str) and reason else None,
+        table(head, body, numeric=(2, 3), label="Steps of the recipe"),
+    )
 
 
 def per_class(history: History) -> Html:

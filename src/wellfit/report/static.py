@@ -134,7 +134,13 @@ def draw_update_ratios(ratios: UpdateRatios) -> str:
                 range(len(ratios.parameters)), [plain(name, 40) for name in ratios.parameters], fontsize=7.5
             )
             bar = figure.colorbar(
-                image, ax=axes, pad=0.02, aspect=24, shrink=0.6, anchor=(0.0, 1.0), ticks=range(-6, 1)
+                image,
+                ax=axes,
+                pad=0.02,
+                aspect=24,
+                shrink=0.6 if len(ratios.parameters) > 30 else 1.0,
+                anchor=(0.0, 1.0),
+                ticks=range(-6, 1),
             )
             bar.ax.set_yticklabels([f"1e{i}" if i else "1" for i in range(-6, 1)])
             bar.set_label("update / weight (healthy: about 1e-3)")
@@ -167,8 +173,9 @@ def draw_update_ratios(ratios: UpdateRatios) -> str:
 def draw_confusion(matrix: Confusion) -> str:
     """Rows: true class; columns: the answer. Blue on the diagonal is right, orange beside it is wrong."""
     n = len(matrix.classes)
-    side = float(np.clip(1.8 + 0.52 * n, 3.6, 9.5)) if n <= 20 else float(np.clip(0.135 * n + 2.0, 8.5, 15.5))
-    letters = 9.0 if n <= 20 else max(5.0, min(8.0, 640 / n))
+    few = n <= 20
+    side = float(np.clip(2.6 + 0.42 * n, 5.0, 9.5)) if few else float(np.clip(0.135 * n + 2.0, 8.5, 15.5))
+    letters = 10.0 if n <= 12 else max(5.0, min(8.5, 800 / n))
 
     def draw(figure: Figure) -> None:
         axes = figure.subplots()
@@ -179,12 +186,12 @@ def draw_confusion(matrix: Confusion) -> str:
         colours[~right, :3] = to_rgb(PALETTE["validation"])
         # The square root lets a share of 1% still be seen.
         colours[..., 3] = np.sqrt(shares)
-        if n <= 20:
+        if few:
             for i, j in zip(*np.nonzero(matrix.counts), strict=True):
                 box = Rectangle((j - 0.5, i - 0.5), 1, 1, lw=0, fc=PALETTE["train" if i == j else "validation"])
                 box.set_alpha(float(colours[i, j, 3]) * 0.85)
                 axes.add_patch(box)
-                axes.text(j, i, f"{matrix.counts[i, j]}", ha="center", va="center", fontsize=9 if n <= 12 else 7.5)
+                axes.text(j, i, f"{matrix.counts[i, j]}", ha="center", va="center", fontsize=10 if n <= 12 else 8)
         else:
             axes.imshow(colours, interpolation="none", aspect="equal")
         axes.set_xlim(-0.5, n - 0.5)
@@ -237,6 +244,6 @@ def _loss_axis(axes: Axes, losses: Floats) -> None:
     if top > 2 * limit:
         axes.set_ylim(min(0.0, float(np.min(losses))), limit)
         axes.annotate(
-            f"highest: {number_text(top)}", (0.01, 0.96), xycoords="axes fraction", fontsize=8, color=PALETTE["alarm"]
+            f"highest: {number_text(top)}", (0.01, 0.96), xycoords="axes fraction", fontsize=9, color=PALETTE["alarm"]
         )
     axes.set_ylabel("loss")

@@ -65,7 +65,7 @@ def draw_search_map(search: Search, across: str = "lr", up: str = "weight_decay"
                     (xs[0], ys[1]),
                     (3, -11),
                     textcoords="offset points",
-                    fontsize=9,
+                    fontsize=9.5,
                     color=PALETTE["muted"],
                 )
         _search_legend(axes, shown)
@@ -126,7 +126,7 @@ def draw_setting(search: Search, name: str) -> str:
                     (ends[0], -i),
                     (2, 4),
                     textcoords="offset points",
-                    fontsize=8,
+                    fontsize=9,
                     color=PALETTE["muted"],
                 )
         bars.set_ylim(-max(1, len(search.ranges)) + 0.4, 0.9)
@@ -165,7 +165,8 @@ def draw_trial_curves(search: Search) -> str:
                     color=_state_colour(trial.state),
                 )
         losses = np.concatenate([t.losses for t in shown]) if shown else np.zeros(0)
-        if search.limit is not None and len(losses):
+        positive = losses[np.isfinite(losses) & (losses > 0)]
+        if search.limit is not None and search.limit > 0 and len(positive):
             axes.axhline(search.limit, color=PALETTE["alarm"], lw=1, ls=":")
             axes.annotate(
                 "3× the first loss",
@@ -174,13 +175,11 @@ def draw_trial_curves(search: Search) -> str:
                 xycoords=("axes fraction", "data"),
                 textcoords="offset points",
                 ha="right",
-                fontsize=8,
+                fontsize=9,
                 color=PALETTE["alarm"],
             )
-            positive = losses[np.isfinite(losses) & (losses > 0)]
             axes.set_yscale("log")
-            if len(positive):
-                axes.set_ylim(positive.min() * 0.85, min(positive.max(), 1.6 * search.limit) * 1.1)
+            axes.set_ylim(positive.min() * 0.85, min(positive.max(), 1.6 * search.limit) * 1.1)
             axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
             axes.yaxis.set_major_formatter(FuncFormatter(lambda v, _: number_text(v)))
             axes.yaxis.set_minor_formatter(NullFormatter())

@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike
 
 from wellfit.record import RunFolder
 from wellfit.report.curves import Search, accuracy_curve, loss_curve, search
-from wellfit.report.history import History, mapping, read_history
+from wellfit.report.history import History, check_outcome, mapping, read_history
 from wellfit.report.verdict import judge, model_name, state_sentences
 from wellfit.report.words import count, counted, duration, figure, number, percent, plain, points
 
@@ -100,9 +100,12 @@ def _facts(history: History) -> list[str]:
     if history.engine.get("line"):
         lines.append(_row("engine", plain(history.engine["line"])))
     if history.checks:
-        failed = [plain(check.get("check"), 60) for check in history.checks if check.get("passed") is False]
-        passed = len(history.checks) - len(failed)
-        lines.append(_row("checks", f"{passed} passed" + (f", failed: {', '.join(failed)}" if failed else "")))
+        outcomes = [check_outcome(check) for check in history.checks]
+        parts = [f"{outcomes.count('passed')} passed"]
+        for kind in ("failed", "undecided"):
+            names = [plain(c.get("check"), 60) for c, o in zip(history.checks, outcomes, strict=True) if o == kind]
+            parts += [f"{kind}: {', '.join(names)}"] if names else []
+        lines.append(_row("checks", ", ".join(parts)))
     return lines
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from wellfit.findings import explanations
 from wellfit.report.curves import accuracy_curve, reliability
-from wellfit.report.history import History, Line, rows
+from wellfit.report.history import History, Line, check_outcome, rows
 from wellfit.report.words import counted, interval, number, percent, plain
 
 # Train minus validation accuracy above which regularisation or data is the next thing to think of (SPEC C9).
@@ -116,7 +116,7 @@ def _how_sure(history: History, facts: Verdict) -> str:
         text = f"This rests on {counted(facts.images, 'image')} and {basis}"
         if math.isfinite(facts.low):
             half = 100 * (facts.high - facts.low) / 2
-            text += f", so another model would have to differ by more than about {half:.1f} points to mean anything"
+            text += f", so differences below about {half:.1f} points mean little"
         parts.append(text)
         calibration = reliability(history)
         if calibration is not None and math.isfinite(calibration.error):
@@ -128,11 +128,14 @@ def _how_sure(history: History, facts: Verdict) -> str:
                 parts.append(f"it is {way}: stated probabilities are off by {off}")
     else:
         parts.append("Without an evaluation there is no interval and no calibration")
-    failed = sum(1 for check in history.checks if check.get("passed") is False)
-    if history.checks:
-        parts.append(
-            f"{failed} of {len(history.checks)} checks failed" if failed else "every check before training passed"
-        )
+    outcomes = [check_outcome(check) for check in history.checks]
+    if outcomes and set(outcomes) == {"passed"}:
+        parts.append("every check before training passed")
+    parts += [
+        f"{outcomes.count(kind)} of {len(outcomes)} checks {words}"
+        for kind, words in (("failed", "failed"), ("undecided", "ran out of time"))
+        if kind in outcomes
+    ]
     errors, warnings = (_of(history, severity) for severity in ("error", "warning"))
     if errors or warnings:
         counts = [counted(len(f), noun) for f, noun in ((errors, "error"), (warnings, "warning")) if f]
