@@ -24,7 +24,7 @@ OTHER = (
 WEIGHTED = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 # Enough for a mean and for "never active", small beside the work of the layer itself.
-ENTRIES = 1 << 17
+ENTRIES = 1 << 16
 # Watched steps over which a unit must be silent to count as dead.
 WINDOW = 5
 # Where tanh's slope is 0.06; a sigmoid is a tanh of half the height.

@@ -94,8 +94,9 @@ def decayed_too_early(h: History) -> Finding | None:
     # The decay of a smooth schedule begins well before: the stretch compared ends where the rate was still high.
     high_end = top + int(np.flatnonzero(lr[top:cut] >= 0.5 * lr.max())[-1]) + 1 if cut > top else cut
     after = loss[cut:]
-    width = min(len(after), high_end, 200)
-    if width < 30 or len(after) < 0.5 * cut:
+    # Only the last third before the cut counts: every training falls quickly at its very start.
+    width = min(len(after), max(20, high_end // 3), 200)
+    if width < 20 or high_end < width or len(after) < 0.5 * cut:
         return None
     before = loss[high_end - width : high_end]
     was = fall_per_step(before) * width

@@ -1,0 +1,324 @@
+"""The rules on histories written by hand: what they say, and how long they wait before they say it."""
+
+import math
+
+import numpy as np
+import pytest
+
+from wellfit.diagnosis.history import Epoch, History, Layer, Output, Parameter, Sample, fall_per_step, level
+from wellfit.diagnosis.rules import RULES, judge, lacking
+from wellfit.findings import explanations
+
+
+def verdict(name, history):
+    assert not any(need(history) for need in RULES[name].needs), "the rule may not judge this history"
+    return RULES[name].judge(history)
+
+
+def noisy(values, scale=0.03, seed=0):
+    values = np.asarray(values, float)
+    return (values * (1 + scale * np.random.default_rng(seed).normal(size=len(values)))).tolist()
+
+
+def falling(n=300, start=2.3, end=0.2, seed=0):
+    return noisy(end + (start - end) * np.exp(-np.arange(n) / 60), seed=seed)
+
+
+def sample(step, ratio=1e-3, gradient=1.0, promised=0.01, n=2, **kwargs):
+    ones = np.ones(n)
+    return Sample(step, ones, ratio * ones, np.full(n, float(gradient)), promised, **kwargs)
+
+
+def watched(losses, **kwargs):
+    samples = [sample(s, **kwargs) for s in range(0, len(losses), 10)]
+    parameters = [Parameter("0.weight", 100), Parameter("2.weight", 100)]
+    return History(losses=losses, samples=samples, parameters=parameters, classes=10)
+
+
+def epochs(**curves):
+    lengths = {len(v) for v in curves.values()}
+    assert len(lengths) == 1
+    rows = [dict(zip(curves, values, strict=True)) for values in zip(*curves.values(), strict=True)]
+    return [Epoch(step=10 * (i + 1), **row) for i, row in enumerate(rows)]
+
+
+def test_every_rule_has_an_explanation_and_an_empty_history_judges_nothing():
+    assert set(RULES) <= set(explanations())
+    findings, unjudged = judge(History())
+    assert findings == []
+    assert set(unjudged) == set(RULES)
+    assert all(unjudged.values())
+
+
+def test_the_families_together_judge_a_healthy_history_in_silence():
+    losses = falling()
+    findings, unjudged = judge(watched(losses))
+    assert findings == []
+    assert "nan" not in unjudged
+    assert unjudged == lacking(watched(losses))
+
+
+def test_level_and_slope():
+    assert level(np.array([1.0, 2.0, 300.0])) == 2.0
+    assert math.isnan(level(np.array([])))
+    assert fall_per_step(3.0 - 0.5 * np.arange(7)) == pytest.approx(0.5)
+
+
+def test_update_ratio_has_no_value_where_the_weight_is_zero():
+    s = Sample(0, np.array([0.0, 2.0]), np.array([1.0, 0.02]), np.array([np.nan, 3.0]))
+    assert math.isnan(s.update_ratio[0])
+    assert s.update_ratio[1] == pytest.approx(0.01)
+    assert s.total_gradient == 3.0
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_nan_names_the_step_and_tells_growth_from_suddenness(value):
+    sudden = verdict("nan", History(losses=[2.3, 2.2, 2.1, value, 2.0]))
+    assert sudden.severity == "error"
+    assert sudden.evidence == {"step": 3, "last_finite": 2.1, "grew_before": False}
+    assert "NaN in the images" in sudden.action
+    grown = verdict("nan", History(losses=[2.3, 9.0, 700.0, value]))
+    assert "learning rate" in grown.action
+    assert verdict("nan", History(losses=falling())) is None
+
+
+def test_exploding_wants_three_steps_and_no_return():
+    base = noisy([2.3] * 30)
+    assert verdict("exploding", History(losses=[*base, 40.0, *base])) is None
+    assert verdict("exploding", History(losses=[*base, *[40.0] * 5, *base])) is None
+    found = verdict("exploding", History(losses=[*base, *[40.0] * 30]))
+    assert found.evidence["step"] == 30
+
+
+def test_not_learning_waits_and_spares_what_falls_warms_up_or_starts_with_knowledge():
+    flat = noisy([2.303] * 150, scale=0.02)
+    assert verdict("not-learning", History(losses=flat, classes=10)).evidence["steps"] == 150
+    assert "not-learning" in lacking(History(losses=flat[:99]))
+    assert verdict("not-learning", History(losses=falling(), classes=10)) is None
+    warming = np.linspace(0, 0.1, 150).tolist()
+    assert verdict("not-learning", History(losses=flat, lrs=warming, classes=10)) is None
+    resumed = noisy([0.4] * 150, scale=0.02)
+    assert verdict("not-learning", History(losses=resumed, classes=10)) is None
+
+
+def test_a_wild_swing_oscillates_and_minibatch_noise_does_not():
+    rng = np.random.default_rng(0)
+    wild = (2.0 + 1.5 * np.sign(np.sin(np.arange(200))) + 0.1 * rng.normal(size=200)).tolist()
+    assert verdict("oscillating", watched(wild)).evidence["swing"] > 0.5
+    for seed in range(20):
+        assert verdict("oscillating", watched(noisy([1.5] * 200, scale=0.2, seed=seed))) is None
+    small_batch = [sample(0, output=Output(images=4, width=10, spread=0.1))]
+    noise = noisy([1.5] * 200, scale=0.5)
+    assert verdict("oscillating", History(losses=noise, samples=small_batch)) is None
+
+
+def test_a_spike_is_named_with_its_step_and_one_hard_batch_is_none():
+    losses = falling(400)
+    losses[250:260] = [3.0] * 10
+    found = verdict("loss-spike", History(losses=losses))
+    assert found.evidence["step"] == 250
+    losses = falling(400)
+    losses[250] = 3.0
+    assert verdict("loss-spike", History(losses=losses)) is None
+    for seed in range(20):
+        assert verdict("loss-spike", History(losses=falling(400, seed=seed))) is None
+    stays_up = [*falling(250), *[3.0] * 100]
+    assert verdict("loss-spike", History(losses=stays_up)) is None
+
+
+def test_lr_too_low_wants_a_flat_loss_small_steps_and_small_promises():
+    flat = noisy([2.303] * 200, scale=0.01)
+    assert verdict("lr-too-low", watched(flat, ratio=1e-6, promised=1e-6)) is not None
+    # the same flat loss, but every step promises a percent: the steps are not what is missing
+    assert verdict("lr-too-low", watched(flat, ratio=1e-6, promised=0.02)) is None
+    assert verdict("lr-too-low", watched(flat, ratio=1e-2, promised=1e-6)) is None
+    assert verdict("lr-too-low", watched(flat, ratio=1e-6, promised=0.0, gradient=0.0)) is None
+    assert verdict("lr-too-low", watched(falling(), ratio=1e-6, promised=1e-6)) is None
+
+
+def test_lr_too_high_wants_a_rise_that_stays_or_ends_in_nan():
+    assert verdict("lr-too-high", History(losses=[2.3, 9.0, 50.0, *noisy([4.0] * 40)])).severity == "error"
+    assert verdict("lr-too-high", History(losses=[2.3, 8.0, 60.0, math.inf])).evidence["bad_step"] == 3
+    recovered = [2.3, 3.9, 8.0, *falling(200)]
+    assert verdict("lr-too-high", watched(recovered)) is None
+    # NaN out of a quiet run is no matter of the rate
+    assert verdict("lr-too-high", watched([*falling(100), math.nan])) is None
+    lasting = verdict("lr-too-high", watched(noisy([1.8] * 200), ratio=0.2))
+    assert lasting.severity == "warning"
+
+
+def test_decayed_too_early_compares_the_fall_before_and_after():
+    steps = np.arange(400)
+    cut = 100
+    stopped = np.where(steps < cut, 2.3 - 0.008 * steps, 1.5 - 0.0002 * (steps - cut))
+    lrs = np.where(steps < cut, 0.1, 0.001).tolist()
+    found = verdict("decayed-too-early", History(losses=noisy(stopped, 0.01), lrs=lrs))
+    assert found.evidence["step"] == cut
+    # a decay after the loss has levelled off brings a drop, and is well timed
+    timed = np.where(steps < cut, 1.0 + 1.3 * np.exp(-steps / 15), 0.7)
+    assert verdict("decayed-too-early", History(losses=noisy(timed, 0.01), lrs=lrs)) is None
+    constant = [0.1] * 400
+    assert verdict("decayed-too-early", History(losses=noisy(stopped, 0.01), lrs=constant)) is None
+
+
+@pytest.mark.parametrize(("name", "sick"), [("updates-too-small", 1e-7), ("updates-too-large", 0.3)])
+def test_updates_are_judged_by_the_last_five_watched_steps(name, sick):
+    flat = noisy([2.303] * 100, scale=0.01)
+    assert verdict(name, watched(flat, ratio=sick)) is not None
+    assert verdict(name, watched(flat, ratio=1e-3)) is None
+    mixed = watched(flat, ratio=sick)
+    mixed.samples[-2] = sample(80, ratio=1e-3)
+    assert verdict(name, mixed) is None
+
+
+def test_small_updates_at_the_end_of_a_decay_are_meant():
+    history = watched(noisy([2.303] * 100, scale=0.01), ratio=1e-7)
+    history.lrs = [0.1] * 40 + [1e-5] * 60
+    assert verdict("updates-too-small", history) is None
+
+
+def test_vanishing_gradient_compares_first_and_last_layers():
+    def history(first):
+        norms = np.array([first, 0.1, 0.2, 1.0])
+        samples = [Sample(s, np.ones(4), 1e-3 * np.ones(4), norms) for s in range(0, 60, 10)]
+        return History(losses=[2.3] * 60, samples=samples, parameters=[Parameter(f"{i}", 9) for i in range(4)])
+
+    assert verdict("vanishing-gradient", history(1e-5)).evidence["first"] == "0"
+    assert verdict("vanishing-gradient", history(1e-2)) is None
+    assert verdict("vanishing-gradient", history(0.0)) is None
+    assert verdict("vanishing-gradient", history(np.nan)) is None
+
+
+@pytest.mark.parametrize(
+    ("figure", "kind", "name"), [("dead", "relu", "dead-relu"), ("saturated", "bounded", "saturated")]
+)
+def test_a_layer_is_sick_only_when_it_lasts(figure, kind, name):
+    def history(*shares):
+        return History(
+            losses=[2.3] * 100,
+            samples=[
+                sample(10 * i, layers=[Layer("1", kind, 0.1, 0.1, **{figure: share})]) for i, share in enumerate(shares)
+            ],
+        )
+
+    healthy = [0.1] * 8
+    assert verdict(name, history(*healthy, 0.7, 0.8, 0.9)).evidence["layers"] == {"1": 0.7}
+    assert verdict(name, history(*healthy, 0.9, 0.9)) is None
+    assert verdict(name, history(*healthy, 0.9, 0.1, 0.9)) is None
+    assert verdict(name, history(*[None] * 8)) is None
+
+
+def test_flat_then_falling_is_a_bad_initialisation_unless_it_was_a_warm_up():
+    steps = np.arange(400)
+    late = noisy(np.where(steps < 120, 2.303, 0.3 + 2.0 * np.exp(-(steps - 120) / 40)), 0.005)
+    found = verdict("bad-initialisation", History(losses=late, classes=10))
+    assert 100 <= found.evidence["flat_steps"] <= 140
+    warm = (0.1 * np.minimum(1, steps / 200) ** 4).tolist()
+    assert verdict("bad-initialisation", History(losses=late, lrs=warm, classes=10)) is None
+    assert verdict("bad-initialisation", History(losses=falling(400), classes=10)) is None
+
+
+def test_a_tall_first_loss_is_named_beside_log_c():
+    found = verdict("bad-initialisation", History(losses=[12.0, *falling(40)], classes=10))
+    assert found.evidence["first_loss"] == 12.0
+    assert verdict("bad-initialisation", History(losses=[3.0, *falling(40)], classes=10)) is None
+
+
+def test_labels_shuffled_wants_training_to_rise_and_validation_to_guess():
+    train, n = [0.2, 0.5, 0.8, 0.95], 4
+    chance = History(classes=10, epochs=epochs(train_accuracy=train, val_accuracy=[0.1, 0.11, 0.09, 0.1]))
+    assert verdict("labels-shuffled", chance).severity == "error"
+    learns = History(classes=10, epochs=epochs(train_accuracy=train, val_accuracy=[0.2, 0.4, 0.5, 0.5]))
+    assert verdict("labels-shuffled", learns) is None
+    both_low = History(classes=10, epochs=epochs(train_accuracy=[0.1] * n, val_accuracy=[0.1] * n))
+    assert verdict("labels-shuffled", both_low) is None
+    # one class in 60% of the images: guessing gives 0.6
+    skewed = History(
+        classes=3,
+        class_counts=np.array([60, 20, 20]),
+        epochs=epochs(train_accuracy=[0.6, 0.7, 0.9], val_accuracy=[0.6, 0.6, 0.61]),
+    )
+    assert verdict("labels-shuffled", skewed).evidence["chance"] == 0.6
+
+
+def test_overfitting_is_a_warning_only_once_validation_has_turned():
+    rising = [0.5, 0.7, 0.85, 0.95, 0.99, 1.0]
+    gap = epochs(
+        train_accuracy=rising,
+        val_accuracy=[0.5, 0.65, 0.75, 0.8, 0.82, 0.83],
+        val_loss=[1.5, 1.1, 0.9, 0.8, 0.78, 0.77],
+    )
+    assert verdict("overfitting", History(epochs=gap)).severity == "info"
+    turned = epochs(
+        train_accuracy=rising, val_accuracy=[0.5, 0.65, 0.7, 0.7, 0.7, 0.7], val_loss=[1.5, 1.1, 0.9, 1.1, 1.3, 1.6]
+    )
+    assert verdict("overfitting", History(epochs=turned)).severity == "warning"
+    close = epochs(train_accuracy=rising, val_accuracy=[v - 0.03 for v in rising], val_loss=[1.0] * 6)
+    assert verdict("overfitting", History(epochs=close)) is None
+    assert "overfitting" in lacking(History(epochs=turned[:3]))
+
+
+def test_underfitting_wants_low_stopped_and_no_gap():
+    low = [0.2, 0.3, 0.35, 0.36, 0.361, 0.36]
+    assert verdict("underfitting", History(classes=10, epochs=epochs(train_accuracy=low, val_accuracy=low))) is not None
+    apart = epochs(train_accuracy=low, val_accuracy=[v - 0.1 for v in low])
+    assert verdict("underfitting", History(classes=10, epochs=apart)) is None
+    rising = [0.1, 0.2, 0.3, 0.4, 0.5, 0.6]
+    still = epochs(train_accuracy=rising, val_accuracy=rising)
+    assert verdict("underfitting", History(classes=10, epochs=still)) is None
+    guess = [0.1] * 6
+    assert verdict("underfitting", History(classes=10, epochs=epochs(train_accuracy=guess, val_accuracy=guess))) is None
+
+
+def test_plateau_wants_a_constant_rate_and_both_losses_standing():
+    train = [2.0, 1.5, 1.2, 1.0, 1.0, 1.01, 1.0, 1.0, 1.0]
+    val = [2.1, 1.6, 1.3, 1.1, 1.1, 1.1, 1.11, 1.1, 1.1]
+    curves = epochs(train_loss=train, val_loss=val, val_accuracy=[0.2, 0.4, 0.5, 0.6, 0.6, 0.6, 0.6, 0.6, 0.6])
+    history = History(losses=[2.3] * 90, lrs=[0.1] * 90, classes=10, epochs=curves)
+    assert "tenfold" in verdict("plateau", history).action
+    history.lrs = [0.1] * 40 + [0.01] * 50
+    assert verdict("plateau", history) is None
+    moving = epochs(train_loss=[2.0 * 0.8**i for i in range(9)], val_loss=val, val_accuracy=[0.5] * 9)
+    assert verdict("plateau", History(losses=[2.3] * 90, lrs=[0.1] * 90, epochs=moving)) is None
+
+
+def test_still_improving_is_said_of_a_rising_end_only():
+    rising = epochs(val_accuracy=[0.3, 0.4, 0.5, 0.58, 0.65, 0.7])
+    found = verdict("still-improving", History(epochs=rising))
+    assert found.severity == "info"
+    assert found.evidence["gain_per_epoch"] == pytest.approx(0.06, abs=0.002)
+    assert verdict("still-improving", History(epochs=epochs(val_accuracy=[0.3, 0.6, 0.7, 0.7, 0.7, 0.7]))) is None
+
+
+def counts(predicted, targets, correct):
+    return Output(
+        images=sum(targets),
+        width=3,
+        spread=0.2,
+        predicted=np.array(predicted),
+        targets=np.array(targets),
+        correct=correct,
+    )
+
+
+def test_a_class_never_predicted_is_collapsed_or_a_rare_one_ignored():
+    def history(output, n=20):
+        return History(losses=falling(300), samples=[sample(10 * i, output=output) for i in range(n)], classes=3)
+
+    collapsed = history(counts([16, 16, 0], [11, 11, 10], 20))
+    assert verdict("class-collapsed", collapsed).evidence["classes"] == [2]
+    assert verdict("imbalance-ignored", collapsed) is None
+    ignored = history(counts([16, 16, 0], [15, 15, 2], 28))
+    assert verdict("imbalance-ignored", ignored).evidence["classes"] == [2]
+    assert verdict("class-collapsed", ignored) is None
+    assert verdict("class-collapsed", history(counts([11, 11, 10], [11, 11, 10], 30))) is None
+    # early on, when nothing is told apart yet, it means nothing
+    assert verdict("class-collapsed", history(counts([32, 0, 0], [11, 11, 10], 11))) is None
+    assert "class-collapsed" in lacking(history(counts([16, 16, 0], [11, 11, 10], 20), n=19))
+
+
+def test_root_causes_come_before_their_consequences():
+    flat = noisy([2.303] * 200, scale=0.01)
+    findings, _ = judge(watched(flat, ratio=1e-7, promised=1e-7))
+    ids = [f.id for f in findings]
+    assert ids.index("lr-too-low") < ids.index("not-learning") < ids.index("updates-too-small")
