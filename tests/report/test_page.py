@@ -136,7 +136,7 @@ def test_every_figure_has_a_name_and_a_caption(whole: Page) -> None:
 
 
 def test_hostile_names_are_shown_as_text(make_run: RunMaker) -> None:
-    classes = [ATTACK, "</style><script>alert(1)</script>", '" onmouseover="alert(1)', "\u202egnp.exe", "$\\frac"]
+    classes = [ATTACK, "</style><script>alert(1)</script>", '" onmouseover="alert(1)', "\u202egnp.exe", "$\\frac$"]
     folder = make_run(ATTACK.replace("/", ""), steps=20, classes=classes)
     for file in (folder.config, folder.plan, folder.model_card):
         file.write_text(f"</pre>{ATTACK}</details>", encoding="utf-8")
