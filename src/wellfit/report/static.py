@@ -189,7 +189,7 @@ def draw_confusion(matrix: Confusion) -> str:
         if few:
             for i, j in zip(*np.nonzero(matrix.counts), strict=True):
                 box = Rectangle((j - 0.5, i - 0.5), 1, 1, lw=0, fc=PALETTE["train" if i == j else "validation"])
-                box.set_alpha(float(colours[i, j, 3]) * 0.85)
+                box.set_alpha(float(colours[i, j, 3]) * 0.6)  # numbers stay readable in light and dark
                 axes.add_patch(box)
                 axes.text(j, i, f"{matrix.counts[i, j]}", ha="center", va="center", fontsize=10 if n <= 12 else 8)
         else:
