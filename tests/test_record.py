@@ -117,7 +117,7 @@ def test_a_full_disk_is_the_users_to_mend(tmp_path: Path) -> None:
 
     record._file.close()
     record._file = Full()
-    with pytest.raises(UserError, match="No space left on device.*wellfit resume"):
+    with pytest.raises(UserError, match=r"No space left on device.*wellfit resume"):
         record.write("step", step=1)
 
 
