@@ -21,6 +21,7 @@ from wellfit.errors import UserError, unknown_name
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 ROUNDS = 2  # turns that each candidate takes in the probe
+HOPELESS = 1.5  # times slower than the leader in its first turn: it gets no second one
 CLEARLY = 1.15  # how much faster one thread must be: on a busy machine all threads look slower than they are
 LAYOUTS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
 
@@ -67,8 +68,8 @@ def training_speed(
 ) -> float:
     """Images a second of forward, backward and an SGD step on random input; the module is left as it was.
 
-    shape: channels, height, width. Measures for about `seconds`, at least two steps after one warm-up,
-    and takes the median step.
+    shape: channels, height, width. Measures for about `seconds`, at least one step after one warm-up, and takes the
+    median step.
     """
     engine.activate()
     network = engine.place(copy.deepcopy(module)).train()
@@ -91,7 +92,7 @@ def training_speed(
 
     step()
     times: list[float] = []
-    while len(times) < 2 or (sum(times) < seconds and len(times) < 50):
+    while not times or (sum(times) < seconds and len(times) < 50):
         times.append(step())
     times.sort()
     return batch_size / times[len(times) // 2]
@@ -118,9 +119,11 @@ def choose_engine(
         return candidates[0], []
     speeds = [0.0] * len(candidates)
     for _ in range(ROUNDS):
+        leader = max(speeds)
         for i, engine in enumerate(candidates):
-            share = seconds / len(candidates) / ROUNDS
-            speeds[i] = max(speeds[i], training_speed(module, engine, shape, batch_size, classes, share))
+            if speeds[i] * HOPELESS >= leader:
+                share = seconds / len(candidates) / ROUNDS
+                speeds[i] = max(speeds[i], training_speed(module, engine, shape, batch_size, classes, share))
     best = candidates[max(range(len(candidates)), key=speeds.__getitem__)]
     best.activate()
     measured = [

@@ -12,6 +12,7 @@ from torch import nn
 from wellfit.diagnosis.monitor import Monitor
 from wellfit.errors import GateFailed, Interrupted
 from wellfit.findings import Finding
+from wellfit.models.probe_net import ProbeNet
 from wellfit.models.zoo import Built
 from wellfit.recipe.job import Job
 from wellfit.recipe.material import Material, Settings
@@ -19,7 +20,7 @@ from wellfit.training.averaging import WeightAverage
 from wellfit.training.loop import Outcome, train
 from wellfit.training.pace import Pace
 from wellfit.training.schedules import schedule
-from wellfit.transfer.probe import choose_probe, extract_features, install
+from wellfit.transfer.probe import Probe, choose_probe, extract_features, fit_probe, install
 
 RETRIES = 2  # after a diverged training: each at a tenth of the rate before
 
@@ -35,6 +36,8 @@ class Fitted:
     steps: int
     settings: Settings
     interrupted: bool = False
+    held_out: tuple[np.ndarray, np.ndarray] | None = None  # log probabilities N×C and targets N of unseen images
+    probe: Probe | None = None  # fitted on training and validation images, for when nothing more is trained
 
 
 def train_network(job: Job, material: Material, settings: Settings) -> Fitted:
@@ -90,14 +93,22 @@ def probe(job: Job, material: Material) -> Fitted:
             judged = f"{len(split.validation):,} validation images"
         balanced = plan.training.balance == "weights"
         result = choose_probe(features, targets, len(data.classes), folds, plan.metric, balanced=balanced)
-        install(net, result.probe)
+        if plan.training.steps:  # fine-tuning is judged on validation: its start must not have seen it
+            own = slice(len(split.train))
+            start = fit_probe(features[own], targets[own], len(data.classes), result.probe.strength, balanced=balanced)
+            install(net, start)
+        else:
+            install(net, result.probe)
         for row in result.table:
             job.record.write("probe", **row)
         outcome.reason = (
             f"{features.shape[2]:,} features of {built.options['backbone']}, strength {result.probe.strength:g} "
             f"chosen among {len(result.table)} by {judged}"
         )
-        return Fitted(built, net, result.score, result.accuracy, 0, Settings.of(plan))
+        unseen = np.isfinite(result.held_out).all(axis=1)
+        held_out = np.log(result.held_out[unseen] + 1e-12), targets[unseen]
+        settings = Settings.of(plan)
+        return Fitted(built, net, result.score, result.accuracy, 0, settings, held_out=held_out, probe=result.probe)
 
 
 def fine_tune(job: Job, material: Material, settings: Settings, probed: Fitted) -> Fitted:
@@ -112,6 +123,8 @@ def fine_tune(job: Job, material: Material, settings: Settings, probed: Fitted) 
         if not result.best.weights or result.best.score <= before:
             outcome.reason = f"not kept: {result.best.score:.4f} on validation against the probe's {before:.4f}"
             outcome.gain = 0.0
+            if isinstance(probed.module, ProbeNet) and probed.probe is not None:
+                install(probed.module, probed.probe)
             return probed
         module.load_state_dict(result.best.weights)
         outcome.gain = round(result.best.score - before, 4)
@@ -145,7 +158,7 @@ def _train(job: Job, material: Material, module: nn.Module, settings: Settings, 
             optimizer,
             engine=plan.engine,
             preprocessing=material.preprocessing,
-                schedule=schedule(plan.schedule),
+            schedule=schedule(plan.schedule),
             pace=Pace(most, deadline),
             penalty=material.penalty(),
             evaluate=material.validation_score(),

@@ -75,7 +75,8 @@ def gate_results(job: Job, material: Material) -> list[CheckResult]:
         optimizer=lambda network, rate: material.optimizer(network, Settings(rate, settings.weight_decay)),
         lr=lr,
         penalty=material.penalty(),
-        batches=batch,
+        # A classifier on frozen features is solved for, not trained: there is no rate to find.
+        batches=batch if plan.training.steps else None,
         candidates=(lr, lr / 10, lr / 100),
         iterations=plan.checks.lr_iterations,
         max_steps=plan.checks.small_sample_steps,

@@ -27,11 +27,14 @@ def save(job: Job, material: Material, fitted: Fitted) -> None:
     with job.step("save") as outcome:
         module = fitted.module
         data, plan = material.data, material.plan
-        batches = material.evaluation(data.split.validation)
-        logits = logits_of(module, batches, plan.engine, material.preprocessing)
-        temperature = fit_temperature(logits, batches.targets)
+        if fitted.held_out is not None:  # a probe was fitted on validation too: only its folds are unseen
+            logits, targets = fitted.held_out
+        else:
+            batches = material.evaluation(data.split.validation)
+            logits, targets = logits_of(module, batches, plan.engine, material.preprocessing), batches.targets
+        temperature = fit_temperature(logits, targets)
         probabilities = softmax(logits / temperature)
-        thresholds = {str(rate): abstention_threshold(probabilities, batches.targets, rate) for rate in ERROR_RATES}
+        thresholds = {str(rate): abstention_threshold(probabilities, targets, rate) for rate in ERROR_RATES}
         card = card_of(fitted.built, data.classes, plan.model.image_size, material.preprocessing.as_dict())
         card |= {
             "temperature": temperature,
@@ -111,7 +114,7 @@ def judge(
     if len(data.classes) > 100:
         line.pop("confusion")
         job.folder.arrays.mkdir(parents=True, exist_ok=True)
-        np.savez_compressed(job.folder.arrays / f"{split}-confusion.npz", confusion=np.asarray(figures["confusion"]))
+        np.savez_compressed(job.folder.arrays / f"evaluation-{split}.npz", confusion=np.asarray(figures["confusion"]))
     job.record.write("evaluation", **line)
     return figures
 
