@@ -64,6 +64,19 @@ class Functional(nn.Module):
         return self.last(F.relu(self.third(x)))
 
 
+def batch(n: int = 32) -> tuple[Tensor, Tensor]:
+    x, y = digits()
+    return x[:n], y[:n]
+
+
+def one_step(model: nn.Module, optimizer: torch.optim.Optimizer, x: Tensor, y: Tensor, **arguments) -> Tensor:
+    loss = F.cross_entropy(model(x), y, **arguments)
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
+    return loss
+
+
 @dataclass
 class Course:
     """How one training went."""
@@ -83,7 +96,7 @@ def train(
     model: nn.Module,
     optimizer: torch.optim.Optimizer,
     *,
-    steps: int = 240,
+    steps: int = 180,
     loss_of: Callable[[Tensor, Tensor], Tensor] = F.cross_entropy,
     images: Tensor | None = None,
     labels: Tensor | None = None,

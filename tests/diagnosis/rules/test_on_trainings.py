@@ -43,9 +43,9 @@ HEALTHY = {
     "BatchNorm, SGD with decay": lambda: (m := cnn(), train(m, sgd(m, weight_decay=5e-4)))[1],
     "BatchNorm, AdamW": lambda: (m := cnn(), train(m, AdamW(m.parameters(), 1e-3)))[1],
     "functional": lambda: (m := Functional(), train(m, sgd(m, 0.03)))[1],
-    "cosine": lambda: with_schedule(lambda o: schedules.CosineAnnealingLR(o, 240)),
-    "warm-up": lambda: with_schedule(lambda o: schedules.LambdaLR(o, lambda s: min(1.0, s / 120))),
-    "steps": lambda: with_schedule(lambda o: schedules.MultiStepLR(o, [130, 190])),
+    "cosine": lambda: with_schedule(lambda o: schedules.CosineAnnealingLR(o, 180)),
+    "warm-up": lambda: with_schedule(lambda o: schedules.LambdaLR(o, lambda s: min(1.0, s / 90))),
+    "steps": lambda: with_schedule(lambda o: schedules.MultiStepLR(o, [100, 150])),
     "softmax with its own loss": right_softmax,
     "frozen on purpose": frozen_on_purpose,
 }
@@ -128,7 +128,7 @@ def ignored_class():
     model = mlp()
     weights = torch.ones(10)
     weights[3] = 0
-    return train(model, sgd(model, 0.02), loss_of=lambda o, y: F.cross_entropy(o, y, weight=weights))
+    return train(model, sgd(model, 0.02), loss_of=lambda o, y: F.cross_entropy(o, y, weight=weights), steps=260)
 
 
 def one_image_everywhere():
@@ -142,7 +142,7 @@ SICK = {
     "lr-too-low: BatchNorm, SGD at 1e-6": ("lr-too-low", lambda: (m := cnn(), train(m, sgd(m, 1e-6)))[1]),
     "lr-too-low: AdamW at 1e-7": ("lr-too-low", lambda: (m := mlp(), train(m, AdamW(m.parameters(), 1e-7)))[1]),
     "lr-too-high: SGD at 1": ("lr-too-high", lambda: (m := mlp(), train(m, sgd(m, 1.0)))[1]),
-    "lr-too-high: AdamW at 1": ("lr-too-high", lambda: (m := cnn(), train(m, AdamW(m.parameters(), 1.0)))[1]),
+    "lr-too-high: AdamW at 1": ("lr-too-high", lambda: (m := mlp(), train(m, AdamW(m.parameters(), 1.0)))[1]),
     "nan: SGD at 1000": ("nan", lambda: (m := mlp(), train(m, sgd(m, 1e3), steps=40))[1]),
     "nan: an image of NaN": ("nan", nan_image),
     "exploding: AdamW at 100": ("exploding", lambda: (m := mlp(), train(m, AdamW(m.parameters(), 100.0)))[1]),
