@@ -1,0 +1,105 @@
+"""What follows from trials: the best, the edge, the next range, and when the default is kept (SPEC S3, S4, S5)."""
+
+from __future__ import annotations
+
+import pytest
+
+from wellfit.search.space import Choice, LogUniform, Space
+from wellfit.search.stages import CHANCE, NARROW, WIDEN, Trial, best_trial, diverged, narrow, winner
+
+SPACE: Space = {"lr": LogUniform(1e-4, 1.0), "weight_decay": LogUniform(1e-6, 1e-2)}
+
+
+def trial(number: int, lr: float, score: float | None, decay: float = 1e-4, **more: object) -> Trial:
+    state = "finished" if score is not None else "pruned"
+    return Trial("coarse", number, {"lr": lr, "weight_decay": decay}, state, score, **more)
+
+
+def test_the_best_has_the_highest_score_then_the_lowest_loss_then_came_first() -> None:
+    trials = [
+        trial(0, 0.1, 0.5, loss=1.0),
+        trial(1, 0.2, 0.7, loss=0.9),
+        trial(2, 0.3, 0.7, loss=0.8),
+        trial(3, 1, None),
+    ]
+    assert best_trial(trials) is trials[2]
+    assert best_trial([trial(4, 0.1, 0.7, loss=0.8), trials[2]]) is trials[2]
+    assert best_trial([trials[3]]) is None
+    assert best_trial([]) is None
+
+
+def test_a_best_value_in_the_middle_is_narrowed_around_and_said() -> None:
+    result = narrow(SPACE, [trial(0, 0.01, 0.6), trial(1, 0.02, 0.4)], "coarse")
+    assert result.findings == []
+    lr = result.space["lr"]
+    assert isinstance(lr, LogUniform)
+    assert (lr.low, lr.high) == pytest.approx((0.01 / NARROW, 0.01 * NARROW))
+    assert "lr narrowed from 0.0001 to 1 to 0.0033 to 0.03 around 0.01" in result.reason
+    assert "trial 0 (0.600), trial 1 (0.400)" in result.reason
+
+
+@pytest.mark.parametrize(("lr", "side"), [(1.5e-4, "low"), (0.8, "high")])
+def test_a_best_value_at_the_edge_widens_that_side_and_is_a_finding(lr: float, side: str) -> None:
+    result = narrow(SPACE, [trial(0, lr, 0.6), trial(1, 0.01, 0.4)], "coarse")
+    (finding,) = result.findings
+    assert (finding.id, finding.severity) == ("best-at-edge", "warning")
+    assert finding.evidence["setting"] == "lr"
+    assert finding.evidence["side"] == side
+    finer = result.space["lr"]
+    assert isinstance(finer, LogUniform)
+    if side == "low":
+        assert (finer.low, finer.high) == pytest.approx((lr / WIDEN, lr * NARROW))
+        assert finer.low < 1e-4  # beyond the range that was searched
+    else:
+        assert (finer.low, finer.high) == pytest.approx((lr / NARROW, lr * WIDEN))
+        assert finer.high > 1.0
+    assert f"at the {side} edge" in finding.message
+    assert f"at the {side} edge" in result.reason
+
+
+def test_a_choice_stays_as_it_is() -> None:
+    space: Space = {**SPACE, "balance": Choice(("none", "weights"))}
+    found = Trial("coarse", 0, {"lr": 0.01, "weight_decay": 1e-4, "balance": "none"}, "finished", 0.5)
+    assert narrow(space, [found], "coarse").space["balance"] == Choice(("none", "weights"))
+
+
+def test_where_every_trial_was_broken_off_lower_rates_are_tried() -> None:
+    result = narrow(SPACE, [trial(0, 0.1, None), trial(1, 0.5, None)], "coarse")
+    lr = result.space["lr"]
+    assert isinstance(lr, LogUniform)
+    assert lr.low < 1e-4
+    assert lr.high < 1e-3
+    assert result.space["weight_decay"] == SPACE["weight_decay"]
+    assert "no coarse trial finished" in result.reason
+
+
+def test_the_default_is_kept_within_chance_and_left_beyond_it() -> None:
+    error = 0.02
+    margin = CHANCE * (2 * error**2) ** 0.5
+    default = trial(0, 0.1, 0.6, error=error)
+    just_under, just_over = (
+        trial(1, 0.2, 0.6 + margin - 1e-6, error=error),
+        trial(2, 0.3, 0.6 + margin + 1e-6, error=error),
+    )
+    chosen, why = winner([default, just_under], default)
+    assert chosen is default
+    assert "within chance" in why
+    chosen, why = winner([default, just_under, just_over], default)
+    assert chosen is just_over
+    assert "more than chance" in why
+
+
+def test_a_default_that_was_broken_off_gives_way_to_any_that_finished() -> None:
+    default, other = trial(0, 1.0, None), trial(1, 0.1, 0.3)
+    assert winner([default, other], default)[0] is other
+    assert winner([other], None)[0] is other
+    assert winner([default], default) == (default, "no trial finished")
+
+
+def test_broken_off_trials_are_counted_with_the_lowest_rate_among_them() -> None:
+    finding = diverged([trial(0, 0.5, None), trial(1, 0.2, None), trial(2, 0.01, 0.5)], 2.3026)
+    assert finding is not None
+    assert finding.id == "diverged-trials"
+    assert finding.evidence == {"pruned": [0, 1], "lowest_lr": 0.2, "initial_loss": 2.3026}
+    assert "2 of 3 trials" in finding.message
+    assert diverged([trial(2, 0.01, 0.5)], 2.3) is None
