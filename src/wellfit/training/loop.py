@@ -6,12 +6,13 @@ its checkpoint, and stops when asked, when the time is up, or when the loss is n
 
 from __future__ import annotations
 
+import functools
 import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, ParamSpec, Protocol, TypeVar
 
 import torch
 from torch import nn
@@ -20,6 +21,7 @@ from wellfit.data.batches import TrainingBatches, prefetch
 from wellfit.data.preprocess import Preprocessing
 from wellfit.diagnosis.monitor import Monitor
 from wellfit.engine import Engine
+from wellfit.randomness import key_to_integer
 from wellfit.record import Record
 from wellfit.training.averaging import WeightAverage
 from wellfit.training.checkpoint import load_checkpoint, save_checkpoint
@@ -27,6 +29,21 @@ from wellfit.training.pace import Pace
 
 READ_LOSS_EVERY = 10  # steps between reads of the loss: on a GPU each read waits for the device
 CHECKPOINT_SECONDS = 20.0
+
+Arguments = ParamSpec("Arguments")
+Result = TypeVar("Result")
+
+
+def _keeping_generators(function: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
+    """Torch's global generators, which dropout draws from, are put back after the call."""
+
+    @functools.wraps(function)
+    def wrapped(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Result:
+        devices = range(torch.cuda.device_count()) if torch.cuda.is_available() else range(0)
+        with torch.random.fork_rng(devices=list(devices)):
+            return function(*args, **kwargs)
+
+    return wrapped
 
 
 class Evaluation(Protocol):
@@ -58,6 +75,7 @@ class Outcome:
     images: int
 
 
+@_keeping_generators
 def train(
     module: nn.Module,
     batches: TrainingBatches,
@@ -128,16 +146,18 @@ def train(
 
     engine.activate()
     module.train()
-    reason, saved = "finished", time.monotonic()
+    reason, saved = "patience" if patience and stale >= patience else "finished", time.monotonic()
+    steps_left = range(pace.step, pace.steps) if reason == "finished" else range(0)
     unread: list[tuple[dict[str, Any], torch.Tensor, torch.Tensor]] = []
     step_begun = time.perf_counter()
-    for batch, waited in prefetch(batches.batch, range(pace.step, pace.steps)):
+    for batch, waited in prefetch(batches.batch, steps_left):
         if pace.finished:
             break
         multiplier = schedule(pace.progress)
         for group, rate in zip(optimizer.param_groups, rates, strict=True):
             group["lr"] = rate * multiplier
 
+        torch.manual_seed(key_to_integer(batches.seed, "dropout", pace.step))  # the same at this step after a resume
         inputs = engine.inputs(batch.images, preprocessing)
         targets = batch.targets.to(engine.device, non_blocking=True)
         with engine.autocast():

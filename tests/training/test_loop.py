@@ -1,0 +1,267 @@
+"""The loop: repeatable to the byte, also across kills; keeps the best; stops when it should."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional
+
+from tests.data.memory_store import MemoryStore
+from wellfit.data.batches import TrainingBatches
+from wellfit.data.preprocess import Preprocessing
+from wellfit.engine import Engine
+from wellfit.record import Record, read_record
+from wellfit.training import loop
+from wellfit.training.averaging import WeightAverage
+from wellfit.training.loop import Outcome, train
+from wellfit.training.optimizers import build_optimizer
+from wellfit.training.pace import Pace
+from wellfit.training.schedules import schedule
+
+SIZE, IMAGES = 8, 48
+PREPROCESSING = Preprocessing(SIZE, SIZE, (0.5,) * 3, (0.25,) * 3)
+
+
+def batches(seed: int = 0) -> TrainingBatches:
+    """Two classes told apart by their brightness."""
+    rng = np.random.default_rng(1)
+    targets = np.arange(IMAGES) % 2
+    images = (rng.integers(0, 120, (IMAGES, SIZE, SIZE, 3)) + 100 * targets[:, None, None, None]).astype(np.uint8)
+    return TrainingBatches(
+        MemoryStore(images),
+        np.arange(IMAGES),
+        targets,
+        PREPROCESSING,
+        batch_size=8,
+        augment=("flip", "crop"),
+        seed=seed,
+    )
+
+
+def network() -> nn.Module:
+    torch.manual_seed(3)
+    return nn.Sequential(
+        nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Dropout(0.3), nn.Linear(4 * 36, 2)
+    )
+
+
+class Scores:
+    """A validation whose scores are given; 0.1, 0.2, … where they are not. Notes the weights it saw."""
+
+    def __init__(self, scores: list[float] | None = None) -> None:
+        self.scores = iter(scores) if scores is not None else (i / 10 for i in itertools.count(1))
+        self.calls = 0
+
+    def __call__(self, module: nn.Module) -> tuple[float, dict[str, float]]:
+        self.calls += 1
+        module.eval()
+        score = next(self.scores)
+        return score, {"loss": 1 - score, "accuracy": score}
+
+
+class ByWeights:
+    """A validation that follows from the weights, as a real one does."""
+
+    def __call__(self, module: nn.Module) -> tuple[float, dict[str, float]]:
+        module.eval()
+        score = float(sum(p.detach().double().sin().sum() for p in module.parameters()))
+        return score, {"loss": -score, "accuracy": 0.5}
+
+
+def run(module: nn.Module, steps: int = 18, **options: Any) -> Outcome:
+    optimizer = options.pop("optimizer", None) or build_optimizer("nesterov", module, lr=0.02, weight_decay=1e-3)
+    options.setdefault("evaluate", ByWeights())
+    return train(
+        module,
+        options.pop("batches", None) or batches(),
+        functional.cross_entropy,
+        optimizer,
+        engine=Engine("cpu", "float32", "contiguous", torch.get_num_threads()),
+        preprocessing=PREPROCESSING,
+        schedule=schedule("one_cycle"),
+        pace=options.pop("pace", None) or Pace(steps),
+        **options,
+    )
+
+
+def weights(module: nn.Module) -> dict[str, torch.Tensor]:
+    return {name: value.clone() for name, value in module.state_dict().items()}
+
+
+def equal(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_it_learns_and_repeats_itself_to_the_bit_in_spite_of_dropout() -> None:
+    one, other = network(), network()
+    first = run(one, 36)
+    torch.manual_seed(99)  # the caller's own draws must not matter
+    second = run(other, 36)
+    assert first.losses == second.losses
+    assert equal(weights(one), weights(other))
+    assert np.mean(first.losses[-6:]) < 0.5 * first.losses[0]
+
+
+def test_torchs_own_generator_is_left_as_it_was() -> None:
+    torch.manual_seed(5)
+    module = network()
+    before = torch.get_rng_state()
+    run(module, 3)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_another_seed_is_another_training() -> None:
+    one, other = network(), network()
+    assert run(one).losses != run(other, batches=batches(seed=1)).losses
+
+
+class Killed(BaseException):
+    pass
+
+
+@pytest.mark.parametrize("killed_at", [1, 6, 7, 13, 18])
+def test_killed_and_taken_up_it_ends_with_the_same_bytes(
+    killed_at: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A checkpoint at every chance; the process dies in the step after `killed_at`, before anything is saved."""
+    monkeypatch.setattr(loop, "CHECKPOINT_SECONDS", -1.0)
+    monkeypatch.setattr(loop, "READ_LOSS_EVERY", 3)
+
+    def options(module: nn.Module) -> dict[str, Any]:
+        return {"average": WeightAverage(module, 0.9, ramp=True), "evaluate_every": 4, "average_from": 0.3}
+
+    untouched = network()
+    expected = run(untouched, **options(untouched))
+
+    victim = network()
+    calls = itertools.count(1)
+
+    def dies() -> bool:
+        if next(calls) == killed_at:
+            raise Killed
+        return False
+
+    path = tmp_path / "checkpoint" / "c.safetensors"
+    with pytest.raises(Killed):
+        run(victim, checkpoint=path, stop=dies, **options(victim))
+    again = network()
+    result = run(again, checkpoint=path, **options(again))
+    assert result.losses == expected.losses
+    assert (result.steps, result.best.step, result.best.score) == (18, expected.best.step, expected.best.score)
+    assert equal(weights(again), weights(untouched))
+    assert equal(result.best.weights, expected.best.weights)
+
+
+def test_a_training_that_ran_out_of_patience_does_not_go_on_when_taken_up(tmp_path: Path) -> None:
+    path = tmp_path / "c.safetensors"
+    first = run(network(), 60, evaluate=Scores([0.5, 0.4, 0.3, 0.2]), patience=2, checkpoint=path)
+    assert (first.reason, first.steps) == ("patience", 18)
+    scores = Scores()
+    again = run(network(), 60, evaluate=scores, patience=2, checkpoint=path)
+    assert (again.reason, again.steps, scores.calls) == ("patience", 18, 0)
+    assert equal(again.best.weights, first.best.weights)
+
+
+def test_the_best_snapshot_is_kept_not_the_last(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = network()
+    seen: list[dict[str, torch.Tensor]] = []
+    scores = Scores([0.2, 0.9, 0.5])
+
+    def evaluate(net: nn.Module) -> tuple[float, dict[str, float]]:
+        seen.append(weights(net))
+        return scores(net)
+
+    result = run(module, 18, evaluate=evaluate)
+    assert (result.best.score, result.best.step, result.best.averaged) == (0.9, 12, False)
+    assert equal(result.best.weights, seen[1])
+    assert not equal(result.best.weights, weights(module))
+
+
+def test_averaged_weights_are_the_best_where_they_score_higher() -> None:
+    module = network()
+    average = WeightAverage(module, 0.9)
+    # plain, then plain and averaged in turn from the middle on
+    result = run(module, 18, evaluate=Scores([0.1, 0.2, 0.6, 0.3, 0.4]), average=average)
+    assert (result.best.score, result.best.averaged, result.best.step) == (0.6, True, 12)
+    assert not equal(result.best.weights, weights(module))
+
+
+def test_the_last_step_is_always_evaluated() -> None:
+    scores = Scores()
+    assert run(network(), 8, evaluate=scores, evaluate_every=5).best.step == 8
+    assert scores.calls == 2
+
+
+def test_without_patience_it_trains_on() -> None:
+    assert run(network(), 30, evaluate=Scores([0.9, 0.1, 0.1, 0.1, 0.1])).reason == "finished"
+
+
+def test_a_loss_that_is_no_number_ends_it() -> None:
+    module = network()
+    result = run(module, 60, optimizer=build_optimizer("sgd", module, lr=1e30, weight_decay=0.0))
+    assert result.reason == "diverged"
+    assert result.steps < 60
+    assert not math.isfinite(result.losses[-1])
+
+
+def test_the_caller_can_break_it_off() -> None:
+    result = run(network(), 60, give_up=lambda step, loss: step >= 12)
+    assert (result.reason, result.steps) == ("broken-off", 12)
+
+
+def test_asked_to_stop_it_finishes_the_step_evaluates_and_saves(tmp_path: Path) -> None:
+    path = tmp_path / "c.safetensors"
+    calls = itertools.count(1)
+    result = run(network(), 60, stop=lambda: next(calls) == 9, checkpoint=path)
+    assert (result.reason, result.steps) == ("stopped", 9)
+    assert result.best.weights
+    assert path.exists()
+    again = run(network(), 60, checkpoint=path)
+    assert (again.reason, again.steps) == ("finished", 60)
+
+
+def test_the_rates_follow_the_schedule_and_come_back_at_the_end(tmp_path: Path) -> None:
+    module = network()
+    optimizer = torch.optim.SGD(
+        [{"params": list(module[0].parameters()), "lr": 0.01}, {"params": list(module[5].parameters()), "lr": 0.1}]
+    )
+    record = Record(tmp_path / "record.jsonl")
+    run(module, 12, optimizer=optimizer, record=record)
+    record.close()
+    assert [group["lr"] for group in optimizer.param_groups] == [0.01, 0.1]
+    rates = [line["lr"] for line in read_record(record.path) if line["kind"] == "step"]
+    one_cycle = schedule("one_cycle")
+    assert rates == [0.01 * one_cycle(i / 12) for i in range(12)]
+
+
+def test_a_penalty_is_part_of_the_loss() -> None:
+    plain, fined = network(), network()
+    first = run(plain, 1).losses[0]
+    with_penalty = run(fined, 1, penalty=lambda net: torch.tensor(2.5)).losses[0]
+    assert with_penalty == pytest.approx(first + 2.5)
+
+
+def test_the_record_tells_every_step_and_each_evaluation(tmp_path: Path) -> None:
+    record = Record(tmp_path / "record.jsonl")
+    module = network()
+    run(module, 15, record=record, evaluate=Scores(), average=WeightAverage(module, 0.9))
+    record.close()
+    lines = list(read_record(record.path))
+    steps = [line for line in lines if line["kind"] == "step"]
+    assert [line["step"] for line in steps] == list(range(1, 16))
+    assert all({"epoch", "lr", "loss", "images_per_second", "wait", "of"} <= line.keys() for line in steps)
+    epochs = [line for line in lines if line["kind"] == "epoch"]
+    assert [line["epoch"] for line in epochs] == [1.0, 2.0, 2.5]
+    losses = [line["loss"] for line in steps]
+    assert epochs[0]["train_loss"] == pytest.approx(np.mean(losses[:6]))
+    assert epochs[1]["train_loss"] == pytest.approx(np.mean(losses[6:12]))
+    assert epochs[2]["train_loss"] == pytest.approx(np.mean(losses[12:]))
+    assert "averaged_validation_accuracy" not in epochs[0]
+    assert "averaged_validation_accuracy" in epochs[1]
