@@ -187,11 +187,13 @@ def build(kind: type, values: dict[str, Any], where: str, prefix: str = "") -> A
 def _convert(value: Any, hint: Any, where: str, key: str) -> Any:
     origin = typing.get_origin(hint)
     if origin is tuple:
-        if isinstance(value, str):
+        if isinstance(value, str):  # one name stands for a list of one
             value = [value]
-        if isinstance(value, list | tuple) and all(isinstance(v, str) for v in value):
+        item = typing.get_args(hint)[0]
+        if isinstance(value, list | tuple) and all(type(v) is item for v in value):
             return tuple(value)
-        raise UserError(f'{where}: \'{key}\' is a list of names, got {value!r}; write it as ["a", "b"]')
+        example = '["a", "b"]' if item is str else "[1, 2]"
+        raise UserError(f"{where}: '{key}' is a list such as {example}, got {value!r}; correct it")
     kinds = typing.get_args(hint) if origin is types.UnionType else (origin or hint,)
     if float in kinds and isinstance(value, int) and not isinstance(value, bool):
         return float(value)

@@ -232,9 +232,8 @@ def evaluate(run: str, data: str, as_json: bool, **settings: Any) -> None:
     )
     click.echo(f"balanced accuracy {figures['balanced_accuracy']:.4f}, macro F1 {figures['macro_f1']:.4f}")
     for row in figures["per_class"]:
-        click.echo(
-            f"  {row['class']}: {row['images']:,} images, recall {_share(row['recall'])}, precision {_share(row['precision'])}"
-        )
+        recall, precision = _share(row["recall"]), _share(row["precision"])
+        click.echo(f"  {row['class']}: {row['images']:,} images, recall {recall}, precision {precision}")
     for item in figures["left_out"]:
         click.echo(f"left out: {item['file']}: {item['reason']}", err=True)
 

@@ -124,7 +124,8 @@ class ProgressDisplay:
         averaged = fields.get("averaged_validation_accuracy")
         also = f" (averaged weights {averaged:.4f})" if averaged is not None else ""
         self.line(
-            f"  epoch {fields['epoch']:.1f}: train loss {fields['train_loss']:.3f} accuracy {fields['train_accuracy']:.3f}; "
+            f"  epoch {fields['epoch']:.1f}: "
+            f"train loss {fields['train_loss']:.3f} accuracy {fields['train_accuracy']:.3f}; "
             f"validation loss {fields['validation_loss']:.3f} accuracy {fields['validation_accuracy']:.4f}{also}"
         )
 

@@ -45,7 +45,8 @@ class ProbeNet(nn.Module):
 def last_feature_map(backbone: nn.Module, image_size: int) -> str:
     """Name of the last part to finish with N×C×H×W of more than one place, the classifier's own left out.
 
-    Parts are looked at as wholes, so that a part which joins branches counts with all of them. Raises UserError for a network without feature maps (a vision transformer, say).
+    Parts are looked at as wholes, so that a part which joins branches counts with all of them. Raises UserError for
+    a network without feature maps (a vision transformer, say).
     """
     seen: list[tuple[str, torch.Size]] = []
     handles = [

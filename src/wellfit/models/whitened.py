@@ -62,7 +62,7 @@ class WhitenedNet(nn.Module):
 
     @torch.no_grad()
     def initialise_from_data(self, images: torch.Tensor) -> None:
-        """Set the stem from normalised training images N×C×H×W: patch eigenvectors over √eigenvalue, and their negatives."""
+        """Set the stem from normalised training images N×C×H×W: patch eigenvectors over √eigenvalue, and negatives."""
         channels = images.shape[1]
         patches = functional.unfold(images.double(), 2).transpose(1, 2).reshape(-1, channels * 4)
         values, vectors = torch.linalg.eigh(torch.cov(patches.T))

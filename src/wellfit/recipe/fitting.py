@@ -20,7 +20,7 @@ from wellfit.training.averaging import WeightAverage
 from wellfit.training.loop import Outcome, train
 from wellfit.training.pace import Pace
 from wellfit.training.schedules import schedule
-from wellfit.transfer.probe import Probe, choose_probe, extract_features, fit_probe, install
+from wellfit.transfer.probe import Probe, install
 
 RETRIES = 2  # after a diverged training: each at a tenth of the rate before
 
@@ -64,51 +64,6 @@ def train_network(job: Job, material: Material, settings: Settings) -> Fitted:
         )
         stopped = result.reason == "stopped"
         return Fitted(built, module, result.best.score, accuracy, result.steps, tried, stopped)
-
-
-def probe(job: Job, material: Material) -> Fitted:
-    """Features of the frozen network once, then the linear classifier that is best on unseen images (SPEC T2)."""
-    plan, data, split = material.plan, material.data, material.data.split
-    engine = plan.engine
-    with job.step("probe") as outcome:
-        engine.activate()
-        built, net = material.probe_network()
-        engine.place(net)
-        indices = np.concatenate([split.train, split.validation])
-        position = {int(index): i for i, index in enumerate(indices)}
-        done = 0
-
-        def progress(images: int) -> None:
-            nonlocal done
-            done += images
-            job.record.tell("progress", what="features", done=done, of=len(indices))
-
-        features = extract_features(net, material.evaluation(indices), engine, material.preprocessing, progress)
-        targets = data.targets(indices)
-        if split.folds is not None:
-            folds = [np.array([position[int(i)] for i in fold]) for fold in split.folds]
-            judged = f"{len(folds)}-fold cross-validation"
-        else:
-            folds = [np.arange(len(split.train), len(indices))]
-            judged = f"{len(split.validation):,} validation images"
-        balanced = plan.training.balance == "weights"
-        result = choose_probe(features, targets, len(data.classes), folds, plan.metric, balanced=balanced)
-        if plan.training.steps:  # fine-tuning is judged on validation: its start must not have seen it
-            own = slice(len(split.train))
-            start = fit_probe(features[own], targets[own], len(data.classes), result.probe.strength, balanced=balanced)
-            install(net, start)
-        else:
-            install(net, result.probe)
-        for row in result.table:
-            job.record.write("probe", **row)
-        outcome.reason = (
-            f"{features.shape[2]:,} features of {built.options['backbone']}, strength {result.probe.strength:g} "
-            f"chosen among {len(result.table)} by {judged}"
-        )
-        unseen = np.isfinite(result.held_out).all(axis=1)
-        held_out = np.log(result.held_out[unseen] + 1e-12), targets[unseen]
-        settings = Settings.of(plan)
-        return Fitted(built, net, result.score, result.accuracy, 0, settings, held_out=held_out, probe=result.probe)
 
 
 def fine_tune(job: Job, material: Material, settings: Settings, probed: Fitted) -> Fitted:

@@ -5,7 +5,7 @@ Made anew each time from the plan and the seed, so that every step sees the same
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -68,6 +68,15 @@ class Material:
             if built.mean is not None and built.std is not None:
                 preprocessing = Preprocessing(model.image_size, model.resize, tuple(built.mean), tuple(built.std))
         return cls(data, plan, preprocessing)
+
+    def at_size(self, size: int) -> Material:
+        """The same at another image size, the ratio of resize to size kept."""
+        model, old = self.plan.model, self.preprocessing
+        if size == model.image_size:
+            return self
+        resize = round(old.resize * size / old.size)
+        plan = self.plan.replace(model=replace(model, image_size=size, resize=resize))
+        return Material(self.data, plan, replace(old, size=size, resize=resize))
 
     def network(self) -> Built:
         """The network at its start: same plan, same bytes."""

@@ -34,6 +34,7 @@ class ModelPlan:
     transfer: str = "none"
     parameters: int = 0
     options: dict[str, Any] = field(default_factory=dict)
+    probe_sizes: tuple[int, ...] = ()  # pixels; the probe takes the best of them on validation
 
 
 @dataclass(frozen=True)

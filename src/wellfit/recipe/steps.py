@@ -5,13 +5,14 @@ from __future__ import annotations
 from wellfit.config import Config, config_to_toml
 from wellfit.errors import GateFailed, Interrupted
 from wellfit.models.saved import load_model
-from wellfit.recipe.fitting import Fitted, fine_tune, probe, train_network
+from wellfit.recipe.fitting import Fitted, fine_tune, train_network
 from wellfit.recipe.gates import check
 from wellfit.recipe.job import Job
 from wellfit.recipe.material import Material, Settings
 from wellfit.recipe.plan import Plan, load_plan, save_plan
 from wellfit.recipe.planning import make_plan
 from wellfit.recipe.prepare import Prepared, prepare
+from wellfit.recipe.probing import probe
 from wellfit.recipe.settings import find_settings
 from wellfit.recipe.testing import evaluate, save
 from wellfit.record import write_atomically
@@ -24,11 +25,11 @@ def run_recipe(job: Job) -> None:
     plan = plan_for(job, data)
     material = Material.of(data, plan)
     check(job, material)
-    fitted = fit(job, material)
+    material, fitted = fit(job, material)
     save(job, material, fitted)
     module, _ = load_model(job.folder)  # what is judged is what was saved
     evaluate(job, material, plan.engine.place(module))
-    report(job, plan, fitted)
+    report(job, plan, material, fitted)
     if fitted.interrupted:
         raise Interrupted(f"stopped as asked, evaluated and saved in {job.folder.path}")
 
@@ -58,19 +59,19 @@ def plan_for(job: Job, data: Prepared) -> Plan:
         return plan
 
 
-def fit(job: Job, material: Material) -> Fitted:
-    """Search and train from scratch, or probe and fine-tune, as the plan says."""
+def fit(job: Job, material: Material) -> tuple[Material, Fitted]:
+    """Search and train from scratch, or probe and fine-tune, as the plan says; the material as it was settled."""
     if material.plan.model.transfer != "probe":
         settings = find_settings(job, material)
-        return train_network(job, material, settings)
-    probed = probe(job, material)
-    return fine_tune(job, material, Settings.of(material.plan), probed)
+        return material, train_network(job, material, settings)
+    material, probed = probe(job, material)
+    return material, fine_tune(job, material, Settings.of(material.plan), probed)
 
 
-def report(job: Job, plan: Plan, fitted: Fitted) -> None:
+def report(job: Job, plan: Plan, material: Material, fitted: Fitted) -> None:
     """Write the outcomes back into plan.toml, what was settled into config.toml, and make the page."""
     with job.step("report"):
-        write_atomically(job.folder.config, config_to_toml(resolved(job.config, plan, fitted)))
+        write_atomically(job.folder.config, config_to_toml(resolved(job.config, material.plan, fitted)))
         save_plan(job.folder.plan, plan, [_row(o) for o in job.outcomes])
         job.record.write("end", status="interrupted" if fitted.interrupted else "done", seconds=job.budget.spent)
         write_report(job.folder)

@@ -41,6 +41,11 @@ class ProbeResult:
     held_out: np.ndarray  # N×C probabilities of images that the classifier judging them had not seen; NaN where none
     table: list[dict[str, Any]] = field(default_factory=list)
 
+    @property
+    def rank(self) -> tuple[float, float]:
+        """What results are compared by: the score, then the loss of the chosen strength."""
+        return self.score, -next(row["loss"] for row in self.table if row["strength"] == self.probe.strength)
+
 
 @torch.inference_mode()
 def extract_features(
@@ -97,6 +102,8 @@ def choose_probe(
 ) -> ProbeResult:
     """Choose the strength on images not fitted on, then fit once on all.
 
+    Of the strengths within one standard error of the best score, the one with the lowest loss is taken.
+
     held_out: positions of each fold; one fold is a plain validation split, several a cross-validation.
     """
     scored: list[tuple[float, float, np.ndarray]] = []
@@ -113,7 +120,10 @@ def choose_probe(
         loss = float(-np.log(probabilities[judged, targets[judged]] + 1e-12).mean())
         table.append({"strength": strength, "loss": loss, **figures})
         scored.append((figures[metric], -loss, probabilities))
-    best = max(range(len(strengths)), key=lambda i: scored[i][:2])
+    # With few images the scores of neighbouring strengths differ by chance; the loss then tells more.
+    top = max(score for score, _, _ in scored)
+    error = (max(top * (1 - top), 1 / len(judged)) / len(judged)) ** 0.5
+    best = max((i for i in range(len(strengths)) if scored[i][0] >= top - error), key=lambda i: scored[i][1])
     probe = fit_probe(features, targets, classes, strengths[best], balanced=balanced)
     return ProbeResult(probe, scored[best][0], table[best]["accuracy"], scored[best][2], table)
 
