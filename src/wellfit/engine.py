@@ -184,10 +184,14 @@ def _device(name: str) -> str:
     if name == "auto":
         if torch.cuda.is_available():
             return "cuda"
-        mps = getattr(torch.backends, "mps", None)
-        return "mps" if mps is not None and mps.is_available() else "cpu"
+        return "mps" if _has_mps() else "cpu"
     if name not in ("cpu", "cuda", "mps"):
         raise unknown_name("device", name, ["cpu", "cuda", "mps", "auto"])
-    if name == "cuda" and not torch.cuda.is_available():
-        raise UserError("device 'cuda' was asked for, but torch sees no CUDA device; use --device auto")
+    if (name == "cuda" and not torch.cuda.is_available()) or (name == "mps" and not _has_mps()):
+        raise UserError(f"device '{name}' was asked for, but torch finds none on this machine; use --device auto")
     return name
+
+
+def _has_mps() -> bool:
+    mps = getattr(torch.backends, "mps", None)
+    return mps is not None and bool(mps.is_available())

@@ -279,4 +279,3 @@ class _Tally:
 def _snapshot(module: nn.Module, score: float, step: int, *, averaged: bool) -> Best:
     weights = {name: value.detach().to("cpu", copy=True) for name, value in module.state_dict().items()}
     return Best(score, step, averaged, weights)
-
