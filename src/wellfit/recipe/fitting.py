@@ -16,6 +16,7 @@ from wellfit.models.probe_net import ProbeNet
 from wellfit.models.zoo import Built
 from wellfit.recipe.job import Job
 from wellfit.recipe.material import Material, Settings
+from wellfit.recipe.model_choice import CLOSING_SECONDS
 from wellfit.training.averaging import WeightAverage
 from wellfit.training.loop import Outcome, train
 from wellfit.training.pace import Pace
@@ -132,8 +133,6 @@ def _train(job: Job, material: Material, module: nn.Module, settings: Settings, 
 
 def closing_seconds(job: Job, material: Material) -> float:
     """Seconds that the end needs: measured on the steps so far, a test pass and the report."""
-    from wellfit.recipe.planning import CLOSING_SECONDS
-
     split = material.data.split
     audit = next((o.seconds for o in job.outcomes if o.name == "audit"), 0.0)
     decoded = max(1, len(split.train) + len(split.validation))

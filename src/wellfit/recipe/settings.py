@@ -17,7 +17,7 @@ from wellfit.training.schedules import schedule
 
 BREAK_OFF = 3.0  # times the initial loss (SPEC S3)
 IMBALANCED = 3.0  # largest class / smallest: from here, weighting and resampling are tried
-SEARCH_TIME = 0.25  # of what is left: where the trials take longer than planned, the search ends here
+SEARCH_TIME = 0.18  # of what is left: where the trials take longer than planned, the search ends here
 
 
 def find_settings(job: Job, material: Material) -> Settings:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+
 from wellfit.config import Config, config_to_toml
 from wellfit.errors import GateFailed, Interrupted
 from wellfit.models.saved import load_model
@@ -75,6 +77,8 @@ def report(job: Job, plan: Plan, material: Material, fitted: Fitted) -> None:
         save_plan(job.folder.plan, plan, [_row(o) for o in job.outcomes])
         job.record.write("end", status="interrupted" if fitted.interrupted else "done", seconds=job.budget.spent)
         write_report(job.folder)
+        if not fitted.interrupted:  # nothing is left to resume
+            shutil.rmtree(job.folder.checkpoint.parent, ignore_errors=True)
 
 
 def resolved(config: Config, plan: Plan, fitted: Fitted) -> Config:

@@ -1,0 +1,213 @@
+"""Which network: pretrained where weights can be had, else the most accurate that the budget can train."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from wellfit.config import Config
+from wellfit.engine import Engine, choose_engine, choose_threads, training_speed
+from wellfit.errors import UserError
+from wellfit.findings import Finding
+from wellfit.models.zoo import Built, build, weights_at_hand
+from wellfit.recipe.earlier import card_beside
+from wellfit.recipe.job import Job
+from wellfit.recipe.prepare import Prepared
+
+SMALL_IMAGES = 48  # pixels: up to here the native size is used
+WORTH_TRANSFER = 64  # pixels: smaller images hold too little of what ImageNet weights know
+FEW_IMAGES = 1_000_000  # SPEC T0: below it, look for a pretrained model
+PRETRAINED = ("resnet18", "mobilenet_v3_small", "squeezenet1_1")  # tried in this order where none is named
+SMALL_NETS = ((16, 32, 64), (32, 64, 128), (32, 96, 192), (64, 128, 256), (128, 256, 512))  # widths, quickest first
+LOOP_EFFICIENCY = 0.85  # share of the bare step's speed that the loop with data and evaluation reaches
+CLOSING_SECONDS = 6.0  # saving, the report, leaving
+SEARCH_SHARE, CHECKS_SHARE = 0.12, 0.06  # of the time that is left after reading the data
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What will be trained, from what, how fast, and why.
+
+    start: the network with its weights; None from scratch. transfer: as in ModelPlan. speed: images a second in the
+    training probe. table: every engine that was measured.
+    """
+
+    name: str
+    options: dict[str, Any]
+    image_size: int
+    weights: str
+    transfer: str
+    engine: Engine
+    speed: float
+    start: Built | None
+    table: list[dict[str, Any]]
+    reasons: list[str]
+
+
+@dataclass
+class Candidate:
+    """A model that could be trained from scratch, with its measured speed."""
+
+    name: str
+    options: dict[str, Any]
+    image_size: int
+    speed: float = 0.0
+    epochs: float = 0.0
+
+
+@dataclass(frozen=True)
+class EngineProbe:
+    """The fastest engine, the images a second that it trains at, why, and all that was measured."""
+
+    engine: Engine
+    speed: float
+    reason: str
+    table: list[dict[str, Any]]
+
+
+def choose_model(job: Job, data: Prepared, left: float) -> Choice:
+    """Weights where they are asked for or can be had, else candidates measured from the quickest on."""
+    config, classes = job.config, len(data.classes)
+    start = _start(job, data)
+    if start is not None:
+        size, weights, transfer = config.model.image_size or start.image_size or 224, start.weights or "none", "probe"
+        if card_beside(weights) is not None:
+            transfer = "probe" if start.name == "probe_net" else "continue"
+            why = f"goes on from the network in {Path(weights).parent}"
+        else:
+            why = (
+                f"{len(data.split.train):,} training images, fewer than a million: weights of a larger set are used"
+            )
+        probed = _probe(job, start.module, size, classes, left)
+        chosen = Candidate(start.name, dict(start.options), size, probed.speed)
+        module, reasons = start.module, [why, probed.reason]
+    else:
+        weights, transfer = "none", "none"
+        candidates = _candidates(config, data)
+        middle = candidates[len(candidates) // 2]
+        probed = _probe(job, _module(middle, data, config), middle.image_size, classes, left)
+        reasons = [probed.reason]
+        chosen = _choose(candidates, probed.engine, data, left, reasons, config)
+        module = _module(chosen, data, config)
+    engine, size = probed.engine, chosen.image_size
+    if not config.engine.threads:
+        batch, seconds = 16 if size > 64 else 128, min(2.0, 0.01 * left)
+        engine = choose_threads(module, engine, (3, size, size), classes, batch_size=batch, seconds=seconds)
+    job.record.write("engine", **engine.as_dict(), line=engine.line, candidates=probed.table)
+    return Choice(
+        chosen.name, chosen.options, size, weights, transfer, engine, chosen.speed, start, probed.table, reasons
+    )
+
+
+def _start(job: Job, data: Prepared) -> Built | None:
+    """A network with weights where they are asked for, at hand, or can be fetched; None to train from scratch."""
+    config, classes = job.config, len(data.classes)
+    wanted, name, size = config.model.weights, config.model.name, config.model.image_size or 224
+    if wanted not in ("auto", "none"):
+        name = PRETRAINED[0] if name == "auto" else name
+        return build(name, classes, image_size=size, weights=wanted, seed=config.seed, **config.model.options)
+    large_enough = data.short_side >= WORTH_TRANSFER and len(data.split.train) < FEW_IMAGES
+    if wanted == "none" or not large_enough or ":" in name.removeprefix("timm:").removeprefix("torchvision:"):
+        return None
+    tried = PRETRAINED if name == "auto" else (name,)
+    at_hand = [n for n in tried if weights_at_hand(n) is not None]
+    refusal = ""
+    for candidate in at_hand or tried:
+        try:
+            return build(candidate, classes, image_size=size, weights="imagenet", seed=config.seed)
+        except UserError as error:
+            refusal = str(error)
+            if at_hand:
+                raise
+            break  # where one file cannot be fetched, the next would only cost the same wait
+    job.report(
+        Finding(
+            "no-pretrained-weights",
+            "warning",
+            f"no pretrained weights could be had for {' or '.join(tried)}, so the network starts from random numbers",
+            {"tried": list(tried), "refusal": refusal},
+            "Put a weight file in place or give one with --weights FILE: with "
+            f"{len(data.split.train):,} training images it usually gains much.",
+            "CS231n, transfer learning; SPEC T0",
+        )
+    )
+    return None
+
+
+def _module(candidate: Candidate, data: Prepared, config: Config) -> nn.Module:
+    size, options = candidate.image_size, candidate.options
+    return build(candidate.name, len(data.classes), image_size=size, seed=config.seed, **options).module
+
+
+def _probe(job: Job, module: nn.Module, size: int, classes: int, left: float) -> EngineProbe:
+    """Measure device, dtype and layout on this network."""
+    batch, shape, seconds = 16 if size > 64 else 64, (3, size, size), min(8.0, 0.02 * left)
+    engine, table = choose_engine(module, shape, classes, job.config.engine, batch_size=batch, seconds=seconds)
+    if not table:
+        speed = training_speed(module, engine, shape, batch, classes, seconds)
+        return EngineProbe(engine, speed, f"engine {engine.line}, the only choice: {speed:,.0f} images/s", table)
+    speeds = [row["images_per_second"] for row in table]
+    reason = f"engine {engine.line}: {max(speeds):,.0f} images/s in the probe, the slowest choice {min(speeds):,.0f}"
+    return EngineProbe(engine, max(speeds), reason, table)
+
+
+def _candidates(config: Config, data: Prepared) -> list[Candidate]:
+    """From the quickest to the most accurate, as far as the images are large enough."""
+    native, fixed = data.short_side, config.model.image_size
+    if config.model.name != "auto":
+        size = fixed or (max(16, native) if native <= SMALL_IMAGES else min(224, max(64, native // 32 * 32)))
+        return [Candidate(config.model.name, dict(config.model.options), size)]
+    if fixed or native <= SMALL_IMAGES:
+        size = fixed or max(16, native)
+        return [Candidate("whitened", {"widths": list(widths)}, size) for widths in SMALL_NETS]
+    sizes = [size for size in (96, 128, 160) if size <= native]
+    return [
+        Candidate("whitened", {"widths": list(SMALL_NETS[1])}, 48),
+        *(Candidate("whitened", {"widths": list(widths)}, 64) for widths in SMALL_NETS[2:4]),
+        *(Candidate("resnet18", {}, size) for size in sizes),
+    ]
+
+
+def _choose(
+    candidates: list[Candidate], engine: Engine, data: Prepared, left: float, reasons: list[str], config: Config
+) -> Candidate:
+    """The most accurate candidate that the budget can train for enough epochs; the quickest where none is."""
+    images = len(data.split.train)
+    wanted = wanted_epochs(images)
+    best: Candidate | None = None
+    for candidate in candidates:
+        batch = 16 if candidate.image_size > 64 else 128
+        shape = (3, candidate.image_size, candidate.image_size)
+        seconds = min(1.5, 0.005 * left)
+        candidate.speed = training_speed(
+            _module(candidate, data, config), engine, shape, batch, len(data.classes), seconds
+        )
+        usable = max(1.0, left - closing_time(data, candidate.speed)) * (1 - SEARCH_SHARE - CHECKS_SHARE)
+        candidate.epochs = usable * candidate.speed * LOOP_EFFICIENCY / images
+        if best is None or candidate.epochs >= wanted:
+            best = candidate
+        if candidate.epochs < wanted:
+            break
+    assert best is not None
+    named = f"{best.name} {best.options.get('widths', '')}".strip()
+    reasons.append(
+        f"{named} at {best.image_size} px trains {best.speed:,.0f} images/s, about {best.epochs:.0f} epochs of "
+        f"{images:,} images in the time; {wanted:.0f} are wanted"
+    )
+    return best
+
+
+def wanted_epochs(images: int) -> float:
+    # Fewer images need more passes; 8 at 50,000 images is what one-cycle runs of this size of net need.
+    return min(60.0, max(8.0, 8.0 * math.sqrt(50_000 / max(1, images))))
+
+
+def closing_time(data: Prepared, speed: float) -> float:
+    """Seconds kept for the end: test images are decoded and judged, the report written."""
+    tests = len(data.split.test)
+    decode = 2e-4 if data.short_side <= WORTH_TRANSFER else 1.5e-2
+    return CLOSING_SECONDS + tests * (decode + 1.0 / max(1.0, 2.5 * speed))
