@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import sys
@@ -50,7 +51,9 @@ def run(command: click.Command) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 0
     except OSError as error:
-        if error.filename is None or isinstance(error, ConnectionError):
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
+            code = fail("user", f"nothing more can be written ({error.strerror}); make room and try again", 2, as_json)
+        elif error.filename is None or isinstance(error, ConnectionError):
             code = internal(error, as_json)
         else:
             code = fail(

@@ -70,7 +70,7 @@ def fit(
     write_atomically(folder.config, config_to_toml(config))
     if given is not None:
         save_plan(folder.plan, given)
-    request = {"data": str(data) if isinstance(data, str | Path) else None, "budget": seconds, "force": force}
+    request = {"data": _lasting(data), "budget": seconds, "force": force}
     return _run(folder, data, config, Budget(seconds, started), request, command, listener)
 
 
@@ -189,7 +189,7 @@ def new_folder(out: str | Path | None) -> RunFolder:
         path = path.with_name(f"{path.name}-{os.getpid()}")
     if path.exists() and not path.is_dir():
         raise UserError(f"--out names a folder, but '{path}' is a file; choose another name")
-    if (path / "record.jsonl").exists():
+    if any(line["kind"] == "run" for line in read_record(path / "record.jsonl")):
         raise UserError(f"'{path}' holds a run already; go on with `wellfit resume {path}`, or choose another --out")
     try:
         path.mkdir(parents=True, exist_ok=True)
@@ -243,6 +243,13 @@ def _run(
 
 def _job(folder: RunFolder, data: Any, config: Config, budget: Budget, force: bool, listener: Listener | None) -> Job:
     return Job(data, config, folder, Record(folder.record, listener), budget, force)
+
+
+def _lasting(data: Any) -> str | None:
+    """The data's name in the record: right from any working folder, so that a run can be resumed from another one."""
+    if not isinstance(data, str | Path):
+        return None
+    return str(Path(data).resolve()) if Path(data).exists() else str(data)
 
 
 def _refuse_missing(data: Any) -> None:

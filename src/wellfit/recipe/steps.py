@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 
 from wellfit.config import Config, config_to_toml
-from wellfit.errors import GateFailed, Interrupted
+from wellfit.errors import GateFailed, Interrupted, UserError
 from wellfit.models.saved import load_model
 from wellfit.recipe.fitting import Fitted, fine_tune, train_network
 from wellfit.recipe.gates import check
@@ -109,10 +110,12 @@ def resolved(config: Config, plan: Plan, fitted: Fitted) -> Config:
 def end_early(job: Job, error: BaseException) -> None:
     """What is left to do for a run that stops: the record's last line and a page that says why."""
     status = "interrupted" if isinstance(error, Interrupted | KeyboardInterrupt) else "failed"
-    if isinstance(error, GateFailed):
-        job.report(*(f for f in error.findings if f not in job.findings))
-    job.record.write("end", status=status, seconds=job.budget.spent, reason=str(error))
-    write_report(job.folder)
+    # On a full disk these fail too, and what stopped the run is what is to be said.
+    with contextlib.suppress(UserError, OSError):
+        if isinstance(error, GateFailed):
+            job.report(*(f for f in error.findings if f not in job.findings))
+        job.record.write("end", status=status, seconds=job.budget.spent, reason=str(error))
+        write_report(job.folder)
 
 
 def _row(outcome: object) -> dict[str, object]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -34,7 +35,8 @@ def save(job: Job, material: Material, fitted: Fitted) -> None:
             logits, targets = logits_of(module, batches, plan.engine, material.preprocessing), batches.targets
         temperature = fit_temperature(logits, targets)
         probabilities = softmax(logits / temperature)
-        thresholds = {str(rate): abstention_threshold(probabilities, targets, rate) for rate in ERROR_RATES}
+        lowest = {rate: abstention_threshold(probabilities, targets, rate) for rate in ERROR_RATES}
+        thresholds = {str(rate): value if math.isfinite(value) else None for rate, value in lowest.items()}
         card = card_of(fitted.built, data.classes, plan.model.image_size, material.preprocessing.as_dict())
         card |= {
             "temperature": temperature,
