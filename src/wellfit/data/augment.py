@@ -61,8 +61,8 @@ class Draws:
         return generator(self.seed, self.name, epoch).random((self.images, self.columns))
 
 
-# name → (function of the batch, numbers drawn for each image). "crop" on images that are larger than the
-# network's input takes SPEC D7's random views instead, where the view itself is made.
+# name → (function of the batch, numbers drawn for each image). Where the evaluation view is a centre crop, "crop"
+# takes SPEC D7's random views instead, when the view itself is made.
 AUGMENTATIONS: dict[str, tuple[Callable[[np.ndarray, np.ndarray], np.ndarray], int]] = {
     "flip": (flip, 1),
     "crop": (shift, 2),

@@ -17,7 +17,7 @@ import numpy as np
 
 from wellfit.data.augment import AUGMENTATIONS, Draws, check_names
 from wellfit.data.preprocess import Preprocessing
-from wellfit.data.views import evaluation_view, training_view
+from wellfit.data.views import evaluation_view, resize_batch, training_view
 from wellfit.randomness import generator
 
 if TYPE_CHECKING:
@@ -42,19 +42,14 @@ class Views:
         self.store, self.rows, self.preprocessing = store, np.asarray(rows), preprocessing
         size = preprocessing.size
         uniform = store.uniform()
-        fits = uniform is not None and uniform.shape[1:3] == (size, size) and preprocessing.resize == size
-        self._uniform = uniform if fits else None
-
-    @property
-    def ready(self) -> bool:
-        """True when the stored pixels are already the network's input size."""
-        return self._uniform is not None
+        square = uniform is not None and uniform.shape[1] == uniform.shape[2] and preprocessing.resize == size
+        self._uniform = uniform if square else None
 
     def fixed(self, positions: np.ndarray) -> np.ndarray:
         """N×S×S×3: the evaluation view of each image."""
         size, resize = self.preprocessing.size, self.preprocessing.resize
         if self._uniform is not None:
-            return self._uniform[self.rows[positions]]
+            return resize_batch(self._uniform[self.rows[positions]], size)
         return self._each(positions, lambda image, _: evaluation_view(image, resize, size))
 
     def random(self, positions: np.ndarray, draws: np.ndarray) -> np.ndarray:
@@ -102,7 +97,8 @@ class TrainingBatches:
         self._chance = (
             None if class_weights is None else class_weights[self.targets] / class_weights[self.targets].sum()
         )
-        self._random_views = "crop" in augment and not self.views.ready
+        # Where the evaluation view is itself a centre crop, "crop" means SPEC D7's views; else a small shift.
+        self._random_views = "crop" in augment and preprocessing.resize > preprocessing.size
         columns = {name: 3 if name == "crop" and self._random_views else AUGMENTATIONS[name][1] for name in augment}
         self._draws = {name: Draws(seed, name, self.images, n) for name, n in columns.items()}
         self._order: tuple[int, np.ndarray] = (-1, np.empty(0, dtype=np.int64))

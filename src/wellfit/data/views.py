@@ -28,6 +28,18 @@ def resize_region(image: np.ndarray, top: float, left: float, height: float, wid
     return view[0].permute(1, 2, 0).numpy()
 
 
+def resize_batch(images: np.ndarray, size: int) -> np.ndarray:
+    """N×H×H×3 uint8 square images, brought to N×size×size×3 as `resize_region` does one."""
+    import torch
+    from torch.nn import functional
+
+    if images.shape[1] == size:
+        return images
+    tensor = torch.from_numpy(np.array(images)).permute(0, 3, 1, 2)
+    views = functional.interpolate(tensor, (size, size), mode="bilinear", antialias=True, align_corners=False)
+    return views.permute(0, 2, 3, 1).numpy()
+
+
 def evaluation_view(image: np.ndarray, resize: int, size: int) -> np.ndarray:
     """Short side to `resize`, centre size×size: size×size×3 uint8."""
     rows, columns = image.shape[:2]

@@ -180,7 +180,7 @@ def _choose(
     wanted = wanted_epochs(images)
     best: Candidate | None = None
     for candidate in candidates:
-        batch = 16 if candidate.image_size > 64 else 128
+        batch = min(16 if candidate.image_size > 64 else 128, config.training.batch_size or usual_batch_size(images))
         shape = (3, candidate.image_size, candidate.image_size)
         seconds = min(1.5, 0.005 * left)
         candidate.speed = training_speed(
@@ -204,6 +204,11 @@ def _choose(
 def wanted_epochs(images: int) -> float:
     # Fewer images need more passes; 8 at 50,000 images is what one-cycle runs of this size of net need.
     return min(60.0, max(8.0, 8.0 * math.sqrt(50_000 / max(1, images))))
+
+
+def usual_batch_size(images: int) -> int:
+    """About 20 steps an epoch for small sets, a power of two from 8 to 128."""
+    return 2 ** max(3, min(7, int(math.log2(max(8, images / 20)))))
 
 
 def closing_time(data: Prepared, speed: float) -> float:

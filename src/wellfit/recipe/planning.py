@@ -21,6 +21,7 @@ from wellfit.recipe.model_choice import (
     Choice,
     choose_model,
     closing_time,
+    usual_batch_size,
     wanted_epochs,
 )
 from wellfit.recipe.plan import ChecksPlan, ModelPlan, OptimizerPlan, Plan, SearchPlan, TrainingPlan
@@ -45,7 +46,7 @@ def make_plan(job: Job, data: Prepared) -> Plan:
     transfer = choice.transfer
     built = build(choice.name, len(data.classes), image_size=choice.image_size, seed=config.seed, **choice.options)
     augment = _augment(config, data, reasons)
-    batch_size = config.training.batch_size or _batch_size(images)
+    batch_size = config.training.batch_size or usual_batch_size(images)
     usable = max(1.0, left - closing_time(data, choice.speed))
     rate = choice.speed * LOOP_EFFICIENCY
     search, search_seconds = SearchPlan(), 0.0
@@ -95,11 +96,6 @@ def make_plan(job: Job, data: Prepared) -> Plan:
             balance="none" if config.training.balance == "auto" else config.training.balance,
         ),
     )
-
-
-def _batch_size(images: int) -> int:
-    # About 20 steps an epoch for small sets, a power of two, 128 at most.
-    return 2 ** max(3, min(7, int(math.log2(max(8, images / 20)))))
 
 
 def _augment(config: Config, data: Prepared, reasons: list[str]) -> tuple[str, ...]:
