@@ -244,7 +244,7 @@ def evaluate(run: str, data: str, as_json: bool, **settings: Any) -> None:
 @click.option(
     "--abstain", type=float, metavar="RATE", help="Give no label where more than RATE of answers would be wrong."
 )
-@click.option("--csv", "as_csv", is_flag=True, help="Lines of CSV instead of JSON.")
+@click.option("--csv/--json", "as_csv", default=False, help="Lines of CSV or of JSON; default: JSON.")
 def predict(run: str, files: tuple[str, ...], abstain: float | None, as_csv: bool) -> int:
     """Name the class of each image: one line of JSON (or CSV) a file; a bad file is named and passed over."""
     from wellfit.cli.predictions import write_csv, write_json_lines
@@ -291,11 +291,17 @@ def show(run: str, as_json: bool) -> None:
 
 @wellfit.command()
 @click.argument("finding")
-def explain(finding: str) -> None:
+@json_option
+def explain(finding: str, as_json: bool) -> None:
     """Any finding, in a paragraph: what it means, the usual causes, what to do."""
     from wellfit.findings import explain as paragraph
+    from wellfit.findings import explanations
 
-    click.echo(paragraph(finding))
+    text = paragraph(finding)
+    if as_json:
+        print_json({"id": finding, **explanations()[finding]})
+    else:
+        click.echo(text)
 
 
 def config_of(settings: dict[str, Any]) -> Config:

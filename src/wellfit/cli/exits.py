@@ -22,7 +22,7 @@ def run(command: click.Command) -> None:
     """Invoke the command with sys.argv and leave with the right code and one clear sentence."""
     as_json = "--json" in sys.argv[1:]
     try:
-        result = command.main(standalone_mode=False)
+        result = command.main(prog_name="wellfit", standalone_mode=False)
         code = result if isinstance(result, int) else 0
     except click.exceptions.Abort:
         code = fail("interrupted", "stopped by Ctrl-C", 130, as_json)

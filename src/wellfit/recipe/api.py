@@ -66,6 +66,7 @@ def fit(
 
         config = going_on(config, start_from)
     _refuse_missing(data)
+    _refuse_unknown_names(config)
     folder = new_folder(out)
     write_atomically(folder.config, config_to_toml(config))
     if given is not None:
@@ -130,6 +131,7 @@ def plan_only(data: Any, *, budget: str | float, config: Config, started: float,
     from wellfit.recipe.prepare import prepare
 
     _refuse_missing(data)
+    _refuse_unknown_names(config)
     with tempfile.TemporaryDirectory(prefix="wellfit-") as path:
         job = _job(RunFolder(Path(path)), data, config, Budget(parse_budget(budget), started), False, listener)
         try:
@@ -147,10 +149,12 @@ def check(
     from wellfit.recipe.planning import make_plan
     from wellfit.recipe.prepare import prepare
 
+    config = config or Config()
     _refuse_missing(data)
+    _refuse_unknown_names(config)
     with tempfile.TemporaryDirectory(prefix="wellfit-") as path:
         budget_ = Budget(parse_budget(budget), time.monotonic())
-        job = _job(RunFolder(Path(path)), data, config or Config(), budget_, True, listener)
+        job = _job(RunFolder(Path(path)), data, config, budget_, True, listener)
         try:
             prepared = prepare(job)
             results = gate_results(job, Material.of(prepared, make_plan(job, prepared)))
@@ -258,6 +262,12 @@ def _refuse_missing(data: Any) -> None:
         from wellfit.data.sources import open_source
 
         open_source(data)
+
+
+def _refuse_unknown_names(config: Config) -> None:
+    from wellfit.recipe.names import refuse_unknown_names
+
+    refuse_unknown_names(config)
 
 
 @contextmanager
