@@ -160,6 +160,15 @@ def test_a_run_of_a_newer_wellfit_is_refused(tmp_path: Path) -> None:
         RunFolder.open(tmp_path)
 
 
+@pytest.mark.parametrize("schema", [None, "1", 1.5, True, [], {}])
+def test_a_schema_that_is_no_whole_number_is_refused(tmp_path: Path, schema: object) -> None:
+    record = Record(tmp_path / "record.jsonl")
+    record.write("run", schema=schema)
+    record.close()
+    with pytest.raises(UserError, match="a record's schema is a whole number"):
+        RunFolder.open(tmp_path)
+
+
 def test_a_run_of_this_wellfit_opens(tmp_path: Path) -> None:
     record = Record(tmp_path / "record.jsonl")
     record.write("run", schema=SCHEMA)

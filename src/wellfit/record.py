@@ -70,7 +70,7 @@ class RunFolder:
 
     @classmethod
     def open(cls, path: str | Path) -> RunFolder:
-        """An existing run; UserError when the folder is missing, is no run, or is from a newer wellfit."""
+        """An existing run; UserError when the folder is missing, is no run, is damaged, or is from a newer wellfit."""
         path = Path(path)
         if not path.is_dir():
             raise UserError(f"a run is a folder that `wellfit fit` made, but '{path}' is no folder; check the path")
@@ -80,6 +80,11 @@ class RunFolder:
                 f"'{path}' is no run: it has no record.jsonl; give the folder that `wellfit fit` printed at its end"
             )
         schema = next((line.get("schema", SCHEMA) for line in read_record(folder.record)), SCHEMA)
+        if not isinstance(schema, int) or isinstance(schema, bool):
+            raise UserError(
+                f"a record's schema is a whole number, but that of '{path}' is {schema!r}, so the record was changed "
+                "or damaged; restore record.jsonl, or fit anew"
+            )
         if schema > SCHEMA:
             raise UserError(
                 f"'{path}' was written by a newer wellfit (record schema {schema}, this one reads {SCHEMA}); "
