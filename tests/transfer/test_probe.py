@@ -73,9 +73,10 @@ def test_the_strength_is_chosen_by_cross_validation_as_scikit_learn_would() -> N
         predicted = cross_val_predict(direct(strength), features[:, 0], targets, cv=PredefinedSplit(fold))
         expected.append((predicted == targets).mean())
     assert [row["accuracy"] for row in result.table] == pytest.approx(expected)
-    assert result.score == max(expected)
-    assert result.accuracy == max(expected)
-    assert expected[strengths.index(result.probe.strength)] == max(expected)
+    top = max(expected)
+    close = [row for row in result.table if row["accuracy"] >= top - (top * (1 - top) / 90) ** 0.5]
+    assert result.probe.strength == min(close, key=lambda row: row["loss"])["strength"]
+    assert result.score == expected[strengths.index(result.probe.strength)]
     assert np.isfinite(result.held_out).all()
 
 
@@ -84,7 +85,7 @@ def test_a_validation_split_is_judged_by_a_classifier_that_has_not_seen_it() -> 
     held_out = np.arange(40, 60)
     result = choose_probe(features, targets, 3, [held_out], "accuracy", strengths=(0.1,))
     model = direct(0.1).fit(features[:40, 0], targets[:40])
-    assert result.accuracy == pytest.approx(model.score(features[40:, 0], targets[40:]))
+    assert result.score == pytest.approx(model.score(features[40:, 0], targets[40:]))
     assert np.isnan(result.held_out[:40]).all()
     np.testing.assert_allclose(result.held_out[40:], model.predict_proba(features[40:, 0]), atol=2e-3)
     whole = direct(0.1).fit(features[:, 0], targets)  # what is handed over is fitted on all images

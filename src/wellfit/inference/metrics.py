@@ -90,12 +90,15 @@ def expected_calibration_error(probabilities: ArrayLike, targets: ArrayLike, bin
     return _calibration_error(reliability(probabilities, targets, bins))
 
 
-def fit_temperature(logits: ArrayLike, targets: ArrayLike) -> float:
+def fit_temperature(logits: ArrayLike, targets: ArrayLike, prior_width: float | None = None) -> float:
     """The T > 0 that minimises the cross-entropy of softmax(logits / T); log probabilities do as logits.
 
     The loss is convex in 1/T, so Newton's method inside a shrinking bracket finds the one minimum (Guo et al.
     2017). The answer is kept within `TEMPERATURE_BOUNDS`: without a single error the best T would be 0.
     Logits that say nothing (all rows constant) leave T at 1.
+
+    prior_width: standard deviation of a Gaussian prior of ln T around 0. A few hundred images with hardly an error
+    would otherwise ask for a T near 0; thousands of images overrule it.
     """
     table, true = _table("logits", logits, targets)
     if not np.isfinite(table).all():
@@ -104,12 +107,14 @@ def fit_temperature(logits: ArrayLike, targets: ArrayLike) -> float:
     if not table.any():
         return 1.0
     chosen = table[np.arange(len(true)), true].mean()
+    pull = 0.0 if prior_width is None else 1.0 / (prior_width**2 * len(true))
 
     def slope_and_bend(scale: float) -> tuple[float, float]:
         weights = np.exp(scale * table)
         weights /= weights.sum(1, keepdims=True)
         mean = (weights * table).sum(1)
-        return float(mean.mean() - chosen), float(((weights * table**2).sum(1) - mean**2).mean())
+        slope, bend = float(mean.mean() - chosen), float(((weights * table**2).sum(1) - mean**2).mean())
+        return slope + pull * math.log(scale) / scale, bend + pull * (1.0 - math.log(scale)) / scale**2
 
     low, high = 1 / TEMPERATURE_BOUNDS[1], 1 / TEMPERATURE_BOUNDS[0]
     if slope_and_bend(high)[0] <= 0:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+import time
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,13 +17,14 @@ from wellfit.models.probe_net import ProbeNet
 from wellfit.models.zoo import Built
 from wellfit.recipe.job import Job
 from wellfit.recipe.material import Material, Settings
-from wellfit.recipe.model_choice import CLOSING_SECONDS
+from wellfit.recipe.model_choice import closing_time
 from wellfit.training.averaging import WeightAverage
 from wellfit.training.loop import Outcome, train
 from wellfit.training.pace import Pace
 from wellfit.training.schedules import schedule
 from wellfit.transfer.probe import Probe, install
 
+CAUTIOUS_SPEED = 500.0  # images a second that are judged, before the first evaluation has been timed
 RETRIES = 2  # after a diverged training: each at a tenth of the rate before
 
 
@@ -33,7 +35,6 @@ class Fitted:
     built: Built
     module: nn.Module
     score: float
-    validation_accuracy: float
     steps: int
     settings: Settings
     interrupted: bool = False
@@ -58,13 +59,12 @@ def train_network(job: Job, material: Material, settings: Settings) -> Fitted:
         if not result.best.weights:
             raise Interrupted(f"stopped before the first evaluation; go on with `wellfit resume {job.folder.path}`")
         module.load_state_dict(result.best.weights)
-        accuracy = _accuracy(material, module)
         outcome.reason = (
             f"{result.epochs:.1f} epochs, {result.steps:,} steps at lr {rate:.3g}; best on validation at step "
             f"{result.best.step:,}{', averaged weights' if result.best.averaged else ''}"
         )
         stopped = result.reason == "stopped"
-        return Fitted(built, module, result.best.score, accuracy, result.steps, tried, stopped)
+        return Fitted(built, module, result.best.score, result.steps, tried, stopped)
 
 
 def fine_tune(job: Job, material: Material, settings: Settings, probed: Fitted) -> Fitted:
@@ -89,7 +89,6 @@ def fine_tune(job: Job, material: Material, settings: Settings, probed: Fitted) 
             probed.built,
             module,
             result.best.score,
-            _accuracy(material, module),
             result.steps,
             settings,
             result.reason == "stopped",
@@ -101,11 +100,11 @@ def _train(job: Job, material: Material, module: nn.Module, settings: Settings, 
     training = plan.training
     optimizer = material.optimizer(module, settings)
     average = WeightAverage(module, training.average, ramp=True) if training.average else None
-    deadline = job.budget.deadline
-    if deadline is not None:
-        deadline -= closing_seconds(job, material)
+    pace = Pace(0, job.budget.deadline)
     # Under a deadline the time decides; an epoch count that was asked for is kept to.
-    most = 3 * training.steps if deadline is not None and not job.config.training.epochs else training.steps
+    longer = pace.deadline is not None and not job.config.training.epochs
+    pace.steps = 3 * training.steps if longer else training.steps
+    evaluate = _TimedScore(material, pace)
     with Monitor(module, optimizer, classes=len(material.data.classes), every=20) as monitor:
         result = train(
             module,
@@ -115,9 +114,9 @@ def _train(job: Job, material: Material, module: nn.Module, settings: Settings, 
             engine=plan.engine,
             preprocessing=material.preprocessing,
             schedule=schedule(plan.schedule),
-            pace=Pace(most, deadline),
+            pace=pace,
             penalty=material.penalty(),
-            evaluate=material.validation_score(),
+            evaluate=evaluate,
             evaluate_every=training.evaluate_every,
             average=average,
             patience=training.patience,
@@ -131,17 +130,28 @@ def _train(job: Job, material: Material, module: nn.Module, settings: Settings, 
     return result
 
 
-def closing_seconds(job: Job, material: Material) -> float:
-    """Seconds that the end needs: measured on the steps so far, a test pass and the report."""
-    split = material.data.split
-    audit = next((o.seconds for o in job.outcomes if o.name == "audit"), 0.0)
-    decoded = max(1, len(split.train) + len(split.validation))
-    return CLOSING_SECONDS + audit * len(split.test) / decoded
+class _TimedScore:
+    """The validation score, which also moves the training's deadline.
 
+    What one pass over validation takes, saving will take again and the test images in proportion: measured anew each
+    time, so that a machine that has become slower still ends on time.
+    """
 
-def _accuracy(material: Material, module: nn.Module) -> float:
-    _, figures = material.validation_score()(module)
-    return figures["accuracy"]
+    def __init__(self, material: Material, pace: Pace) -> None:
+        self.score, self.pace, self.end = material.validation_score(), pace, pace.deadline
+        self.data, self.images = material.data, len(material.data.split.validation)
+        self._keep(self.images / CAUTIOUS_SPEED)
+
+    def __call__(self, module: nn.Module) -> tuple[float, dict[str, float]]:
+        begun = time.monotonic()
+        result = self.score(module)
+        self._keep(time.monotonic() - begun)
+        return result
+
+    def _keep(self, validation_seconds: float) -> None:
+        if self.end is not None:
+            share = 1 + len(self.data.split.test) / max(1, self.images)
+            self.pace.deadline = self.end - closing_time(self.data) - share * validation_seconds
 
 
 def _diverged(rate: float, result: Outcome, *, last: bool) -> Finding:

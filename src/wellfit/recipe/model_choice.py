@@ -79,9 +79,7 @@ def choose_model(job: Job, data: Prepared, left: float) -> Choice:
             transfer = "probe" if start.name == "probe_net" else "continue"
             why = f"goes on from the network in {Path(weights).parent}"
         else:
-            why = (
-                f"{len(data.split.train):,} training images, fewer than a million: weights of a larger set are used"
-            )
+            why = f"{len(data.split.train):,} training images, fewer than a million: weights of a larger set are used"
         probed = _probe(job, start.module, size, classes, left)
         chosen = Candidate(start.name, dict(start.options), size, probed.speed)
         module, reasons = start.module, [why, probed.reason]
@@ -211,8 +209,8 @@ def usual_batch_size(images: int) -> int:
     return 2 ** max(3, min(7, int(math.log2(max(8, images / 20)))))
 
 
-def closing_time(data: Prepared, speed: float) -> float:
-    """Seconds kept for the end: test images are decoded and judged, the report written."""
+def closing_time(data: Prepared, speed: float = math.inf) -> float:
+    """Seconds kept for the end: test images are decoded and judged (at 2.5 times the training speed), all is saved."""
     tests = len(data.split.test)
     decode = 2e-4 if data.short_side <= WORTH_TRANSFER else 1.5e-2
     return CLOSING_SECONDS + tests * (decode + 1.0 / max(1.0, 2.5 * speed))

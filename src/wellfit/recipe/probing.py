@@ -62,16 +62,8 @@ def probe(job: Job, material: Material) -> tuple[Material, Fitted]:
         outcome.gain = round(result.score - attempts[0].result.score, 4) if len(attempts) > 1 else None
         unseen = np.isfinite(result.held_out).all(axis=1)
         held_out = np.log(result.held_out[unseen] + 1e-12), targets[unseen]
-        fitted = Fitted(
-            best.built,
-            best.net,
-            result.score,
-            result.accuracy,
-            0,
-            Settings.of(plan),
-            held_out=held_out,
-            probe=result.probe,
-        )
+        settings, score = Settings.of(plan), result.score
+        fitted = Fitted(best.built, best.net, score, 0, settings, held_out=held_out, probe=result.probe)
         return best.material, fitted
 
 

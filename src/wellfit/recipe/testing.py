@@ -19,6 +19,7 @@ from wellfit.recipe.job import Job
 from wellfit.recipe.material import Material
 from wellfit.recipe.prepare import LARGEST_SHORT_SIDE
 
+TEMPERATURE_PRIOR = 0.5  # of ln T: a temperature outside 0.4 to 2.7 needs more evidence than a small validation set has
 SHOWN_MISTAKES, SHOWN_SAMPLES = 24, 12
 ERROR_RATES = (0.01, 0.02, 0.05, 0.1, 0.2)  # for which an abstention threshold is kept with the model
 
@@ -33,7 +34,7 @@ def save(job: Job, material: Material, fitted: Fitted) -> None:
         else:
             batches = material.evaluation(data.split.validation)
             logits, targets = logits_of(module, batches, plan.engine, material.preprocessing), batches.targets
-        temperature = fit_temperature(logits, targets)
+        temperature = fit_temperature(logits, targets, prior_width=TEMPERATURE_PRIOR)
         probabilities = softmax(logits / temperature)
         lowest = {rate: abstention_threshold(probabilities, targets, rate) for rate in ERROR_RATES}
         thresholds = {str(rate): value if math.isfinite(value) else None for rate, value in lowest.items()}
@@ -42,7 +43,7 @@ def save(job: Job, material: Material, fitted: Fitted) -> None:
             "temperature": temperature,
             "abstention_thresholds": thresholds,
             "engine": plan.engine.as_dict(),
-            "validation_accuracy": fitted.validation_accuracy,
+            "validation_accuracy": float((logits.argmax(1) == targets).mean()),
         }
         save_model(job.folder, module, card)
         outcome.reason = f"{job.folder.model_weights.stat().st_size / 1e6:.1f} MB, temperature {temperature:.2f}"

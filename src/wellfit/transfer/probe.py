@@ -37,7 +37,6 @@ class ProbeResult:
 
     probe: Probe
     score: float
-    accuracy: float
     held_out: np.ndarray  # N×C probabilities of images that the classifier judging them had not seen; NaN where none
     table: list[dict[str, Any]] = field(default_factory=list)
 
@@ -125,7 +124,7 @@ def choose_probe(
     error = (max(top * (1 - top), 1 / len(judged)) / len(judged)) ** 0.5
     best = max((i for i in range(len(strengths)) if scored[i][0] >= top - error), key=lambda i: scored[i][1])
     probe = fit_probe(features, targets, classes, strengths[best], balanced=balanced)
-    return ProbeResult(probe, scored[best][0], table[best]["accuracy"], scored[best][2], table)
+    return ProbeResult(probe, scored[best][0], scored[best][2], table)
 
 
 def install(net: ProbeNet, probe: Probe) -> None:
