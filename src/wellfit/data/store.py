@@ -114,7 +114,7 @@ def build_store(
     size = store_bytes(planned_bytes(inspection, chosen, short_side))
     with told(folder, size), lock_of(folder):
         mark = _usable_mark(folder, len(chosen))
-        if not mark.finished:
+        if not mark.finished or not mark.images:
             make_room(folder, size)
             mark = build(folder, mark, source, inspection, chosen, short_side, progress)
             if mark.unread:

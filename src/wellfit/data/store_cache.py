@@ -30,7 +30,7 @@ CACHE_LIMIT = 50 * 1000**3
 DISK_RESERVE = 200 * 1000**2
 """Bytes of the disk that no store may take."""
 
-_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]?)B?", re.IGNORECASE)
+_SIZE_PATTERN = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]?)B?", re.IGNORECASE)
 
 
 def stores_folder() -> Path:
@@ -42,7 +42,7 @@ def cache_limit() -> int:
     text = os.environ.get("WELLFIT_CACHE_LIMIT", "").strip()
     if not text:
         return CACHE_LIMIT
-    match = _SIZE.fullmatch(text)
+    match = _SIZE_PATTERN.fullmatch(text)
     limit = int(float(match[1]) * 1000 ** " KMGT".index(match[2].upper() or " ")) if match else 0
     if limit <= 0:
         raise UserError(f"WELLFIT_CACHE_LIMIT is a size such as 50GB or 500MB, got '{text}'; correct or unset it")
@@ -101,7 +101,7 @@ def make_room(folder: Path, size: int) -> None:
     limit = cache_limit()
     if size > limit:
         raise UserError(
-            f"the decoded images take {_gb(size)} and the cache may hold {_gb(limit)}; "
+            f"the decoded images take {_size(size)} and the cache may hold {_size(limit)}; "
             "raise the cap with WELLFIT_CACHE_LIMIT, or give fewer images"
         )
     others = [path for path in folder.parent.iterdir() if path.is_dir() and path.suffix == "" and path != folder]
@@ -114,8 +114,8 @@ def make_room(folder: Path, size: int) -> None:
         taken -= _evict(path)
     if taken + size > limit:
         raise UserError(
-            f"the decoded images take {_gb(size)}, but stores that are in use hold {_gb(taken)} of the cache's "
-            f"{_gb(limit)}; wait for the other runs, or raise the cap with WELLFIT_CACHE_LIMIT"
+            f"the decoded images take {_size(size)}, but stores that are in use hold {_size(taken)} of the cache's "
+            f"{_size(limit)}; wait for the other runs, or raise the cap with WELLFIT_CACHE_LIMIT"
         )
     if _free(folder.parent) < needed_now:
         raise _disk_full(folder.parent, size)
@@ -155,12 +155,13 @@ def _free(folder: Path) -> int:
 
 
 def _disk_full(folder: Path, size: int) -> UserError:
-    free = _gb(_free(folder)) if folder.is_dir() else "nothing"
+    free = _size(_free(folder)) if folder.is_dir() else "nothing"
     return UserError(
-        f"the decoded images take {_gb(size)}, but the disk of '{folder}' has {free} free; "
+        f"the decoded images take {_size(size)}, but the disk of '{folder}' has {free} free; "
         "make room, or name a folder on another disk with WELLFIT_CACHE"
     )
 
 
-def _gb(size: int) -> str:
-    return f"{size / 1e9:.1f} GB" if size >= 1e8 else f"{size / 1e6:.1f} MB"
+def _size(size: int) -> str:
+    factor, unit = next((f, u) for f, u in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")) if size >= 0.1 * f or u == "kB")
+    return f"{size / factor:.1f} {unit}"
