@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from wellfit.config import Config as Config
     from wellfit.diagnosis.monitor import Monitor as Monitor
-    from wellfit.errors import GateFailed as GateFailed
     from wellfit.errors import Interrupted as Interrupted
     from wellfit.errors import UserError as UserError
     from wellfit.errors import WellfitError as WellfitError
     from wellfit.findings import Finding as Finding
+    from wellfit.findings import GateFailed as GateFailed
     from wellfit.findings import explain as explain
     from wellfit.recipe.api import audit as audit
     from wellfit.recipe.api import check as check
@@ -29,7 +29,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "Config": "wellfit.config",
     "Finding": "wellfit.findings",
-    "GateFailed": "wellfit.errors",
+    "GateFailed": "wellfit.findings",
     "Interrupted": "wellfit.errors",
     "Monitor": "wellfit.diagnosis.monitor",
     "Run": "wellfit.recipe.run",

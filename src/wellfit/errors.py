@@ -2,7 +2,7 @@
 
     WellfitError
     ├── UserError        2   the user's mistake: one sentence with the rule, the value got, what to do
-    ├── GateFailed       1   a check of the recipe failed; carries its findings
+    ├── GateFailed       1   a check of the recipe failed; carries its findings, and stands beside them
     └── Interrupted    130   stopped by Ctrl-C
 
 Anything else that escapes is a defect of wellfit and exits with 3.
@@ -11,11 +11,7 @@ Anything else that escapes is a defect of wellfit and exits with 3.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from wellfit.findings import Finding
+from collections.abc import Iterable
 
 
 class WellfitError(Exception):
@@ -28,16 +24,6 @@ class UserError(WellfitError):
     """Input that wellfit cannot work with. The message is one sentence and names what to do."""
 
     exit_code = 2
-
-
-class GateFailed(WellfitError):
-    """A check failed and the recipe stopped; `findings` say in words what was seen."""
-
-    exit_code = 1
-
-    def __init__(self, findings: Sequence[Finding]) -> None:
-        self.findings = list(findings)
-        super().__init__("; ".join(f"{f.id}: {f.message}" for f in self.findings))
 
 
 class Interrupted(WellfitError):

@@ -7,13 +7,13 @@ is listed above its consequences, and `root_cause_first` sorts by that order.
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cache
 from importlib import resources
 from typing import Any, Literal
 
-from wellfit.errors import unknown_name
+from wellfit.errors import WellfitError, unknown_name
 
 Severity = Literal["info", "warning", "error"]
 SEVERITIES: tuple[Severity, ...] = ("info", "warning", "error")
@@ -49,6 +49,16 @@ class Finding:
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
+
+
+class GateFailed(WellfitError):
+    """A check failed and the recipe stopped; `findings` say in words what was seen."""
+
+    exit_code = 1
+
+    def __init__(self, findings: Sequence[Finding]) -> None:
+        self.findings = list(findings)
+        super().__init__("; ".join(f"{f.id}: {f.message}" for f in self.findings))
 
 
 @cache

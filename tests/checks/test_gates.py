@@ -6,7 +6,8 @@ from torch import nn
 
 from tests.checks.conftest import fingerprint, patterned, small_convnet
 from wellfit.checks import batch_leak, initial_loss, input_ignored, lr_range, regularisation, run_gates, small_sample
-from wellfit.errors import GateFailed, UserError
+from wellfit.errors import UserError
+from wellfit.findings import GateFailed
 from wellfit.record import Record, read_record
 from wellfit.training.optimizers import build_optimizer
 from wellfit.training.regularize import build_criterion, l2

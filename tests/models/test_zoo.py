@@ -191,7 +191,7 @@ def test_a_users_net_of_fixed_classes_gets_a_new_classifier(own_models: str) -> 
         ("my_package.nets:Missing", "has no 'Missing'; it has: .*Keyword"),
         ("my_package.absent:Net", r"cannot be imported \(ModuleNotFoundError"),
         ("my_package.bad:Net", "no_such_module_at_all"),
-        ("my_package.nets:number", "is neither"),
+        ("my_package.nets:number", "must be a function or a class"),
         ("my_package.nets:finished", "is a finished Keyword"),
         ("my_package.nets:nothing", "made a str"),
         ("my_package.nets:broken", "KeyError"),

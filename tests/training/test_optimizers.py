@@ -304,7 +304,7 @@ def test_a_users_own_optimizer_by_dotted_path():
         ({"name": "muon", "decoupled": False}, "only decoupled"),
         ({"name": "no_such_package:Lion"}, "cannot be imported"),
         ({"name": "torch.optim:Addam"}, "did you mean 'Adam'"),
-        ({"name": ":Lion"}, "give both parts"),
+        ({"name": ":Lion"}, "write it in that form"),
         ({"name": "torch:float32"}, "must be a function or a class"),
     ],
 )

@@ -15,8 +15,7 @@ from wellfit.checks.regularisation import regularisation
 from wellfit.checks.result import CheckResult
 from wellfit.checks.sandbox import Context, Criterion
 from wellfit.checks.small_sample import small_sample
-from wellfit.errors import GateFailed
-from wellfit.findings import root_cause_first
+from wellfit.findings import GateFailed, root_cause_first
 from wellfit.training.regularize import Penalty
 
 SMALL_SAMPLE = 20

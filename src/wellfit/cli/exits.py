@@ -15,7 +15,8 @@ from typing import Any
 
 import click
 
-from wellfit.errors import GateFailed, Interrupted, UserError
+from wellfit.errors import Interrupted, UserError
+from wellfit.findings import GateFailed
 
 
 def run(command: click.Command) -> None:

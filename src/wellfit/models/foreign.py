@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import importlib
 import inspect
-import sys
 from collections.abc import Callable
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 from torch import nn
 
+from wellfit.dotted import load_dotted
 from wellfit.errors import UserError
 from wellfit.models.init import seeded
 
@@ -83,47 +81,14 @@ def binds_size(namespace: str, name: str) -> bool:
     return name == "lenet5"
 
 
-def load_object(path: str, what: str = "model") -> Any:
-    """The object at `package.module:name`; the working directory counts as a place to look for it.
-
-    UserError when the path has another form, the module cannot be imported, or it has no such name.
-    """
-    module_name, _, attribute = path.partition(":")
-    if not module_name or not attribute or not all(part.isidentifier() for part in module_name.split(".")):
-        raise UserError(f"a {what} of your own is named package.module:Name, got '{path}'; write it in that form")
-    here = str(Path.cwd())
-    sys.path.insert(0, here)
-    try:
-        importlib.invalidate_caches()
-        module = importlib.import_module(module_name)
-    except Exception as error:  # the user's module may fail in any way while it is being imported
-        reason = f"{type(error).__name__}: {error}".partition("\n")[0]
-        raise UserError(
-            f"the module of {what} '{path}' cannot be imported ({reason}); run from the folder that holds it, "
-            "or install it"
-        ) from error
-    finally:
-        if here in sys.path:
-            sys.path.remove(here)
-    found: Any = module
-    for part in attribute.split("."):
-        if not hasattr(found, part):
-            public = ", ".join(name for name in vars(module) if not name.startswith("_"))
-            raise UserError(f"module '{module_name}' has no '{attribute}'; it has: {public or 'nothing public'}")
-        found = getattr(found, part)
-    return found
-
-
 def users_net(path: str, classes: int, seed: int, options: dict[str, Any]) -> tuple[nn.Module, bool]:
     """Call the user's class or function with the number of classes; (the net, whether it was told the classes)."""
-    make = load_object(path)
+    make = load_dotted(path, "model")
     if isinstance(make, nn.Module):
         raise UserError(
             f"a model by path is a class or a function, which is called with the number of classes, but '{path}' is a "
             f"finished {type(make).__name__}; name its class instead"
         )
-    if not callable(make):
-        raise UserError(f"a model is a torch.nn.Module class or a function that returns one, but '{path}' is neither")
     arguments, keywords = _class_argument(make, classes, options)
     try:
         # Importing the module, which happens once a process, may have drawn numbers: start afresh here.

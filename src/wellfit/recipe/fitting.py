@@ -11,8 +11,8 @@ import numpy as np
 from torch import nn
 
 from wellfit.diagnosis.monitor import Monitor
-from wellfit.errors import GateFailed, Interrupted
-from wellfit.findings import Finding
+from wellfit.errors import Interrupted
+from wellfit.findings import Finding, GateFailed
 from wellfit.models.probe_net import ProbeNet
 from wellfit.models.zoo import Built
 from wellfit.recipe.job import Job

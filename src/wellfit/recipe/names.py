@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from wellfit.config import Config
 from wellfit.data.augment import check_names
+from wellfit.dotted import is_dotted, load_dotted
 from wellfit.errors import unknown_name
-from wellfit.models.foreign import load_object
 from wellfit.models.zoo import resolve
-from wellfit.training.dotted import is_dotted, load_dotted
 from wellfit.training.optimizers import OPTIMIZERS
 from wellfit.training.regularize import build_criterion
 from wellfit.training.schedules import schedule
@@ -18,7 +17,7 @@ def refuse_unknown_names(config: Config) -> None:
     if config.model.name != "auto":
         namespace, name = resolve(config.model.name)
         if namespace == "user":
-            load_object(name, "model")
+            load_dotted(name, "model")
     optimizer = config.optimizer.name
     if is_dotted(optimizer):
         load_dotted(optimizer, "optimizer")

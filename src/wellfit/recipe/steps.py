@@ -6,7 +6,8 @@ import contextlib
 import shutil
 
 from wellfit.config import Config, config_to_toml
-from wellfit.errors import GateFailed, Interrupted, UserError
+from wellfit.errors import Interrupted, UserError
+from wellfit.findings import GateFailed
 from wellfit.models.saved import load_model
 from wellfit.recipe.fitting import Fitted, fine_tune, train_network
 from wellfit.recipe.gates import check

@@ -37,8 +37,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from wellfit.dotted import is_dotted, load_dotted
 from wellfit.errors import UserError, unknown_name
-from wellfit.training.dotted import is_dotted, load_dotted
 from wellfit.training.muon import MuonWithAdamW
 
 Parameters = nn.Module | Iterable[Any]

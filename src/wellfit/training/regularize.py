@@ -16,8 +16,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from wellfit.dotted import is_dotted, load_dotted
 from wellfit.errors import UserError, unknown_name
-from wellfit.training.dotted import is_dotted, load_dotted
 from wellfit.training.optimizers import decaying_names
 
 

@@ -13,8 +13,8 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
+from wellfit.dotted import is_dotted, load_dotted
 from wellfit.errors import UserError, unknown_name
-from wellfit.training.dotted import is_dotted, load_dotted
 
 Schedule = Callable[[float], float]
 
