@@ -198,7 +198,7 @@ SETTINGS: dict[str, tuple[Prepare, str]] = {
     ),
     "plan without a key": (with_plan(lambda t: t.replace('name = "whitened"\n', "")), r"no complete plan .*name"),
     "plan with an unknown key": (
-        with_plan(lambda t: t.replace("steps = 40", "setps = 40")),
+        with_plan(lambda t: t.replace("steps = 60", "setps = 60")),
         r"unknown key 'training\.setps'",
     ),
     "plan of a newer wellfit": (with_plan(lambda t: t.replace("schema = 1", "schema = 2")), r"a plan of version 2"),

@@ -11,7 +11,7 @@ from wellfit.recipe.plan import ChecksPlan, ModelPlan, OptimizerPlan, Plan, Sear
 
 
 def small_plan(**changes: Any) -> Plan:
-    """Digits at 16 pixels: a search of 2 + 1 trials, then 40 steps. changes: fields of Plan, by name."""
+    """Digits at 16 pixels: a search of 2 + 1 trials, then 60 steps. changes: fields of Plan, by name."""
     plan = Plan(
         seed=0,
         metric="accuracy",
@@ -19,12 +19,12 @@ def small_plan(**changes: Any) -> Plan:
         schedule="one_cycle",
         augment=("crop",),
         reasons=("made by hand",),
-        model=ModelPlan("whitened", "none", 16, 16, "none", 0, {"widths": [8, 16, 16]}),
+        model=ModelPlan("whitened", "none", 16, 16, "none", 0, {"widths": [16, 32, 64]}),
         optimizer=OptimizerPlan("adamw", 3e-3, 5e-2),
         engine=Engine("cpu", "float32", "channels_last", 1),
-        checks=ChecksPlan(60, 10),
+        checks=ChecksPlan(200, 10),
         search=SearchPlan(2, 1, 6, 100),
-        training=TrainingPlan(steps=40, batch_size=32, steps_per_epoch=39, evaluate_every=10),
+        training=TrainingPlan(steps=60, batch_size=32, steps_per_epoch=39, evaluate_every=20),
     )
     return plan.replace(**changes)
 
