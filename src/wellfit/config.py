@@ -18,6 +18,7 @@ from typing import Any
 from wellfit.errors import UserError, nearest, unknown_name
 
 METRICS = ("accuracy", "balanced_accuracy", "macro_f1")
+PREPROCESSINGS = ("standardise", "channel-mean", "mean-image")
 BALANCES = ("auto", "none", "weights", "sampler")
 
 
@@ -86,6 +87,7 @@ class Config:
     loss: str = "cross-entropy"
     schedule: str = "auto"
     augment: tuple[str, ...] = ("auto",)
+    preprocessing: str = "standardise"  # or "channel-mean" (VGG), "mean-image" (AlexNet)
     data: DataConfig = field(default_factory=DataConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
@@ -95,6 +97,8 @@ class Config:
     def __post_init__(self) -> None:
         if self.metric not in METRICS:
             raise unknown_name("metric", self.metric, METRICS)
+        if self.preprocessing not in PREPROCESSINGS:
+            raise unknown_name("preprocessing", self.preprocessing, PREPROCESSINGS)
         if self.training.balance not in BALANCES:
             raise unknown_name("training.balance", self.training.balance, BALANCES)
         shares = self.data.validation_share, self.data.test_share

@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from tests.data.memory_store import MemoryStore, random_images
-from wellfit.data.preprocess import METHODS, Preprocessing, channel_statistics, fit_preprocessing
+from wellfit.config import PREPROCESSINGS
+from wellfit.data.preprocess import Preprocessing, channel_statistics, fit_preprocessing
 from wellfit.errors import UserError
 
 UNIFORM = random_images(40, 8, 8, seed=3) // np.array([1, 2, 4], dtype=np.uint8)
@@ -42,7 +43,7 @@ def test_images_outside_the_training_split_count_for_nothing() -> None:
     changed = UNIFORM.copy()
     changed[30:] = 255
     rows = np.arange(30)
-    for method in METHODS:
+    for method in PREPROCESSINGS:
         before = fit_preprocessing(MemoryStore(UNIFORM), rows, size=8, method=method)
         after = fit_preprocessing(MemoryStore(changed), rows, size=8, method=method)
         assert json.dumps(before.as_dict()) == json.dumps(after.as_dict())
@@ -85,7 +86,7 @@ def test_a_channel_that_never_varies_is_centred_and_not_divided_by_zero() -> Non
     assert np.isfinite(values).all()
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", PREPROCESSINGS)
 def test_the_stored_form_gives_the_same_input(method: str) -> None:
     """What stands in model.json is applied again at prediction: JSON there and back changes nothing."""
     fitted = fit_preprocessing(MemoryStore(UNIFORM), np.arange(30), size=8, resize=10, method=method)

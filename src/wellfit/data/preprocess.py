@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from wellfit.config import PREPROCESSINGS
 from wellfit.errors import unknown_name
 
 if TYPE_CHECKING:
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
 
     from wellfit.data.store import PixelStore
 
-METHODS = ("standardise", "channel-mean", "mean-image")
 
 
 @dataclass(frozen=True)
@@ -84,8 +84,8 @@ def fit_preprocessing(
     Raises UserError for an unknown method. Sums are taken in integers, so the result does not
     depend on the order of the rows.
     """
-    if method not in METHODS:
-        raise unknown_name("preprocessing", method, METHODS)
+    if method not in PREPROCESSINGS:
+        raise unknown_name("preprocessing", method, PREPROCESSINGS)
     resize = resize or size
     if method == "mean-image":
         from wellfit.data.views import evaluation_view

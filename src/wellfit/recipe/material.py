@@ -24,6 +24,7 @@ from wellfit.recipe.prepare import Prepared
 from wellfit.training.optimizers import build_optimizer
 from wellfit.training.regularize import Penalty, balanced_class_weights, build_criterion
 
+IMBALANCED = 3.0  # largest class / smallest
 STEM_IMAGES = 2000  # enough patches for the whitening stem
 
 
@@ -58,7 +59,11 @@ class Material:
         """The training split's own mean and std; a pretrained network keeps the figures it was trained with."""
         model = plan.model
         preprocessing = fit_preprocessing(
-            data.store, data.rows(data.split.train), size=model.image_size, resize=model.resize
+            data.store,
+            data.rows(data.split.train),
+            size=model.image_size,
+            resize=model.resize,
+            method=plan.preprocessing,
         )
         earlier = preprocessing_beside(model.weights)
         if earlier is not None:
@@ -142,6 +147,12 @@ class Material:
             seed=seed,
             class_weights=self.class_weights() if balance == "sampler" else None,
         )
+
+    @property
+    def imbalanced(self) -> bool:
+        """Whether the classes differ so much in size that weighting and resampling are worth trying."""
+        counts = np.bincount(self.data.targets(self.data.split.train), minlength=len(self.data.classes))
+        return bool(counts.max() >= IMBALANCED * max(1, counts.min()))
 
     def class_weights(self) -> np.ndarray:
         """C weights, inversely proportional to the class counts of the training split."""

@@ -97,6 +97,7 @@ class Plan:
     checks: ChecksPlan
     search: SearchPlan
     training: TrainingPlan
+    preprocessing: str = "standardise"
     schema: int = SCHEMA
 
     @property

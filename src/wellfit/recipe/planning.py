@@ -66,6 +66,7 @@ def make_plan(job: Job, data: Prepared) -> Plan:
         seed=config.seed,
         metric=config.metric,
         loss=config.loss,
+        preprocessing=config.preprocessing,
         schedule=config.schedule if config.schedule != "auto" else "one_cycle",
         augment=augment,
         reasons=tuple(reasons),

@@ -33,25 +33,23 @@ def probe(job: Job, material: Material) -> tuple[Material, Fitted]:
         indices = np.concatenate([split.train, split.validation])
         targets = data.targets(indices)
         folds, judged = _folds(material, indices)
-        balanced = plan.training.balance == "weights"
+        balances = _balances(material)
         attempts: list[_Attempt] = []
         for size in plan.model.probe_sizes or (plan.model.image_size,):
             at_size = material.at_size(size)
             built, net = at_size.probe_network()
             plan.engine.place(net)
             features = _features(job, at_size, net, indices)
-            result = choose_probe(features, targets, len(data.classes), folds, plan.metric, balanced=balanced)
+            result = choose_probe(features, targets, len(data.classes), folds, plan.metric, balances=balances)
             for row in result.table:
                 job.record.write("probe", image_size=size, **row)
             attempts.append(_Attempt(at_size, built, net, features, result))
-        best = max(attempts, key=lambda attempt: attempt.result.rank)
+        best = max(attempts, key=lambda attempt: (attempt.result.score, -attempt.result.loss))
         result = best.result
         if plan.training.steps:  # fine-tuning is judged on validation: its start must not have seen it
-            own = slice(len(split.train))
-            strength = result.probe.strength
-            install(
-                best.net, fit_probe(best.features[own], targets[own], len(data.classes), strength, balanced=balanced)
-            )
+            own, chosen, classes = slice(len(split.train)), result.probe, len(data.classes)
+            start = fit_probe(best.features[own], targets[own], classes, chosen.strength, balanced=chosen.balanced)
+            install(best.net, start)
         else:
             install(best.net, result.probe)
         size = best.material.plan.model.image_size
@@ -76,6 +74,14 @@ def _features(job: Job, material: Material, net: ProbeNet, indices: np.ndarray) 
         job.record.tell("progress", what="features", done=done, of=len(indices))
 
     return extract_features(net, material.evaluation(indices), material.plan.engine, material.preprocessing, progress)
+
+
+def _balances(material: Material) -> tuple[bool, ...]:
+    """Whether classes are weighted: as asked, and where they differ in size, both ways are tried."""
+    asked = material.plan.training.balance
+    if asked != "none":
+        return (True,)
+    return (False, True) if material.imbalanced else (False,)
 
 
 def _folds(material: Material, indices: np.ndarray) -> tuple[list[np.ndarray], str]:

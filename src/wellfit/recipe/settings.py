@@ -16,7 +16,6 @@ from wellfit.training.pace import Pace
 from wellfit.training.schedules import schedule
 
 BREAK_OFF = 3.0  # times the initial loss (SPEC S3)
-IMBALANCED = 3.0  # largest class / smallest: from here, weighting and resampling are tried
 SEARCH_TIME = 0.18  # of what is left: where the trials take longer than planned, the search ends here
 
 
@@ -76,8 +75,7 @@ def starting_space(material: Material) -> Space:
     space: Space = {"lr": LogUniform(optimizer.lr / 30, optimizer.lr * 10)}
     if optimizer.weight_decay > 0 and plan.search.steps >= plan.training.steps_per_epoch:
         space["weight_decay"] = LogUniform(optimizer.weight_decay / 10, optimizer.weight_decay * 10)
-    counts = list(material.data.audit.classes.values())
-    if max(counts) / max(1, min(counts)) >= IMBALANCED and material.plan.training.balance == "none":
+    if material.imbalanced and material.plan.training.balance == "none":
         space["balance"] = Choice(("none", "weights", "sampler"))
     return space
 

@@ -26,6 +26,7 @@ class Probe:
     weight: np.ndarray
     bias: np.ndarray
     strength: float
+    balanced: bool = False
 
     def logits(self, features: np.ndarray) -> np.ndarray:
         return features @ self.weight.T + self.bias
@@ -33,17 +34,13 @@ class Probe:
 
 @dataclass
 class ProbeResult:
-    """The chosen strength, its score on images it was not fitted on, and every other strength's."""
+    """The chosen classifier, its score and loss on images it was not fitted on, and those of all that were tried."""
 
     probe: Probe
     score: float
+    loss: float
     held_out: np.ndarray  # N×C probabilities of images that the classifier judging them had not seen; NaN where none
     table: list[dict[str, Any]] = field(default_factory=list)
-
-    @property
-    def rank(self) -> tuple[float, float]:
-        """What results are compared by: the score, then the loss of the chosen strength."""
-        return self.score, -next(row["loss"] for row in self.table if row["strength"] == self.probe.strength)
 
 
 @torch.inference_mode()
@@ -86,7 +83,7 @@ def fit_probe(
     weight, bias = np.zeros((classes, samples.shape[1])), np.full(classes, -30.0)
     weight[regression.classes_] = coefficients / std
     bias[regression.classes_] = intercepts - (coefficients / std) @ mean
-    return Probe(weight.astype(np.float32), bias.astype(np.float32), strength)
+    return Probe(weight.astype(np.float32), bias.astype(np.float32), strength, balanced)
 
 
 def choose_probe(
@@ -96,19 +93,20 @@ def choose_probe(
     held_out: Sequence[np.ndarray],
     metric: str,
     *,
-    balanced: bool = False,
+    balances: Sequence[bool] = (False,),
     strengths: Sequence[float] = STRENGTHS,
 ) -> ProbeResult:
-    """Choose the strength on images not fitted on, then fit once on all.
+    """Choose the strength, and whether classes weigh alike, on images not fitted on; then fit once on all.
 
     Of the strengths within one standard error of the best score, the one with the lowest loss is taken.
 
     held_out: positions of each fold; one fold is a plain validation split, several a cross-validation.
     """
-    scored: list[tuple[float, float, np.ndarray]] = []
+    tried = [(balanced, strength) for balanced in balances for strength in strengths]
+    held: list[np.ndarray] = []
     table = []
     judged = np.concatenate(list(held_out))
-    for strength in strengths:
+    for balanced, strength in tried:
         probabilities = np.full((len(targets), classes), np.nan)
         for fold in held_out:
             rest = np.setdiff1d(np.arange(len(targets)), fold)
@@ -117,14 +115,15 @@ def choose_probe(
         predicted = probabilities[judged].argmax(1)
         figures = {name: score(targets[judged], predicted, classes) for name, score in SCORES.items()}
         loss = float(-np.log(probabilities[judged, targets[judged]] + 1e-12).mean())
-        table.append({"strength": strength, "loss": loss, **figures})
-        scored.append((figures[metric], -loss, probabilities))
+        table.append({"strength": strength, "balanced": balanced, "loss": loss, **figures})
+        held.append(probabilities)
     # With few images the scores of neighbouring strengths differ by chance; the loss then tells more.
-    top = max(score for score, _, _ in scored)
+    top = max(row[metric] for row in table)
     error = (max(top * (1 - top), 1 / len(judged)) / len(judged)) ** 0.5
-    best = max((i for i in range(len(strengths)) if scored[i][0] >= top - error), key=lambda i: scored[i][1])
-    probe = fit_probe(features, targets, classes, strengths[best], balanced=balanced)
-    return ProbeResult(probe, scored[best][0], scored[best][2], table)
+    best = min((i for i, row in enumerate(table) if row[metric] >= top - error), key=lambda i: table[i]["loss"])
+    balanced, strength = tried[best]
+    probe = fit_probe(features, targets, classes, strength, balanced=balanced)
+    return ProbeResult(probe, table[best][metric], table[best]["loss"], held[best], table)
 
 
 def install(net: ProbeNet, probe: Probe) -> None:
