@@ -18,6 +18,7 @@ CHANGED = {
     "loss": "hinge",
     "schedule": "cosine",
     "augment": ("flip", "crop"),
+    "preprocessing": "channel-mean",
     "data.image_column": "file",
     "data.label_column": "species",
     "data.group_column": "nest",
