@@ -100,8 +100,8 @@ def test_a_misnamed_image_is_used_and_named() -> None:
     result = inspect(listed([png, png, jpeg, jpeg, png], names=["a.png", "b.jpg", "c.JPEG", "d.gif", "e.data"]))
     assert result.usable.all()
     assert result.misnamed == [
-        LeftOut("b.jpg", "is PNG, not what its name says"),
-        LeftOut("d.gif", "is JPEG, not what its name says"),
+        LeftOut("b.jpg", "is PNG"),
+        LeftOut("d.gif", "is JPEG"),
     ]
 
 

@@ -63,7 +63,7 @@ def test_changed_copies_of_real_photos(real_data: Path, change: str) -> None:
 
 def test_real_small_images_are_told_apart(real_data: Path) -> None:
     source = open_source(real_data / "fashion-mnist")
-    rows = [i for i, split in enumerate(source.splits) if split == "test"]
+    rows = [i for i, split in enumerate(source.splits) if split == "test"][:5000]
     images = np.stack([source.reader.read(i) for i in rows])
     images = np.repeat(images[..., None], 3, axis=3)
     shapes = np.full((len(images), 2), 28)

@@ -10,8 +10,8 @@ from wellfit.data.thumbnails import thumbnails, uniform_thumbnails
 def by_blowing_up(image: np.ndarray) -> np.ndarray:
     """Every pixel repeated 16×16 times; each thumbnail pixel is then the plain mean of an H×W block."""
     height, width, _ = image.shape
-    large = image.repeat(16, axis=0).repeat(16, axis=1).astype(np.int64)
-    sums = large.reshape(16, height, 16, width, 3).sum(axis=(1, 3))
+    rows = image.astype(np.int64).repeat(16, axis=0).reshape(16, height, width, 3).sum(axis=1)
+    sums = rows.repeat(16, axis=1).reshape(16, 16, width, 3).sum(axis=2)
     return (2 * sums + height * width) // (2 * height * width)  # rounded to nearest, halves up
 
 

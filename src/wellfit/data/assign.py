@@ -46,7 +46,9 @@ def assign(classes: np.ndarray, groups: np.ndarray, quotas: np.ndarray, draw: np
     """
     part = np.full(len(classes), -1, dtype=np.int64)
     left = quotas.astype(np.int64).copy()
-    members = [rows for rows in members_of(groups) if len(rows) > 1]
+    _, number_of, count = np.unique(groups, return_inverse=True, return_counts=True)
+    several = np.flatnonzero(count[number_of] > 1)
+    members = [several[rows] for rows in members_of(groups[several])]
     ties = draw.permutation(len(members))
     sizes = np.array([len(rows) for rows in members], dtype=np.int64)
     for number in np.lexsort((ties, -sizes)).tolist():

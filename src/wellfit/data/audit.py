@@ -127,7 +127,7 @@ def _require_images(
     if few:
         total = sum(1 for label, is_open in zip(source.labels, open_images, strict=True) if is_open and label == few[0])
         lost = f" ({total - counts[few[0]]} of its {total} files cannot be used)" if total > counts[few[0]] else ""
-        others = f", and {len(few) - 1} more classes have too few" if len(few) > 1 else ""
+        others = f" ({len(few)} classes have too few)" if len(few) > 1 else ""
         raise UserError(
             f"every class needs at least {SMALLEST_CLASS} usable images outside the test split, but class "
             f"'{few[0]}' of '{source.location}' has {counts[few[0]]}{lost}{others}; add images, or remove the class"

@@ -94,7 +94,7 @@ def inspect(source: Source) -> Inspection:
         content_hash=[entry.digest for entry in seen],
         left_out=[LeftOut(n, e.reason) for n, e in zip(source.names, seen, strict=True) if e.reason],
         misnamed=[
-            LeftOut(n, f"is {e.format}, not what its name says")
+            LeftOut(n, f"is {e.format}")
             for n, e in zip(source.names, seen, strict=True)
             if not e.reason and _misnamed(n, e.format)
         ],

@@ -99,12 +99,13 @@ def _folds(split: Split, audit: Audit, seed: int) -> list[np.ndarray]:
     classes, groups = split.targets[pool], audit.group_of[pool]
     quotas = fold_quotas(np.bincount(classes, minlength=len(split.classes)), FOLDS)
     fold = assign(classes, groups, quotas, generator(seed, "folds"))
-    for rows in members_of(classes):
-        if len(np.unique(fold[rows])) == 1:
-            # All images of the class are in one fold, which would train without it: its smallest group moves on, or,
-            # where there is only one, stays in training in every fold.
+    # A fold that holds all images of a class would train without it. The smallest group of the class moves on; where
+    # that does not help, because of other classes in the group or for want of a second one, it is always trained on.
+    for may_move in (True, False):
+        for rows in members_of(classes):
             own = sorted(members_of(groups[rows]), key=len)
-            fold[groups == groups[rows[own[0][0]]]] = (fold[rows[0]] + 1) % FOLDS if len(own) > 1 else -1
+            if len(np.unique(fold[rows])) == 1 and fold[rows[0]] >= 0 and (len(own) > 1 or not may_move):
+                fold[groups == groups[rows[own[0][0]]]] = (fold[rows[0]] + 1) % FOLDS if may_move else -1
     return [pool[fold == number] for number in range(FOLDS)]
 
 
@@ -160,5 +161,7 @@ def _sentences(
         sentences.append(f"{FOLDS} folds for cross-validation, because there are only {total:,} images to train on")
         kept = total - sum(map(len, split.folds))
         if kept:
-            sentences.append(f"{kept:,} images stay in training in every fold: their class is one group")
+            sentences.append(
+                f"{kept:,} images of a class that cannot be divided over folds stay in training in all of them"
+            )
     return sentences

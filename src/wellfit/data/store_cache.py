@@ -64,9 +64,10 @@ class Lease:
         self._path = users / uuid.uuid4().hex
         self._lock = FileLock(str(self._path), thread_local=False)
         self._lock.acquire()
+        self._process = os.getpid()
 
     def release(self) -> None:
-        if self._lock.is_locked:
+        if self._lock.is_locked and self._process == os.getpid():  # a forked child must not end its parent's lease
             self._lock.release()
             with contextlib.suppress(OSError):
                 self._path.unlink()
