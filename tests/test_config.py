@@ -110,7 +110,7 @@ def test_replace_leaves_the_original_alone() -> None:
         ("seed = 1.5", "'seed' is of type int, got 1.5"),
         ("optimizer = 3", r"'optimizer' is a table, got 3; write it as \[optimizer\]"),
         ('[optimizer]\nlr = "high"', "'optimizer.lr' is of type float, got 'high'"),
-        ("augment = 3", r"'augment' is a list of names, got 3; write it as \[\"a\", \"b\"\]"),
+        ("augment = 3", r"'augment' is a list such as"),
         ("[data]\ngroup_column = 4", "'data.group_column' is of type str or NoneType, got 4"),
         ("seed = ", "is no valid TOML"),
         ('metric = "acuracy"', r"unknown metric 'acuracy' \(did you mean 'accuracy'\?\)"),

@@ -77,7 +77,7 @@ def gate_results(job: Job, material: Material) -> list[CheckResult]:
         penalty=material.penalty(),
         # A classifier on frozen features is solved for, not trained: there is no rate to find.
         batches=batch if plan.training.steps else None,
-        candidates=(lr, lr / 10, lr / 100),
+        candidates=(10 * lr, lr, lr / 10),
         iterations=plan.checks.lr_iterations,
         max_steps=plan.checks.small_sample_steps,
         deadline=deadline,
