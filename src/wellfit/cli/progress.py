@@ -11,6 +11,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
 from wellfit.recipe.budget import in_words
 
+EPOCH_SECONDS = 2.0  # between lines of epochs: a small set has several a second
 QUIET_SECONDS = 10.0  # between plain lines of a training when stderr is no terminal
 TITLES = {
     "audit": "looking at the data",
@@ -35,7 +36,7 @@ class ProgressDisplay:
         self.deadline = deadline
         self._live: Progress | None = None
         self._task: TaskID | None = None
-        self._spoken = 0.0
+        self._spoken = self._epoch_spoken = 0.0
         self._accuracy: float | None = None
         self._loss: float | None = None
         self._step = ""
@@ -122,6 +123,9 @@ class ProgressDisplay:
     def _on_epoch(self, fields: dict[str, Any]) -> None:
         self._accuracy = fields.get("averaged_validation_accuracy", fields["validation_accuracy"])
         averaged = fields.get("averaged_validation_accuracy")
+        if time.monotonic() - self._epoch_spoken < EPOCH_SECONDS:
+            return
+        self._epoch_spoken = time.monotonic()
         also = f" (averaged weights {averaged:.4f})" if averaged is not None else ""
         self.line(
             f"  epoch {fields['epoch']:.1f}: "

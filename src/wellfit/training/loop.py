@@ -188,7 +188,8 @@ def train(
         step_begun = now
         correct = (outputs.detach().argmax(1) == targets).sum()
         unread.append((fields, loss.detach(), correct))
-        due = pace.step % evaluate_every == 0 or pace.finished
+        asked_to_stop = stop()
+        due = pace.step % evaluate_every == 0 or pace.finished or asked_to_stop
         if len(unread) == READ_LOSS_EVERY or due:
             for fields, value, hits in unread:
                 fields["loss"] = float(value)
@@ -204,8 +205,7 @@ def train(
                 reason = "broken-off"
                 break
 
-        asked_to_stop = stop()
-        if evaluate is not None and (due or asked_to_stop):
+        if evaluate is not None and due:
             figures = tally.figures()
             score, validation = evaluate(module)
             figures |= {f"validation_{name}": value for name, value in validation.items()}
