@@ -189,7 +189,8 @@ def train(
         correct = (outputs.detach().argmax(1) == targets).sum()
         unread.append((fields, loss.detach(), correct))
         asked_to_stop = stop()
-        due = pace.step % evaluate_every == 0 or pace.finished or asked_to_stop
+        planned = pace.step % evaluate_every == 0 or pace.finished
+        due = planned or asked_to_stop
         if len(unread) == READ_LOSS_EVERY or due:
             for fields, value, hits in unread:
                 fields["loss"] = float(value)
@@ -205,6 +206,8 @@ def train(
                 reason = "broken-off"
                 break
 
+        if asked_to_stop and not planned:
+            save()  # without the evaluation that follows: a run that nobody stopped would not have made it here
         if evaluate is not None and due:
             figures = tally.figures()
             score, validation = evaluate(module)
@@ -238,7 +241,8 @@ def train(
         if asked_to_stop:
             reason = "stopped"
         if reason in ("patience", "stopped"):
-            save()
+            if planned:
+                save()
             break
         if time.monotonic() - saved > CHECKPOINT_SECONDS and not unread:
             save()
