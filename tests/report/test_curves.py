@@ -11,6 +11,7 @@ import pytest
 from wellfit.randomness import generator
 from wellfit.record import RunFolder
 from wellfit.report import curves
+from wellfit.report.curves_search import search
 from wellfit.report.history import History
 
 
@@ -72,7 +73,7 @@ def test_nothing_to_draw_is_none() -> None:
     empty = history()
     assert curves.loss_curve(empty) is None
     assert curves.accuracy_curve(empty) is None
-    assert curves.search(empty) is None
+    assert search(empty) is None
     assert curves.update_ratios(empty) is None
     assert curves.confusion(empty) is None
     assert curves.reliability(empty) is None
@@ -105,7 +106,7 @@ def trial(number: int, accuracy: float | None, state: str = "finished", **settin
 
 
 def test_search_reads_trials_ranges_and_the_limit() -> None:
-    found = curves.search(
+    found = search(
         history(
             trials=[
                 trial(0, 0.4, lr=0.1, weight_decay=0.0, momentum=0.9),
@@ -125,7 +126,7 @@ def test_search_reads_trials_ranges_and_the_limit() -> None:
 
 
 def test_search_without_any_result_has_no_best() -> None:
-    found = curves.search(history(trials=[trial(0, None, "pruned", lr=1.0)]))
+    found = search(history(trials=[trial(0, None, "pruned", lr=1.0)]))
     assert found is not None
     assert found.best is None
 

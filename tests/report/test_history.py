@@ -10,7 +10,7 @@ import pytest
 from tests.report.conftest import RunMaker
 from wellfit.errors import UserError
 from wellfit.record import Record, RunFolder
-from wellfit.report.history import confusion_of, read_history
+from wellfit.report.history import check_outcome, confusion_of, read_history
 
 
 def written(path: Path, *lines: dict[str, Any]) -> RunFolder:
@@ -53,6 +53,27 @@ def test_later_lines_replace_earlier_ones_of_the_same_name(tmp_path: Path) -> No
     assert [line["seconds"] for line in history.recipe_steps] == [2]
     assert len(history.findings) == 1
     assert history.evaluation["accuracy"] == 0.6
+
+
+def test_what_was_done_before_a_resume_is_not_replaced_by_its_being_skipped(tmp_path: Path) -> None:
+    done = {"kind": "recipe_step", "name": "checks", "status": "done", "seconds": 4, "reason": "2 of 2 passed"}
+    skipped = {**done, "status": "skipped", "seconds": 0, "reason": "already passed"}
+    check = {"kind": "check", "check": "initial-loss", "passed": True}
+    history = read_history(written(tmp_path / "a", check, done, skipped))
+    assert [line["reason"] for line in history.recipe_steps] == ["2 of 2 passed"]
+    assert [line["check"] for line in history.checks] == ["initial-loss"]
+    failed = {**done, "status": "failed"}
+    assert read_history(written(tmp_path / "b", failed, skipped)).recipe_step("checks")["status"] == "skipped"
+    assert read_history(written(tmp_path / "c", done, failed)).recipe_step("checks")["status"] == "failed"
+    assert read_history(written(tmp_path / "d", check)).recipe_step("checks") == {}
+
+
+@pytest.mark.parametrize(
+    ("passed", "finished", "outcome"),
+    [(True, True, "passed"), (True, False, "passed"), (False, True, "failed"), (False, False, "undecided")],
+)
+def test_a_check_that_was_cut_short_without_passing_is_undecided(passed: bool, finished: bool, outcome: str) -> None:
+    assert check_outcome({"passed": passed, "finished": finished}) == outcome
 
 
 def test_an_end_that_was_resumed_from_is_no_end(tmp_path: Path) -> None:
@@ -112,6 +133,9 @@ def test_broken_side_files_are_empty(make_run: RunMaker) -> None:
     history = read_history(folder)
     assert history.card == {}
     assert history.config_text == ""
+    assert history.config == {}
+    folder.config.write_text("seed = ", encoding="utf-8")
+    assert read_history(folder).config == {}
     folder.model_card.write_text(json.dumps(["a list"]), encoding="utf-8")
     assert read_history(folder).card == {}
 

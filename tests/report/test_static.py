@@ -10,14 +10,16 @@ import pytest
 from tests.report.conftest import write_run
 from wellfit.randomness import generator
 from wellfit.report import curves, static, static_search
-from wellfit.report.drawing import PALETTE, themed
+from wellfit.report.curves_search import Search, Trial
+from wellfit.report.curves_search import search as search_of
+from wellfit.report.drawing import PALETTE, as_percent, themed
 from wellfit.report.history import History, read_history
 
 HOSTILE = ["<img src=x onerror=alert(1)>", "$\\frac$", "a & b", "猫", "\x00\x1b[31m", "]]>", "x" * 500]
 
 
 def drawings(history: History) -> Iterator[tuple[str, str]]:
-    loss, accuracy, search = curves.loss_curve(history), curves.accuracy_curve(history), curves.search(history)
+    loss, accuracy, search = curves.loss_curve(history), curves.accuracy_curve(history), search_of(history)
     ratios, matrix, calibration = curves.update_ratios(history), curves.confusion(history), curves.reliability(history)
     assert loss is not None
     assert accuracy is not None
@@ -84,7 +86,7 @@ def test_the_same_record_gives_the_same_bytes_whatever_the_readers_settings(
 
 
 def test_text_stays_text(figures: dict[str, str]) -> None:
-    assert "3× the first loss" in figures["trials"]
+    assert "step of the trial" in figures["trials"]
     assert "gap +" in figures["accuracy"]
     assert "learning rate" in figures["loss"]
     assert "coarse" in figures["map"]
@@ -141,12 +143,10 @@ def test_figures_of_very_little_data_are_drawn() -> None:
 
 def test_a_search_in_which_every_trial_failed_is_drawn() -> None:
     trials = [
-        curves.Trial(
-            str(i), "coarse", "failed", {"lr": 0.1, "weight_decay": 0.0}, np.nan, False, np.zeros(0), np.zeros(0)
-        )
+        Trial(str(i), "coarse", "failed", {"lr": 0.1, "weight_decay": 0.0}, "", np.nan, False, np.zeros(0), np.zeros(0))
         for i in range(2)
     ]
-    search = curves.Search(trials, {}, {}, None)
+    search = Search(trials, {}, {}, None)
     for svg in (
         static_search.draw_search_map(search),
         static_search.draw_setting(search, "lr"),
@@ -160,3 +160,23 @@ def test_a_page_can_swap_every_colour_of_the_palette(figures: dict[str, str]) ->
         swapped = themed(svg)
         assert not any(value in swapped for value in PALETTE.values())
         assert "var(--muted)" in swapped
+
+
+def test_a_limit_far_above_every_loss_takes_no_room_from_the_axes() -> None:
+    steps = np.arange(5.0)
+    trial = Trial("0", "coarse", "finished", {"lr": 0.1}, "lr 0.1", 0.4, True, steps, np.linspace(2.3, 1.6, 5))
+    near = static_search.draw_trial_curves(Search([trial], {}, {}, 2.4))
+    far = static_search.draw_trial_curves(Search([trial], {}, {}, 6.9))
+    assert "3× the first loss" in near
+    assert "3× the first loss" not in far
+    assert _axes_height(far) == pytest.approx(_axes_height(near), rel=0.05)
+
+
+def _axes_height(svg: str) -> float:
+    """The tallest of the vertical lines of the figure: an axes' spine. matplotlib warns where it is about zero."""
+    lines = re.findall(r"M ([\d.]+) ([\d.]+)\s+L ([\d.]+) ([\d.]+)\s*\"", svg)
+    return max(abs(float(y) - float(v)) for x, y, u, v in lines if x == u)
+
+
+def test_ticks_of_shares_have_the_digits_that_they_need() -> None:
+    assert [as_percent(share) for share in (0.0, 0.3, 0.375, 0.925, 1.0)] == ["0%", "30%", "37.5%", "92.5%", "100%"]

@@ -1,4 +1,4 @@
-"""From the record to the data of each figure: plain dataclasses of lists and arrays; nothing is drawn here.
+"""From the record to the data of the figures on training and evaluation: plain dataclasses; nothing is drawn here.
 
 Every function returns None where the record holds nothing to draw.
 """
@@ -57,41 +57,6 @@ class AccuracyCurve:
     best: float | None
     best_step: float | None
     chance: float | None
-
-
-@dataclass(frozen=True)
-class Trial:
-    """One trial of the search; `accuracy` is NaN where it was never measured."""
-
-    number: str
-    stage: str
-    state: str
-    settings: dict[str, float]
-    accuracy: float
-    best: bool
-    steps: Floats
-    losses: Floats
-
-
-@dataclass(frozen=True)
-class Search:
-    """All trials with the ranges of each stage: {stage: {setting: (low, high)}}, in the order of the record."""
-
-    trials: list[Trial]
-    ranges: dict[str, dict[str, tuple[float, float]]]
-    reasons: dict[str, str]
-    limit: float | None  # 3× the median initial loss: trials above it are broken off (SPEC S3)
-
-    def varied(self) -> list[str]:
-        """Numeric settings that differ between trials; lr and weight decay first."""
-        names = {name for trial in self.trials for name in trial.settings}
-        differing = [n for n in names if len({t.settings[n] for t in self.trials if n in t.settings}) > 1]
-        first = {"lr": 0, "weight_decay": 1}
-        return sorted(differing, key=lambda name: (first.get(name, 2), name))
-
-    @property
-    def best(self) -> Trial | None:
-        return next((trial for trial in self.trials if trial.best), None)
 
 
 @dataclass(frozen=True)
@@ -181,15 +146,15 @@ def thin(values: ArrayLike, most: int = MOST_POINTS) -> NDArray[np.int64]:
 
 def loss_curve(history: History) -> LossCurve | None:
     """Loss as scatter plus moving average (SPEC C10), with the learning rate."""
-    steps, losses, lr = (_column(history.steps, name) for name in ("step", "loss", "lr"))
+    steps, losses, lr = (column(history.steps, name) for name in ("step", "loss", "lr"))
     finite = np.isfinite(losses)
     if not finite.any():
         return None
-    horizon = int(np.clip(len(steps) // 40, 5, 500))
+    horizon = int(np.clip(len(steps) // 80, 5, 500))
     average = moving_average(losses, horizon)
     scatter = np.flatnonzero(finite)
     scatter = scatter[thin(losses[scatter])]
-    line, rates = _evenly(len(steps), MOST_POINTS // 2), thin(lr, MOST_POINTS // 2)
+    line, rates = evenly(len(steps), MOST_POINTS // 2), thin(lr, MOST_POINTS // 2)
     classes = len(history.classes)
     return LossCurve(
         steps=steps[scatter],
@@ -207,7 +172,7 @@ def loss_curve(history: History) -> LossCurve | None:
 def accuracy_curve(history: History) -> AccuracyCurve | None:
     """Train and validation accuracy together, the gap named (SPEC C10)."""
     names = ("step", "train_accuracy", "validation_accuracy", "averaged_validation_accuracy")
-    steps, train, validation, averaged = (_column(history.epochs, name) for name in names)
+    steps, train, validation, averaged = (column(history.epochs, name) for name in names)
     if not np.isfinite(np.concatenate([train, validation, averaged])).any():
         return None
     both = np.flatnonzero(np.isfinite(train) & np.isfinite(validation))
@@ -215,7 +180,7 @@ def accuracy_curve(history: History) -> AccuracyCurve | None:
     measured = np.flatnonzero(np.isfinite(either))
     top = int(measured[either[measured].argmax()]) if len(measured) else None
     last = int(both[-1]) if len(both) else None
-    kept = _evenly(len(steps), MOST_POINTS // 4)
+    kept = evenly(len(steps), MOST_POINTS // 4)
     return AccuracyCurve(
         steps=steps[kept],
         train=train[kept],
@@ -229,44 +194,6 @@ def accuracy_curve(history: History) -> AccuracyCurve | None:
     )
 
 
-def search(history: History) -> Search | None:
-    """Trials and stage ranges (SPEC S2-S5, S7)."""
-    if not history.trials:
-        return None
-    accuracies = [_accuracy(line) for line in history.trials]
-    finished = [
-        a if line.get("state") == "finished" else math.nan for a, line in zip(accuracies, history.trials, strict=True)
-    ]
-    best = int(np.nanargmax(finished)) if np.isfinite(finished).any() else -1
-    trials, first = [], []
-    for i, (line, accuracy) in enumerate(zip(history.trials, accuracies, strict=True)):
-        curve = line.get("curve")
-        pairs = [p for p in curve if isinstance(p, list) and len(p) == 2] if isinstance(curve, list) else []
-        table = np.array([[number(a), number(b)] for a, b in pairs], np.float64).reshape(-1, 2)
-        if len(table) and math.isfinite(table[0, 1]):
-            first.append(table[0, 1])
-        table = table[_evenly(len(table), 150)]
-        trials.append(
-            Trial(
-                number=str(line.get("trial")),
-                stage=str(line.get("stage")),
-                state=str(line.get("state")),
-                settings=_settings(mapping(line, "settings")),
-                accuracy=accuracy,
-                best=i == best,
-                steps=table[:, 0],
-                losses=table[:, 1],
-            )
-        )
-    ranges = {}
-    for stage in history.stages:
-        bounds = mapping(stage, "ranges").items()
-        ends = {_short(k): (number(v[0]), number(v[1])) for k, v in bounds if isinstance(v, list) and len(v) == 2}
-        ranges[str(stage.get("name"))] = {k: v for k, v in ends.items() if np.isfinite(v).all()}
-    reasons = {str(stage.get("name")): str(stage.get("reason") or "") for stage in history.stages}
-    return Search(trials, ranges, reasons, 3 * float(np.median(first)) if first else None)
-
-
 def update_ratios(history: History) -> UpdateRatios | None:
     """Size of each update beside the size of its weights; about 1e-3 is healthy (SPEC C8).
 
@@ -274,19 +201,19 @@ def update_ratios(history: History) -> UpdateRatios | None:
     measured steps, evenly spaced ones are kept.
     """
     measured = [line for line in history.steps if mapping(line, "update_ratio")]
-    measured = [measured[i] for i in _evenly(len(measured), MOST_COLUMNS)]
+    measured = [measured[i] for i in evenly(len(measured), MOST_COLUMNS)]
     names = list(dict.fromkeys(name for line in measured for name in mapping(line, "update_ratio")))
     if not names:
         return None
     kept = names
     if len(kept) > MOST_ROWS:
         kept = [name for name in names if name.endswith("weight")] or names
-        kept = [kept[i] for i in _evenly(len(kept), MOST_ROWS)]
+        kept = [kept[i] for i in evenly(len(kept), MOST_ROWS)]
     ratios = np.array([[number(mapping(line, "update_ratio").get(name)) for line in measured] for name in kept])
     logs = np.log10(np.where(np.isfinite(ratios) & (ratios > 0), ratios, np.nan))
     if not np.isfinite(logs).any():
         return None
-    return UpdateRatios(kept, _column(measured, "step"), logs, len(names))
+    return UpdateRatios(kept, column(measured, "step"), logs, len(names))
 
 
 def confusion(history: History) -> Confusion | None:
@@ -304,35 +231,21 @@ def confusion(history: History) -> Confusion | None:
 def reliability(history: History) -> Reliability | None:
     """The reliability diagram of the evaluation shown."""
     bins = rows(history.evaluation, "reliability")
-    columns = [_column(bins, name) for name in ("confidence", "accuracy", "images")]
+    columns = [column(bins, name) for name in ("confidence", "accuracy", "images")]
     kept = np.isfinite(columns).all(0) & (columns[2] > 0) if bins else np.zeros(0, bool)
     if not kept.any():
         return None
-    confidence, accuracy, images = (column[kept] for column in columns)
+    confidence, accuracy, images = (values[kept] for values in columns)
     return Reliability(confidence, accuracy, images, number(history.evaluation.get("calibration_error")))
 
 
-def _accuracy(line: Line) -> float:
-    value = number(line.get("validation_accuracy"))
-    return value if math.isfinite(value) else math.nan
-
-
-def _settings(settings: Line) -> dict[str, float]:
-    values = {
-        _short(k): number(v) for k, v in settings.items() if isinstance(v, int | float) and not isinstance(v, bool)
-    }
-    return {name: value for name, value in values.items() if math.isfinite(value)}
-
-
-def _short(name: str) -> str:
-    return str(name).rsplit(".", 1)[-1]
-
-
-def _column(lines: list[Line], name: str) -> Floats:
+def column(lines: list[Line], name: str) -> Floats:
+    """The field `name` of each line as a number; NaN where it is none."""
     return np.array([number(line.get(name)) for line in lines], np.float64)
 
 
-def _evenly(n: int, most: int) -> NDArray[np.int64]:
+def evenly(n: int, most: int) -> NDArray[np.int64]:
+    """At most `most` of the indices 0 … n−1, evenly spaced, the first and the last among them."""
     if n <= most:
         return np.arange(n)
     return np.unique(np.linspace(0, n - 1, most).round().astype(np.int64))

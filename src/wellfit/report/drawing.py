@@ -74,7 +74,6 @@ def as_svg(draw: Callable[[Figure], None], name: str, inches: tuple[float, float
     with mpl.rc_context(style), warnings.catch_warnings():
         # Text stays text in the SVG, so a glyph that matplotlib's font lacks is drawn by the reader's browser.
         warnings.filterwarnings("ignore", message=r".*[Gg]lyph")
-        warnings.filterwarnings("ignore", message="constrained_layout not applied")
         figure = Figure(figsize=inches, layout="constrained")
         figure.patch.set_alpha(0)
         draw(figure)
@@ -118,11 +117,21 @@ def legend_above(axes: Axes, **options: Any) -> None:
     )
 
 
-def level(axes: Axes, height: float, text: str) -> None:
-    """A dotted line at a height that means something, named at its right end."""
-    axes.axhline(height, color=PALETTE["muted"], lw=1, ls=":")
+def level(axes: Axes, height: float, text: str, colour: str = "muted") -> None:
+    """A dotted line at a height that means something, named at its right end where it is in view.
+
+    Without clipping, a name beyond the limits would be given room by the layout, until none is left for the axes.
+    """
+    axes.axhline(height, color=PALETTE[colour], lw=1, ls=":")
     place: dict[str, Any] = {"xycoords": ("axes fraction", "data"), "textcoords": "offset points"}
-    axes.annotate(text, (1, height), (-2, 3), ha="right", fontsize=9, color=PALETTE["muted"], **place)
+    axes.annotate(
+        text, (1, height), (-2, 3), ha="right", fontsize=9, color=PALETTE[colour], annotation_clip=True, **place
+    )
+
+
+def as_percent(share: float, _position: float = 0.0) -> str:
+    """The name of a tick, with as many digits as the tick has: `0.375` → "37.5%"."""
+    return f"{round(100 * share, 6):g}%"
 
 
 def log_ticks(axes: Axes, which: str, most: int) -> None:

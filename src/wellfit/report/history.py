@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import tomllib
 import zipfile
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -37,9 +39,11 @@ class History:
     stages: list[Line] = field(default_factory=list)
     steps: list[Line] = field(default_factory=list)
     epochs: list[Line] = field(default_factory=list)
+    probes: list[Line] = field(default_factory=list)
     findings: list[Line] = field(default_factory=list)
     recipe_steps: list[Line] = field(default_factory=list)
     evaluations: dict[str, Line] = field(default_factory=dict)
+    config: Line = field(default_factory=dict)
     config_text: str = ""
     plan_text: str = ""
     card: Line = field(default_factory=dict)
@@ -57,6 +61,15 @@ class History:
             if split in self.evaluations:
                 return self.evaluations[split]
         return {}
+
+    @property
+    def transfers(self) -> bool:
+        """Whether the run fits linear classifiers on frozen features; it may fine-tune the network afterwards."""
+        return bool(self.probes) or bool(self.recipe_step("probe"))
+
+    def recipe_step(self, name: str) -> Line:
+        """The line of a step of the recipe; empty where it has not ended."""
+        return next((line for line in self.recipe_steps if line.get("name") == name), {})
 
     @property
     def classes(self) -> dict[str, int]:
@@ -119,9 +132,10 @@ def read_history(folder: RunFolder) -> History:
     findings: dict[Any, Line] = {}
     recipe_steps: dict[Any, Line] = {}
     stages: dict[Any, Line] = {}
+    probes: dict[Any, Line] = {}
     for line in read_record(folder.record):
         kind = line["kind"]
-        if kind in ("run", "audit", "engine", "plan", "trial", "step"):
+        if kind in ("run", "audit", "engine", "plan", "trial", "probe", "step"):
             # A resumed run goes on after its end: that was not the end.
             history.end = {}
         if kind in ("run", "audit", "engine", "plan"):
@@ -139,6 +153,8 @@ def read_history(folder: RunFolder) -> History:
                 history.epochs.append(line)
         elif kind == "trial":
             trials[str(line.get("stage")), str(line.get("trial"))] = line
+        elif kind == "probe":
+            probes[str(line.get("image_size")), str(line.get("strength"))] = line
         elif kind == "stage":
             stages[str(line.get("name"))] = line
         elif kind == "check":
@@ -146,20 +162,29 @@ def read_history(folder: RunFolder) -> History:
         elif kind == "finding":
             findings[str(line.get("id")), str(line.get("message"))] = line
         elif kind == "recipe_step":
-            recipe_steps[str(line.get("name"))] = line
+            name = str(line.get("name"))
+            # What was done before a resume is skipped after it: what was done is worth more to know.
+            if line.get("status") != "skipped" or recipe_steps.get(name, {}).get("status") != "done":
+                recipe_steps[name] = line
         elif kind == "evaluation":
             history.evaluations[str(line.get("split"))] = line
     history.trials, history.stages = list(trials.values()), list(stages.values())
+    history.probes = list(probes.values())
     history.checks, history.recipe_steps = list(checks.values()), list(recipe_steps.values())
     history.findings = _root_cause_first(list(findings.values()))
     history.config_text = _text(folder.config)
     history.plan_text = _text(folder.plan)
-    try:
-        card = json.loads(_text(folder.model_card))
-    except ValueError:
-        card = {}
-    history.card = card if isinstance(card, dict) else {}
+    history.config = _parsed(tomllib.loads, history.config_text)
+    history.card = _parsed(json.loads, _text(folder.model_card))
     return history
+
+
+def _parsed(parse: Callable[[str], Any], text: str) -> Line:
+    try:
+        value = parse(text)
+    except (ValueError, RecursionError):
+        return {}
+    return value if isinstance(value, dict) else {}
 
 
 def _rewind(lines: list[Line], line: Line) -> None:

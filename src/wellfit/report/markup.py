@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Iterable
+import json
+import math
+from collections.abc import Iterable, Sized
 
-from wellfit.report.words import plain
+from wellfit.report.words import figure, plain
+
+MOST_ROWS = 400  # of any table or list of the page
 
 _VOID = frozenset({"meta", "img", "br"})
 
@@ -94,6 +98,43 @@ def table(
     inside = tag("table", tag("caption", caption) if caption else None, heads, rows)
     # Focusable, so that a keyboard can scroll it.
     return tag("div", inside, class_="scroll", tabindex=0, role="region", aria_label=label or caption or "table")
+
+
+def nothing(text: str) -> Html:
+    """The one line of a section that has nothing to show."""
+    return tag("p", text, class_="quiet")
+
+
+def badge(kind: str, text: str) -> Html:
+    """A short word on a tinted ground; the word carries the meaning, the colour only repeats it."""
+    return tag("span", text, class_=f"badge {kind}")
+
+
+def bar(share: float) -> Html | None:
+    """A small bar behind a figure, `share` of its full length."""
+    if not math.isfinite(share):
+        return None
+    width = f"width:{100 * min(1.0, max(0.0, share)):.1f}%"
+    return tag("span", tag("span", style=width), class_="bar", aria_hidden="true")
+
+
+def more(items: Sized) -> Html | None:
+    """What a list that was cut at MOST_ROWS leaves out."""
+    n = len(items)
+    return nothing(f"… and {n - MOST_ROWS:,} more in record.jsonl.") if n > MOST_ROWS else None
+
+
+def cell(value: object) -> Html:
+    """Any value of the record as the content of a table's cell; "–" where there is none."""
+    if value is None:
+        return escape("–")
+    if isinstance(value, bool):
+        return escape("yes" if value else "no")
+    if isinstance(value, float):
+        return escape(figure(value))
+    if isinstance(value, dict | list):
+        value = json.dumps(value, ensure_ascii=False)
+    return escape(value)
 
 
 def _flat(children: Iterable[object]) -> Iterable[str]:

@@ -12,11 +12,13 @@ from pathlib import Path
 
 from wellfit.errors import UserError
 from wellfit.record import RunFolder, write_atomically
-from wellfit.report import panels, sections
+from wellfit.report import panels, sections, settled
 from wellfit.report.history import History, mapping, read_history
 from wellfit.report.markup import Html, prose, tag
-from wellfit.report.verdict import Verdict, judge, model_name, state_sentences
-from wellfit.report.words import count, duration, interval, number, percent, plain
+from wellfit.report.origin import origin
+from wellfit.report.settled import model_name
+from wellfit.report.verdict import Verdict, judge, state_sentences
+from wellfit.report.words import count, duration, interval, percent, plain
 
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
 
@@ -42,15 +44,14 @@ def render(history: History) -> str:
     """The page as text; the same history gives the same text."""
     verdict = judge(history)
     parts = [
-        ("training", "Training", panels.training(history)),
-        ("search", "Search", panels.search(history)),
+        *_fitting(history),
         ("classes", "Classes and confusion", panels.classes(history)),
         ("pictures", "Pictures", panels.pictures(history)),
         ("checks", "Checks", sections.checks(history)),
         ("findings", "Findings", sections.findings(history)),
         ("data", "Data", sections.audit(history)),
         ("steps", "Steps", sections.recipe_steps(history)),
-        ("origin", "How to repeat it", sections.origin(history)),
+        ("origin", "How to repeat it", origin(history)),
     ]
     title = f"{model_name(history)}, {plain(history.folder.path.name, 80)}"
     head = tag(
@@ -71,6 +72,18 @@ def render(history: History) -> str:
         tag("footer", _footer(history)),
     )
     return f"<!doctype html>\n{tag('html', head, body, lang='en')}\n"
+
+
+def _fitting(history: History) -> list[tuple[str, str, Html]]:
+    """How the model came about. A run that only fits classifiers on features has neither training nor search."""
+    fitting = []
+    if history.transfers:
+        fitting.append(("transfer", "Transfer", panels.transfer(history)))
+    if history.steps or history.epochs or not history.transfers:
+        fitting.append(("training", "Fine-tuning" if history.transfers else "Training", panels.training(history)))
+    if history.trials or not history.transfers:
+        fitting.append(("search", "Search", panels.search(history)))
+    return fitting
 
 
 def _header(history: History, verdict: Verdict) -> Html:
@@ -119,12 +132,11 @@ def _scale(verdict: Verdict) -> Html:
 
 
 def _facts(history: History) -> Html:
-    plan = history.plan
-    size = number(plan.get("image_size"))
     facts = (
-        ("model", model_name(history) if plan or history.card else None),
-        ("parameters", count(plan["parameters"]) if "parameters" in plan else None),
-        ("image size", f"{size:.0f} px" if math.isfinite(size) else None),
+        ("model", model_name(history) if history.plan or history.card else None),
+        ("parameters", settled.parameters(history)),
+        ("image size", settled.image_size(history)),
+        *settled.settings(history),
         ("images", count(history.audit["images"]) if "images" in history.audit else None),
         ("classes", count(len(history.classes)) if history.classes else None),
         ("steps", count(history.steps[-1].get("step")) if history.steps else None),

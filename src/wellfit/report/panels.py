@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from wellfit.report import curves, sections, static, static_search
+import math
+
+from wellfit.report import attempts, curves, evaluation, static, static_search, static_transfer
+from wellfit.report.curves_search import search as search_of
+from wellfit.report.curves_transfer import probe_curve
 from wellfit.report.drawing import themed
 from wellfit.report.history import History, rows
-from wellfit.report.markup import Html, escape, join, prose, tag
+from wellfit.report.markup import Html, escape, join, nothing, prose, tag
 from wellfit.report.thumbnails import Thumbnails
-from wellfit.report.words import count, counted, figure, percent, plain
+from wellfit.report.words import count, counted, figure, number, percent, plain, points
 
 
 def training(history: History) -> Html:
@@ -49,22 +53,75 @@ def training(history: History) -> Html:
         drawing = static.draw_update_ratios(ratios)
         figures.append(_figure("Update / weight ratio", drawing, alt, text, size="wide" if shown > 8 else ""))
     if not figures:
-        return sections.nothing("No training step is recorded.")
+        return nothing("No training step is recorded.")
     return tag("div", *figures, class_="figures")
 
 
+def transfer(history: History) -> Html:
+    """Linear classifiers on the features of a frozen network: all that were tried, which was taken and why."""
+    curve = probe_curve(history)
+    parts: list[Html | None] = [_said(history, "probe", "The classifier"), _said(history, "fine-tune", "Fine-tuning")]
+    if curve is None:
+        return join(nothing("No classifier on frozen features is recorded."), parts)
+    taken = curve.chosen
+    text = (
+        "The network came with weights that it had learnt before. Its features of each image were computed once, and "
+        "linear classifiers were fitted on them; each was judged on images that it had not seen."
+    )
+    if taken is not None:
+        text += (
+            f" Taken was the one at {taken.image_size} px with strength {figure(taken.strength)}: "
+            f"{curve.metric} {percent(taken.score)}, loss {figure(taken.loss)}."
+        )
+    tried = f"of {counted(sum(len(line.strengths) for line in curve.lines), 'classifier')}"
+    said = (
+        "Strength: how freely a classifier may follow the images that it is fitted on (the inverse of its "
+        "regularisation). Too low and it misses what the features hold; too high and it learns by heart. The ring is "
+        "the one taken."
+    )
+    loss_said = (
+        "Neighbouring strengths may differ in score by chance alone; the loss is smoother, and decides among those "
+        "that are level."
+    )
+    heading = f"{curve.metric[:1].upper()}{curve.metric[1:]} on held-out images"
+    figures = [_figure(heading, static_transfer.draw_probe_scores(curve), f"{heading} {tried} by strength", said)]
+    if curve.has_losses:
+        heading = "Loss on held-out images"
+        drawing = static_transfer.draw_probe_losses(curve)
+        figures.append(_figure(heading, drawing, f"{heading} {tried} by strength", loss_said))
+    return join(
+        tag("p", text),
+        parts,
+        tag("div", *figures, class_="figures"),
+        tag("details", tag("summary", "All classifiers"), attempts.classifiers(curve)),
+    )
+
+
+def _said(history: History, step: str, what: str) -> Html | None:
+    """A sentence with how a step of the recipe ended and its reason."""
+    line = history.recipe_step(step)
+    if not line:
+        return None
+    gain = number(line.get("gain"))
+    gained = f" ({points(gain)} on validation)" if math.isfinite(gain) else ""
+    return tag("p", f"{what}: {plain(line.get('status'), 20)}{gained}. ", prose(_sentence(line.get("reason"))))
+
+
+def _sentence(reason: object) -> str:
+    text = plain(reason, 600)
+    return f"{text[:1].upper()}{text[1:]}." if text else ""
+
+
 def search(history: History) -> Html:
-    found = curves.search(history)
+    found = search_of(history)
     if found is None:
-        step = next((line for line in history.recipe_steps if line.get("name") == "search"), {})
-        why = plain(step.get("reason"), 600)
-        return sections.nothing(f"No search was run: {why}" if why else "No search is recorded.")
-    off = sum(trial.state == "pruned" for trial in found.trials)
+        why = plain(history.recipe_step("search").get("reason"), 600)
+        return nothing(f"No search was run: {why}" if why else "No search is recorded.")
+    off = found.broken_off
     best = found.best
     text = f"{counted(len(found.trials), 'trial')}{f', {off} broken off early' if off else ''}."
     if best is not None:
-        values = ", ".join(f"{plain(name, 30)} {figure(value)}" for name, value in best.settings.items())
-        text += f" The best reached {percent(best.accuracy)} on validation with {values}."
+        text += f" The best reached {percent(best.accuracy)} on validation with {best.named}."
     figures, varied = [], found.varied()
     if {"lr", "weight_decay"} <= set(varied):
         said = (
@@ -85,12 +142,14 @@ def search(history: History) -> Html:
         drawing = static_search.draw_setting(found, setting)
         heading = f"Accuracy against {plain(static_search.setting_name(setting), 40)}"
         figures.append(_figure(heading, drawing, f"{heading} for {len(found.trials)} trials", said))
-    reasons = [tag("li", tag("bdi", plain(stage, 40)), ": ", prose(why)) for stage, why in found.reasons.items() if why]
+    because = [(stage, why) for stage, why in found.reasons.items() if why]
+    reasons = [tag("li", tag("bdi", plain(stage, 40)), ": ", prose(why)) for stage, why in because]
     return join(
         tag("p", text),
+        _said(history, "search", "The search"),
         tag("ul", *reasons) if reasons else None,
         tag("div", *figures, class_="figures") if figures else None,
-        tag("details", tag("summary", "All trials"), sections.trials(history)),
+        tag("details", tag("summary", "All trials"), attempts.trials(history)),
     )
 
 
@@ -115,12 +174,12 @@ def classes(history: History) -> Html:
         figures.append(
             _figure("Reliability", static.draw_reliability(calibration), "Accuracy by stated confidence", text)
         )
-    pairs = tag("div", sections.worst_pairs(matrix)) if matrix is not None else None
+    pairs = tag("div", evaluation.worst_pairs(matrix)) if matrix is not None else None
     return join(
         tag("div", *figures, class_="figures") if figures else None,
-        tag("p", sections.averages(history)) if figures else None,
-        tag("div", tag("div", sections.per_class(history)), pairs, class_="columns"),
-        sections.other_evaluations(history),
+        tag("p", evaluation.averages(history)) if figures else None,
+        tag("div", tag("div", evaluation.per_class(history)), pairs, class_="columns"),
+        evaluation.other_evaluations(history),
     )
 
 
@@ -128,13 +187,13 @@ def pictures(history: History) -> Html:
     thumbnails = Thumbnails(history.folder.arrays)
     mistakes, samples = rows(history.evaluation, "mistakes"), rows(history.evaluation, "samples")
     if not mistakes and not samples:
-        return sections.nothing("No pictures were kept.")
+        return nothing("No pictures were kept.")
     parts = []
     if samples:
-        parts += [tag("h3", "A sample of the images"), sections.pictures(samples, thumbnails)]
+        parts += [tag("h3", "A sample of the images"), evaluation.pictures(samples, thumbnails)]
     if mistakes:
         text = "Where the model was surest and wrong. Look first whether the label is right."
-        parts += [tag("h3", "Most confident mistakes"), tag("p", text), sections.pictures(mistakes, thumbnails)]
+        parts += [tag("h3", "Most confident mistakes"), tag("p", text), evaluation.pictures(mistakes, thumbnails)]
     return join(parts)
 
 

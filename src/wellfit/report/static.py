@@ -7,10 +7,10 @@ from matplotlib.axes import Axes
 from matplotlib.colors import Normalize, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
-from matplotlib.ticker import FuncFormatter, MaxNLocator, PercentFormatter
+from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from wellfit.report.curves import AccuracyCurve, Confusion, Floats, LossCurve, Reliability, UpdateRatios
-from wellfit.report.drawing import HALF, PALETTE, as_svg, label, legend_above, level, log_ticks, plain_axes
+from wellfit.report.drawing import HALF, PALETTE, as_percent, as_svg, label, legend_above, level, log_ticks, plain_axes
 from wellfit.report.words import figure as number_text
 from wellfit.report.words import percent, plain
 
@@ -93,11 +93,11 @@ def draw_accuracy(curve: AccuracyCurve) -> str:
             axes.plot([curve.gap_step] * 2, ends, color=PALETTE["muted"], lw=1.2, marker="_", ms=8)
             axes.annotate(
                 f"gap {100 * curve.gap:+.1f} points",
-                (curve.gap_step, sum(ends) / 2),
-                (-8, 0),
+                (curve.gap_step, min(ends)),
+                (4, -9),
                 textcoords="offset points",
                 ha="right",
-                va="center",
+                va="top",
                 fontsize=9,
                 color=PALETTE["ink"],
             )
@@ -105,7 +105,7 @@ def draw_accuracy(curve: AccuracyCurve) -> str:
             level(axes, curve.chance, f"guessing {percent(curve.chance)}")
         low, high = axes.get_ylim()
         axes.set_ylim(max(0.0, low - 0.02), min(1.02, high + 0.02))
-        axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0 if high - low > 0.05 else 1))
+        axes.yaxis.set_major_formatter(as_percent)
         legend_above(axes)
         plain_axes(axes)
         label(axes, "step", "accuracy")
@@ -225,8 +225,8 @@ def draw_reliability(data: Reliability) -> str:
         axes.plot(data.confidence, data.accuracy, "o-", ms=5, lw=1.6, color=PALETTE["train"], label="model")
         axes.set_xlim(0, 1.01)
         axes.set_ylim(0, 1.03)
-        axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
-        axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+        axes.xaxis.set_major_formatter(as_percent)
+        axes.yaxis.set_major_formatter(as_percent)
         axes.legend(loc="upper left")
         axes.set_ylabel("measured accuracy")
         below.bar(data.confidence, data.images, width=0.035, color=PALETTE["train"], alpha=0.55)

@@ -13,10 +13,10 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import LinearSegmentedColormap, Normalize
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, PercentFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-from wellfit.report.curves import Search, Trial
-from wellfit.report.drawing import PALETTE, as_svg, label, legend_above, plain_axes
+from wellfit.report.curves_search import Search, Trial
+from wellfit.report.drawing import PALETTE, as_percent, as_svg, label, legend_above, level, plain_axes
 from wellfit.report.words import figure as number_text
 from wellfit.report.words import plain
 
@@ -30,33 +30,23 @@ def draw_search_map(search: Search, across: str = "lr", up: str = "weight_decay"
     def draw(figure: Figure) -> None:
         axes = figure.subplots()
         shown = [t for t in search.trials if across in t.settings and up in t.settings]
-        zeros = {}
+        place_on = {}
         for name, set_scale, set_ticks in (
             (across, axes.set_xscale, axes.set_xticks),
             (up, axes.set_yscale, axes.set_yticks),
         ):
             values = [t.settings[name] for t in shown] + [v for r in search.ranges.values() for v in r.get(name, ())]
-            zeros[name] = _setting_scale(values, name, set_scale, set_ticks)
+            place_on[name] = _setting_scale(values, name, set_scale, set_ticks)
         norm = _accuracy_norm([t.accuracy for t in shown])
 
         def place(trial: Trial) -> tuple[float, float]:
-            return zeros[across](trial.settings[across]), zeros[up](trial.settings[up])
+            return place_on[across](trial.settings[across]), place_on[up](trial.settings[up])
 
         for trial in shown:
-            x, y = place(trial)
-            if math.isfinite(trial.accuracy):
-                edge = PALETTE["ink"] if trial.state == "finished" else PALETTE["alarm"]
-                axes.scatter(
-                    [x], [y], s=46, c=[trial.accuracy], cmap=_ACCURACY_MAP, norm=norm, edgecolors=edge, linewidths=0.7
-                )
-            else:
-                axes.plot([x], [y], "x", ms=6, mew=1.4, color=_state_colour(trial.state))
-        if search.best is not None and search.best in shown:
-            x, y = place(search.best)
-            axes.plot([x], [y], "o", ms=14, mfc="none", mew=1.8, color=PALETTE["ink"])
+            _dot(axes, trial, *place(trial), norm)
         for i, (stage, ranges) in enumerate(search.ranges.items()):
             if across in ranges and up in ranges:
-                xs, ys = (sorted(zeros[name](v) for v in ranges[name]) for name in (across, up))
+                xs, ys = (sorted(place_on[name](v) for v in ranges[name]) for name in (across, up))
                 dash = ("-", "--", ":")[i % 3]
                 outline = ([xs[0], xs[1], xs[1], xs[0], xs[0]], [ys[0], ys[0], ys[1], ys[1], ys[0]])
                 axes.plot(*outline, dash, lw=1.2, color=PALETTE["muted"])
@@ -71,7 +61,7 @@ def draw_search_map(search: Search, across: str = "lr", up: str = "weight_decay"
         _search_legend(axes, shown)
         if any(math.isfinite(t.accuracy) for t in shown):
             colours = ScalarMappable(norm, _ACCURACY_MAP)
-            bar = figure.colorbar(colours, ax=axes, format=PercentFormatter(1, decimals=0), pad=0.02, aspect=30)
+            bar = figure.colorbar(colours, ax=axes, format=FuncFormatter(as_percent), pad=0.02, aspect=30)
             bar.set_label("validation accuracy")
             bar.outline.set_visible(False)
         plain_axes(axes)
@@ -92,31 +82,8 @@ def draw_setting(search: Search, name: str) -> str:
         floor = (min(measured) - 0.04 * (max(measured) - min(measured) + 0.05)) if measured else 0.0
         norm = _accuracy_norm(measured)
         for trial in shown:
-            x = place(trial.settings[name])
-            if math.isfinite(trial.accuracy):
-                edge = PALETTE["ink"] if trial.state == "finished" else PALETTE["alarm"]
-                axes.scatter(
-                    [x],
-                    [trial.accuracy],
-                    s=40,
-                    c=[trial.accuracy],
-                    cmap=_ACCURACY_MAP,
-                    norm=norm,
-                    edgecolors=edge,
-                    linewidths=0.7,
-                )
-            else:
-                axes.plot([x], [floor], "x", ms=6, mew=1.4, color=_state_colour(trial.state), clip_on=False)
-        if search.best is not None and name in search.best.settings:
-            axes.plot(
-                [place(search.best.settings[name])],
-                [search.best.accuracy],
-                "o",
-                ms=13,
-                mfc="none",
-                mew=1.8,
-                color=PALETTE["ink"],
-            )
+            height = trial.accuracy if math.isfinite(trial.accuracy) else floor
+            _dot(axes, trial, place(trial.settings[name]), height, norm)
         for i, (stage, ranges) in enumerate(search.ranges.items()):
             if name in ranges:
                 ends = sorted(place(v) for v in ranges[name])
@@ -131,7 +98,7 @@ def draw_setting(search: Search, name: str) -> str:
                 )
         bars.set_ylim(-max(1, len(search.ranges)) + 0.4, 0.9)
         bars.set_yticks([])
-        axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+        axes.yaxis.set_major_formatter(as_percent)
         _search_legend(axes, shown)
         plain_axes(axes, bars)
         bars.spines["left"].set_visible(False)
@@ -167,19 +134,9 @@ def draw_trial_curves(search: Search) -> str:
         losses = np.concatenate([t.losses for t in shown]) if shown else np.zeros(0)
         positive = losses[np.isfinite(losses) & (losses > 0)]
         if search.limit is not None and search.limit > 0 and len(positive):
-            axes.axhline(search.limit, color=PALETTE["alarm"], lw=1, ls=":")
-            axes.annotate(
-                "3× the first loss",
-                (1, search.limit),
-                (-2, 3),
-                xycoords=("axes fraction", "data"),
-                textcoords="offset points",
-                ha="right",
-                fontsize=9,
-                color=PALETTE["alarm"],
-            )
             axes.set_yscale("log")
             axes.set_ylim(positive.min() * 0.85, min(positive.max(), 1.6 * search.limit) * 1.1)
+            level(axes, search.limit, "3× the first loss", "alarm")
             axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
             axes.yaxis.set_major_formatter(FuncFormatter(lambda v, _: number_text(v)))
             axes.yaxis.set_minor_formatter(NullFormatter())
@@ -214,6 +171,18 @@ def _setting_scale(values: Sequence[float], name: str, set_scale: Any, set_ticks
 def setting_name(name: str) -> str:
     """A setting as people call it."""
     return {"lr": "learning rate", "weight_decay": "weight decay"}.get(name, plain(name, 40))
+
+
+def _dot(axes: Axes, trial: Trial, x: float, y: float, norm: Normalize) -> None:
+    """A trial in the colour of its accuracy, ringed where it is the best; a cross where it has none."""
+    if math.isfinite(trial.accuracy):
+        edge = PALETTE["ink"] if trial.state == "finished" else PALETTE["alarm"]
+        colour = _ACCURACY_MAP(norm(trial.accuracy))
+        axes.plot([x], [y], "o", ms=6.5, color=colour, mec=edge, mew=0.7)
+    else:
+        axes.plot([x], [y], "x", ms=6, mew=1.4, color=_state_colour(trial.state), clip_on=False)
+    if trial.best:
+        axes.plot([x], [y], "o", ms=14, mfc="none", mew=1.8, color=PALETTE["ink"])
 
 
 def _state_colour(state: str) -> str:

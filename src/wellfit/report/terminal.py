@@ -10,9 +10,12 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from wellfit.record import RunFolder
-from wellfit.report.curves import Search, accuracy_curve, loss_curve, search
+from wellfit.report.curves import accuracy_curve, loss_curve
+from wellfit.report.curves_search import Search, search
+from wellfit.report.curves_transfer import ProbeCurve, probe_curve
 from wellfit.report.history import History, check_outcome, mapping, read_history
-from wellfit.report.verdict import judge, model_name, state_sentences
+from wellfit.report.settled import image_size, model_name, parameters, settings
+from wellfit.report.verdict import judge, state_sentences
 from wellfit.report.words import count, counted, duration, figure, number, percent, plain, points
 
 _BARS = "▁▂▃▄▅▆▇█"
@@ -50,6 +53,7 @@ def show(folder: RunFolder) -> str:
     blocks = (
         _facts(history),
         _curves(history),
+        _probes(probe_curve(history)),
         _trials(search(history)),
         _steps(history),
         _findings(history),
@@ -89,14 +93,13 @@ def _facts(history: History) -> list[str]:
             + (f" ({carved})" if carved else "")
         )
     if history.plan:
-        parts = [
-            f"{count(history.plan[key])} {noun}"
-            for key, noun in (("parameters", "parameters"), ("steps", "steps planned"))
-            if math.isfinite(number(history.plan.get(key)))
-        ]
-        size = number(history.plan.get("image_size"))
-        parts += [f"{size:.0f} px"] if math.isfinite(size) else []
+        weights, steps = parameters(history), number(history.plan.get("steps"))
+        parts = [f"{weights} parameters" if weights else "", f"{count(steps)} steps planned" if steps > 0 else ""]
+        parts = [part for part in (*parts, image_size(history)) if part]
         lines.append(_row("model", ", ".join([model_name(history), *parts])))
+    found = settings(history)
+    if found:
+        lines += _wrapped("; ".join(f"{name} {value}" for name, value in found), _row("settings", ""), " " * 18)
     if history.engine.get("line"):
         lines.append(_row("engine", plain(history.engine["line"])))
     if history.checks:
@@ -129,12 +132,22 @@ def _curves(history: History) -> list[str]:
 def _trials(found: Search | None) -> list[str]:
     if found is None:
         return []
-    off = sum(trial.state == "pruned" for trial in found.trials)
-    text = counted(len(found.trials), "trial") + (f", {off} broken off" if off else "")
+    text = counted(len(found.trials), "trial") + (f", {found.broken_off} broken off" if found.broken_off else "")
     if found.best is not None:
-        settings = ", ".join(f"{plain(name, 30)} {figure(value)}" for name, value in found.best.settings.items())
-        text += f"; best {percent(found.best.accuracy)} with {settings}"
+        text += f"; best {percent(found.best.accuracy)} with {found.best.named}"
     return [_row("search", text)]
+
+
+def _probes(curve: ProbeCurve | None) -> list[str]:
+    if curve is None:
+        return []
+    text = f"{counted(sum(len(line.strengths) for line in curve.lines), 'linear classifier')} on frozen features"
+    if curve.chosen is not None:
+        text += (
+            f"; taken: strength {figure(curve.chosen.strength)} at {curve.chosen.image_size} px, "
+            f"{curve.metric} {percent(curve.chosen.score)}"
+        )
+    return [_row("transfer", text)]
 
 
 def _steps(history: History) -> list[str]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from wellfit.findings import explanations
 from wellfit.report.curves import accuracy_curve, reliability
 from wellfit.report.history import History, Line, check_outcome, rows
+from wellfit.report.settled import model_name
 from wellfit.report.words import counted, interval, number, percent, plain
 
 # Train minus validation accuracy above which regularisation or data is the next thing to think of (SPEC C9).
@@ -112,7 +113,8 @@ def _how_sure(history: History, facts: Verdict) -> str:
     parts = []
     if facts.measured:
         seed = history.run.get("seed")
-        basis = f"one training{f' (seed {plain(seed, 20)})' if seed is not None else ''}"
+        fitted = "training" if history.steps or not history.transfers else "classifier on frozen features"
+        basis = f"one {fitted}{f' (seed {plain(seed, 20)})' if seed is not None else ''}"
         text = f"This rests on {counted(facts.images, 'image')} and {basis}"
         if math.isfinite(facts.low):
             half = 100 * (facts.high - facts.low) / 2
@@ -184,12 +186,6 @@ def _of(history: History, severity: str) -> list[Line]:
     return [finding for finding in history.findings if finding.get("severity") == severity]
 
 
-def model_name(history: History) -> str:
-    """The model's name as the plan or the model card has it; "the model" where neither does."""
-    name = history.plan.get("model") or history.card.get("name") or history.card.get("model")
-    return plain(name, 60) if isinstance(name, str) and name else "the model"
-
-
 def state_sentences(history: History) -> list[str]:
     """What is missing or unusual about the run itself, for the top of the page; empty for a complete run."""
     run = plain(history.folder.path, 200)
@@ -203,7 +199,7 @@ def state_sentences(history: History) -> list[str]:
     missing = {
         "the audit of the data": not history.audit,
         "the plan": not history.plan,
-        "training steps": not history.steps,
+        "training steps": not history.steps and not history.transfers,
         "a test evaluation": "test" not in history.evaluations,
         "config.toml": not history.config_text,
         "model.json": not history.card,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from datetime import UTC, datetime
 from typing import Any
 
 # Control characters, lone surrogates, and overrides of the writing direction, which could make a file
@@ -76,6 +77,16 @@ def figure(value: Any) -> str:
         return f"{value:.3g}" if abs(value) < 1000 else f"{value:.0f}"
     mantissa, exponent = f"{value:.2e}".split("e")
     return f"{float(mantissa):g}e{int(exponent)}"
+
+
+def moment(value: Any) -> str:
+    """Seconds since 1970 → "2025-01-07 10:21 UTC"; text stays as it is."""
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        try:
+            return datetime.fromtimestamp(value, UTC).strftime("%Y-%m-%d %H:%M UTC")
+        except (ValueError, OverflowError, OSError):
+            return "–"
+    return plain(value, 60) or "–"
 
 
 def duration(seconds: Any) -> str:

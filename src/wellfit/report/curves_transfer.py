@@ -1,0 +1,80 @@
+"""From the record to the data of the transfer figures: linear classifiers on frozen features (SPEC T2)."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+import numpy as np
+
+from wellfit.report.curves import Floats, column
+from wellfit.report.history import History
+from wellfit.report.words import number
+
+METRICS = {"accuracy": "accuracy", "balanced_accuracy": "balanced accuracy", "macro_f1": "macro-F1"}
+# The recipe names its choice in the reason of the step "probe".
+_CHOICE = re.compile(r"at (\d+) px, strength (\d[\d.e+-]*)")
+
+
+@dataclass(frozen=True)
+class ProbeLine:
+    """The classifiers of one image size (pixels): score in [0, 1] and loss by strength, strengths rising.
+
+    All figures are of images that the classifier judging them was not fitted on. NaN where one is absent.
+    """
+
+    image_size: int
+    strengths: Floats
+    scores: Floats
+    losses: Floats
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The classifier that was taken."""
+
+    image_size: int
+    strength: float
+    score: float
+    loss: float
+
+
+@dataclass(frozen=True)
+class ProbeCurve:
+    """One line an image size, in rising order; `metric` says in words what the scores are."""
+
+    lines: list[ProbeLine]
+    metric: str
+    chosen: Choice | None
+
+    @property
+    def has_losses(self) -> bool:
+        return any(np.isfinite(line.losses).any() for line in self.lines)
+
+
+def probe_curve(history: History) -> ProbeCurve | None:
+    """Score and loss of every classifier on frozen features, and which one was taken; None where there is none."""
+    metric = str(history.config.get("metric"))
+    metric = metric if metric in METRICS else "accuracy"
+    sizes, strengths = column(history.probes, "image_size"), column(history.probes, "strength")
+    scores, losses = column(history.probes, metric), column(history.probes, "loss")
+    usable = np.isfinite(sizes) & np.isfinite(strengths) & (strengths > 0) & np.isfinite(scores)
+    lines = []
+    for size in np.unique(sizes[usable]):
+        rows = np.flatnonzero(usable & (sizes == size))
+        rows = rows[np.argsort(strengths[rows], kind="stable")]
+        lines.append(ProbeLine(int(size), strengths[rows], scores[rows], losses[rows]))
+    return ProbeCurve(lines, METRICS[metric], _chosen(history, lines)) if lines else None
+
+
+def _chosen(history: History, lines: list[ProbeLine]) -> Choice | None:
+    said = _CHOICE.search(str(history.recipe_step("probe").get("reason")))
+    if said is None:
+        return None
+    size, strength = number(said[1]), number(said[2])
+    for line in lines:
+        at = np.flatnonzero(np.isclose(line.strengths, strength, rtol=1e-3))
+        if line.image_size == size and len(at):
+            i = int(at[0])
+            return Choice(line.image_size, float(line.strengths[i]), float(line.scores[i]), float(line.losses[i]))
+    return None
