@@ -78,7 +78,8 @@ def report(job: Job, plan: Plan, material: Material, fitted: Fitted) -> None:
     with job.step("report"):
         write_atomically(job.folder.config, config_to_toml(resolved(job.config, material.plan, fitted)))
         save_plan(job.folder.plan, plan, [_row(o) for o in job.outcomes])
-        job.record.write("end", status="interrupted" if fitted.interrupted else "done", seconds=job.budget.spent)
+        if not fitted.interrupted:  # else `end_early` says so
+            job.record.write("end", status="done", seconds=job.budget.spent)
         write_report(job.folder)
         if not fitted.interrupted:  # nothing is left to resume
             shutil.rmtree(job.folder.checkpoint.parent, ignore_errors=True)
