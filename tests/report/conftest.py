@@ -22,7 +22,7 @@ RunMaker = Callable[..., RunFolder]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """A warning while a report is written is a fault of the report: a figure that could not be laid out, a bad scale."""
+    """A warning while a report is written is a fault of the report, such as a figure that could not be laid out."""
     for item in items:
         if Path(__file__).parent in item.path.parents:
             item.add_marker(pytest.mark.filterwarnings("error"))

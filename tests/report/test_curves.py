@@ -121,6 +121,8 @@ def test_search_reads_trials_ranges_and_the_limit() -> None:
     assert found.best is not None
     assert found.best.number == "1"
     assert found.varied() == ["lr", "weight_decay"]
+    assert found.broken_off == 1
+    assert found.trials[2].named == "lr 1, weight_decay 1e-4, momentum 0.9, optimizer sgd"
     assert found.ranges == {"coarse": {"lr": (1e-3, 1.0)}}
     assert found.limit == pytest.approx(6.0)
 

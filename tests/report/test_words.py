@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from wellfit.report.words import count, counted, duration, figure, interval, number, percent, plain, points
+from wellfit.report.words import count, counted, duration, figure, interval, moment, number, percent, plain, points
 
 
 @pytest.mark.parametrize(
@@ -69,3 +69,18 @@ def test_plain_shows_no_control_characters_and_no_direction_override() -> None:
 def test_plain_cuts_long_text() -> None:
     assert plain("x" * 50, limit=10) == "x" * 9 + "…"
     assert plain("x" * 10, limit=10) == "x" * 10
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (0, "1970-01-01 00:00 UTC"),
+        (1736245293.9, "2025-01-07 10:21 UTC"),
+        ("2025-01-07T10:21:33", "2025-01-07T10:21:33"),
+        (math.nan, "–"),
+        (10**400, "–"),
+        (None, "–"),
+    ],
+)
+def test_moment_is_a_time_of_day_anywhere(value: object, text: str) -> None:
+    assert moment(value) == text

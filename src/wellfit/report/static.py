@@ -89,15 +89,17 @@ def draw_accuracy(curve: AccuracyCurve) -> str:
             )
         if curve.gap is not None and curve.gap_step is not None and abs(curve.gap) >= 0.005:
             at = int(np.flatnonzero(curve.steps == curve.gap_step)[-1])
-            ends = curve.train[at], curve.validation[at]
+            ends = sorted((curve.train[at], curve.validation[at]))
+            low, high = axes.get_ylim()
+            under = ends[0] > low + 0.2 * (high - low)  # rising lines leave room below their end
             axes.plot([curve.gap_step] * 2, ends, color=PALETTE["muted"], lw=1.2, marker="_", ms=8)
             axes.annotate(
                 f"gap {100 * curve.gap:+.1f} points",
-                (curve.gap_step, min(ends)),
-                (4, -9),
+                (curve.gap_step, ends[0] if under else ends[1]),
+                (4, -9 if under else 9),
                 textcoords="offset points",
                 ha="right",
-                va="top",
+                va="top" if under else "bottom",
                 fontsize=9,
                 color=PALETTE["ink"],
             )

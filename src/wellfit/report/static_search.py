@@ -20,8 +20,8 @@ from wellfit.report.drawing import PALETTE, as_percent, as_svg, label, legend_ab
 from wellfit.report.words import figure as number_text
 from wellfit.report.words import plain
 
-# Rising in lightness throughout: it keeps its order in grey, in print and for colour-blind readers.
-_ACCURACY_MAP = LinearSegmentedColormap.from_list("accuracy", ["#3b2a63", "#2f5fa6", "#3ba39a", "#b9d23d", "#f7e34b"])
+# Rising in lightness: it keeps its order in grey and for colour-blind readers. Its ends stand out on light and dark.
+_ACCURACY_MAP = LinearSegmentedColormap.from_list("accuracy", ["#5a4b9c", "#3f74b8", "#3ba39a", "#9dbb3a", "#e0b92f"])
 
 
 def draw_search_map(search: Search, across: str = "lr", up: str = "weight_decay") -> str:
