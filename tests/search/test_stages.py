@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from wellfit.search.space import Choice, LogUniform, Space
-from wellfit.search.stages import CHANCE, NARROW, WIDEN, Trial, best_trial, diverged, narrow, winner
+from wellfit.search.stages import CHANCE, NARROW, WIDEN, Trial, best_trial, diverged, local_average, narrow, winner
 
 SPACE: Space = {"lr": LogUniform(1e-4, 1.0), "weight_decay": LogUniform(1e-6, 1e-2)}
 
@@ -78,8 +78,8 @@ def test_the_default_is_kept_within_chance_and_left_beyond_it() -> None:
     margin = CHANCE * (2 * error**2) ** 0.5
     default = trial(0, 0.1, 0.6, error=error)
     just_under, just_over = (
-        trial(1, 0.2, 0.6 + margin - 1e-6, error=error),
-        trial(2, 0.3, 0.6 + margin + 1e-6, error=error),
+        trial(1, 1e2, 0.6 + margin - 1e-6, error=error),  # decades away: no neighbour shares in the average
+        trial(2, 1e5, 0.6 + margin + 1e-6, error=error),
     )
     chosen, why = winner([default, just_under], default)
     assert chosen is default
@@ -87,6 +87,28 @@ def test_the_default_is_kept_within_chance_and_left_beyond_it() -> None:
     chosen, why = winner([default, just_under, just_over], default)
     assert chosen is just_over
     assert "more than chance" in why
+
+
+def test_a_lucky_score_among_poor_neighbours_does_not_win() -> None:
+    default, lucky = trial(0, 1e-3, 0.50), trial(1, 0.1, 0.60)
+    poor = [trial(2, 0.11, 0.40), trial(3, 0.09, 0.41)]
+    assert winner([default, lucky], default)[0] is lucky
+    assert winner([default, lucky, *poor], default)[0] is default
+
+
+def test_a_rate_beside_a_cliff_is_passed_over() -> None:
+    default, edge, safe = trial(0, 1e-4, 0.30), trial(1, 0.10, 0.62), trial(2, 0.01, 0.60)
+    cliff = trial(3, 0.11, None)
+    assert winner([default, edge, safe], default)[0] is edge
+    assert winner([default, edge, safe, cliff], default)[0] is safe
+
+
+def test_the_local_average_by_hand() -> None:
+    trials = [trial(0, 0.1, 0.5, error=0.02), trial(1, 0.1 * 10**0.15, 0.7, error=0.02), trial(2, 1e4, 0.9, error=0.02)]
+    weight = 0.6065306597126334  # exp(-1/2), one width away
+    score, error = local_average(trials[0], trials)
+    assert score == pytest.approx((0.5 + weight * 0.7) / (1 + weight), abs=1e-9)
+    assert error == pytest.approx(0.02 * (1 + weight**2) ** 0.5 / (1 + weight), abs=1e-9)
 
 
 def test_a_default_that_was_broken_off_gives_way_to_any_that_finished() -> None:

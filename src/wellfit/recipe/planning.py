@@ -147,11 +147,10 @@ def _search(
 ) -> tuple[SearchPlan, float]:
     """Trials of at least 20 steps and at most 3 epochs; fewer trials before shorter ones."""
     steps_per_epoch = max(1, images // batch_size)
-    validation = min(1000, len(data.split.validation))
-    overhead = validation / (3 * rate) + 0.1
-    for coarse, fine in ((12, 6), (8, 4), (5, 3), (4, 0)):
-        share = seconds / (coarse + fine) - overhead
-        steps = int(share * rate / batch_size)
+    for coarse, fine, judged in ((12, 6, 1000), (12, 6, 500), (8, 4, 500), (5, 3, 400), (4, 0, 300)):
+        validation = min(judged, len(data.split.validation))
+        overhead = validation / (3 * rate) + 0.1
+        steps = int((seconds / (coarse + fine) - overhead) * rate / batch_size)
         if steps >= 40 or (steps >= 15 and coarse <= 5):
             steps = min(steps, 3 * steps_per_epoch)
             plan = SearchPlan(coarse, fine, steps, validation)

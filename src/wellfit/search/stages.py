@@ -5,6 +5,7 @@ Pure functions of the trials, so that every narrowing can be written down with i
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,7 +14,8 @@ from wellfit.search.space import Choice, LogUniform, Space
 
 WIDEN = 10.0  # how far a range is moved out on the side where the best value sits at the edge
 NARROW = 3.0  # half-width of the fine range, as a factor
-CHANCE = 1.5  # standard errors of a difference: below it, the best of several trials may be best by luck
+CHANCE = 1.0  # standard errors of a difference of local averages: below it, the default is kept
+NEIGHBOURS = 0.15  # decades of learning rate over which scores are averaged
 
 
 @dataclass(frozen=True)
@@ -47,19 +49,44 @@ def best_trial(trials: list[Trial]) -> Trial | None:
 
 
 def winner(trials: list[Trial], default: Trial | None) -> tuple[Trial | None, str]:
-    """The trial to train with, and why: the default is kept unless another is ahead by more than chance."""
-    best = best_trial(trials)
-    if best is None or best.score is None:
+    """The trial to train with, and why: the default is kept unless another is ahead by more than chance.
+
+    Trials are compared by the local average of their scores over the learning rate, since the best of many single
+    scores is best by luck as much as by its settings.
+    """
+    finished = [trial for trial in trials if trial.score is not None]
+    if not finished:
         return default, "no trial finished"
+    around = [(local_average(trial, trials), trial) for trial in finished]
+    (high, high_error), best = max(around, key=lambda pair: (pair[0][0], -pair[1].number))
     if default is None or default.score is None:
         return best, "the default settings did not finish"
-    margin = CHANCE * (best.error**2 + default.error**2) ** 0.5
-    if best.score - default.score > margin:
-        return best, f"{best.score:.3f} against {default.score:.3f} of the default, more than chance ({margin:.3f})"
-    return (
-        default,
-        f"the best trial's {best.score:.3f} is within chance ({margin:.3f}) of the default's {default.score:.3f}",
-    )
+    own, own_error = local_average(default, trials)
+    margin = CHANCE * (high_error**2 + own_error**2) ** 0.5
+    if high - own > margin:
+        return best, f"{high:.3f} against {own:.3f} around the default, more than chance ({margin:.3f})"
+    return default, f"the best trials' {high:.3f} is within chance ({margin:.3f}) of the default's {own:.3f}"
+
+
+def local_average(trial: Trial, trials: list[Trial]) -> tuple[float, float]:
+    """Score and its standard error around a trial: trials of about the same learning rate and alike otherwise.
+
+    The weight of another trial falls as a Gaussian of the distance in log10(lr), of width NEIGHBOURS. One that was
+    broken off counts as 0: a rate beside a cliff is no good rate.
+    """
+    total = score = variance = 0.0
+    for other in trials:
+        if _choices(other) != _choices(trial):
+            continue
+        distance = math.log10(float(other.settings.get("lr", 1.0)) / float(trial.settings.get("lr", 1.0)))
+        weight = math.exp(-0.5 * (distance / NEIGHBOURS) ** 2)
+        total, score = total + weight, score + weight * (other.score or 0.0)
+        variance += (weight * other.error) ** 2
+    return score / total, math.sqrt(variance) / total
+
+
+def _choices(trial: Trial) -> dict[str, Any]:
+    return {name: value for name, value in trial.settings.items() if isinstance(value, str)}
 
 
 def narrow(space: Space, trials: list[Trial], stage: str) -> Narrowing:
