@@ -11,6 +11,7 @@ import pytest
 from tests.data.memory_store import MemoryStore, random_images
 from wellfit.data.batches import Batch, EvaluationBatches, TrainingBatches, prefetch
 from wellfit.data.preprocess import Preprocessing
+from wellfit.data.views import evaluation_view
 from wellfit.errors import UserError
 
 IMAGES = random_images(50, 8, 8)
@@ -126,13 +127,31 @@ def test_crops_are_windows_of_the_reflected_image_at_every_offset() -> None:
     assert ((counts - expected) ** 2 / expected).sum() < 51  # chi², 24 degrees of freedom, p = 0.001
 
 
-def test_larger_images_get_a_fresh_random_view_each_epoch() -> None:
-    batches = training(batch_size=50, store=LARGE, augment=("crop",))
+def test_where_evaluation_takes_the_centre_training_takes_a_fresh_random_view_each_epoch() -> None:
+    cropped = Preprocessing(8, 10, (0.5,) * 3, (0.2,) * 3)
+    batches = TrainingBatches(LARGE, np.arange(50), TARGETS, cropped, batch_size=50, augment=("crop",))
     one, other = batches.batch(0), batches.batch(1)
     assert one.images.shape == (50, 3, 8, 8)
     first = pixels(one)[np.argsort(one.positions)]
     second = pixels(other)[np.argsort(other.positions)]
     assert not (first == second).all((1, 2, 3)).any()
+
+
+def test_where_evaluation_takes_the_whole_image_training_shifts_it() -> None:
+    batches = training(batch_size=50, store=LARGE, augment=("crop",))
+    whole = EvaluationBatches(LARGE, np.arange(50), TARGETS, PLAIN, 50).batch(0)
+    batch = batches.batch(0)
+    padded = np.pad(pixels(whole)[batch.positions], ((0, 0), (1, 1), (1, 1), (0, 0)), mode="reflect")
+    windows = [padded[:, y : y + 8, x : x + 8] for y in range(3) for x in range(3)]
+    found = np.stack([(window == pixels(batch)).all((1, 2, 3)) for window in windows])
+    assert found.any(0).all()
+
+
+def test_square_images_resized_together_are_those_resized_alone() -> None:
+    images = random_images(6, 20, 20)
+    together = EvaluationBatches(MemoryStore(images), np.arange(6), np.zeros(6), PLAIN, 6).batch(0)
+    alone = np.stack([evaluation_view(image, 8, 8) for image in images])
+    assert np.abs(pixels(together).astype(int) - alone).max() <= 1
 
 
 def test_the_sampler_draws_classes_evenly() -> None:

@@ -42,6 +42,12 @@ def untouched(tmp_path_factory: pytest.TempPathFactory) -> wellfit.Run:
     return fit(tmp_path_factory.mktemp("untouched") / "run")
 
 
+@pytest.fixture(autouse=True)
+def no_page(untouched: wellfit.Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The page takes longer than these trainings; one of the runs, the untouched one, has it."""
+    monkeypatch.setattr(steps, "write_report", lambda folder: None)
+
+
 def kinds(run: Path) -> list[str]:
     return [line["kind"] for line in read_record(run / "record.jsonl")]
 
