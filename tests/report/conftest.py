@@ -89,7 +89,8 @@ def write_transfer_run(path: Path, *, sizes: tuple[int, ...] = (224, 288), fine_
             distance = abs(math.log10(strength / 0.03)) + (size != sizes[-1])
             figures = {"loss": 0.2 + 0.1 * distance, "accuracy": 0.9125 - 0.01 * distance}
             figures |= {"balanced_accuracy": 0.8 - 0.01 * distance, "macro_f1": 0.7}
-            fitted.append({"kind": "probe", "image_size": size, "strength": strength, **figures})
+            taken = size == sizes[-1] and strength == 0.03
+            fitted.append({"kind": "probe", "image_size": size, "strength": strength, "chosen": taken, **figures})
     reason = (
         f"1,024 features of squeezenet1_1 at {sizes[-1]} px, strength 0.03, chosen among 8 by 5-fold cross-validation"
     )

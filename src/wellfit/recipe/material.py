@@ -42,7 +42,7 @@ class Settings:
         return cls(
             lr=float(found.get("lr", plan.optimizer.lr)),
             weight_decay=float(found.get("weight_decay", plan.optimizer.weight_decay)),
-            balance=str(found.get("balance", plan.training.balance)),
+            balance=str(found.get("balance", "none" if plan.training.balance == "auto" else plan.training.balance)),
         )
 
 

@@ -78,7 +78,7 @@ class TrainingPlan:
     l1: float = 0.0
     l2: float = 0.0
     patience: int = 0
-    balance: str = "none"
+    balance: str = "auto"  # tried both ways where the classes differ in size
 
 
 @dataclass(frozen=True)

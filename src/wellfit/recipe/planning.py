@@ -94,7 +94,7 @@ def make_plan(job: Job, data: Prepared) -> Plan:
             l1=config.training.l1,
             l2=config.training.l2,
             patience=config.training.patience,
-            balance="none" if config.training.balance == "auto" else config.training.balance,
+            balance=config.training.balance,
         ),
     )
 

@@ -41,11 +41,10 @@ def probe(job: Job, material: Material) -> tuple[Material, Fitted]:
             plan.engine.place(net)
             features = _features(job, at_size, net, indices)
             result = choose_probe(features, targets, len(data.classes), folds, plan.metric, balances=balances)
-            for row in result.table:
-                job.record.write("probe", image_size=size, **row)
             attempts.append(_Attempt(at_size, built, net, features, result))
         best = max(attempts, key=lambda attempt: (attempt.result.score, -attempt.result.loss))
         result = best.result
+        _write_table(job, attempts, best)
         if plan.training.steps:  # fine-tuning is judged on validation: its start must not have seen it
             own, chosen, classes = slice(len(split.train)), result.probe, len(data.classes)
             start = fit_probe(best.features[own], targets[own], classes, chosen.strength, balanced=chosen.balanced)
@@ -65,6 +64,14 @@ def probe(job: Job, material: Material) -> tuple[Material, Fitted]:
         return best.material, fitted
 
 
+def _write_table(job: Job, attempts: list[_Attempt], best: _Attempt) -> None:
+    for attempt in attempts:
+        for row in attempt.result.table:
+            probe = attempt.result.probe
+            own = attempt is best and (row["strength"], row["balanced"]) == (probe.strength, probe.balanced)
+            job.record.write("probe", image_size=attempt.material.plan.model.image_size, chosen=own, **row)
+
+
 def _features(job: Job, material: Material, net: ProbeNet, indices: np.ndarray) -> np.ndarray:
     done = 0
 
@@ -79,9 +86,9 @@ def _features(job: Job, material: Material, net: ProbeNet, indices: np.ndarray) 
 def _balances(material: Material) -> tuple[bool, ...]:
     """Whether classes are weighted: as asked, and where they differ in size, both ways are tried."""
     asked = material.plan.training.balance
-    if asked != "none":
-        return (True,)
-    return (False, True) if material.imbalanced else (False,)
+    if asked == "auto":
+        return (False, True) if material.imbalanced else (False,)
+    return (asked != "none",)
 
 
 def _folds(material: Material, indices: np.ndarray) -> tuple[list[np.ndarray], str]:

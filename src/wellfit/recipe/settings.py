@@ -39,7 +39,7 @@ def find_settings(job: Job, material: Material) -> Settings:
             return job.stop() or time.monotonic() > until
 
         space = starting_space(material)
-        default = {"lr": plan.optimizer.lr, "weight_decay": plan.optimizer.weight_decay, "balance": "none"}
+        default = vars(Settings.of(plan))
         why = "decades around the defaults, in log space"
         if "weight_decay" not in space:
             why += "; weight decay is left at its default, since trials shorter than an epoch cannot judge it"
@@ -75,7 +75,7 @@ def starting_space(material: Material) -> Space:
     space: Space = {"lr": LogUniform(optimizer.lr / 30, optimizer.lr * 10)}
     if optimizer.weight_decay > 0 and plan.search.steps >= plan.training.steps_per_epoch:
         space["weight_decay"] = LogUniform(optimizer.weight_decay / 10, optimizer.weight_decay * 10)
-    if material.imbalanced and material.plan.training.balance == "none":
+    if material.imbalanced and plan.training.balance == "auto":
         space["balance"] = Choice(("none", "weights", "sampler"))
     return space
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,8 +11,6 @@ from wellfit.report.history import History
 from wellfit.report.words import number
 
 METRICS = {"accuracy": "accuracy", "balanced_accuracy": "balanced accuracy", "macro_f1": "macro-F1"}
-# The recipe names its choice in the reason of the step "probe".
-_CHOICE = re.compile(r"at (\d+) px, strength (\d[\d.e+-]*)")
 
 
 @dataclass(frozen=True)
@@ -64,17 +61,14 @@ def probe_curve(history: History) -> ProbeCurve | None:
         rows = np.flatnonzero(usable & (sizes == size))
         rows = rows[np.argsort(strengths[rows], kind="stable")]
         lines.append(ProbeLine(int(size), strengths[rows], scores[rows], losses[rows]))
-    return ProbeCurve(lines, METRICS[metric], _chosen(history, lines)) if lines else None
+    return ProbeCurve(lines, METRICS[metric], _chosen(history, metric)) if lines else None
 
 
-def _chosen(history: History, lines: list[ProbeLine]) -> Choice | None:
-    said = _CHOICE.search(str(history.recipe_step("probe").get("reason")))
-    if said is None:
+def _chosen(history: History, metric: str) -> Choice | None:
+    taken = next((row for row in history.probes if row.get("chosen") is True), None)
+    if taken is None:
         return None
-    size, strength = number(said[1]), number(said[2])
-    for line in lines:
-        at = np.flatnonzero(np.isclose(line.strengths, strength, rtol=1e-3))
-        if line.image_size == size and len(at):
-            i = int(at[0])
-            return Choice(line.image_size, float(line.strengths[i]), float(line.scores[i]), float(line.losses[i]))
-    return None
+    size, strength = number(taken.get("image_size")), number(taken.get("strength"))
+    if not (np.isfinite(size) and np.isfinite(strength)):
+        return None
+    return Choice(int(size), strength, number(taken.get(metric)), number(taken.get("loss")))
