@@ -48,9 +48,10 @@ def main() -> None:
     print(f"{'row':<14} seed  budget  seconds  validation  test (95% interval)       images  engine")
     for line in done:
         low, high = line["interval"]
+        test = f"{line['test']:.4f} ({low:.4f}-{high:.4f})"
         print(
             f"{line['row']:<14} {line['seed']:>4}  {line['budget']:>6}  {line['seconds']:7.1f}  "
-            f"{line['validation']:.4f}      {line['test']:.4f} ({low:.4f}-{high:.4f})  {line['images']:>6}  {line['engine']}"
+            f"{line['validation']:.4f}      {test}  {line['images']:>6}  {line['engine']}"
         )
 
 

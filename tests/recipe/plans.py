@@ -23,7 +23,7 @@ def small_plan(**changes: Any) -> Plan:
         optimizer=OptimizerPlan("adamw", 3e-3, 5e-2),
         engine=Engine("cpu", "float32", "channels_last", 1),
         checks=ChecksPlan(200, 10),
-        search=SearchPlan(2, 1, 6, 100),
+        search=SearchPlan(2, 2, 6, 9, 100),
         training=TrainingPlan(steps=60, batch_size=32, steps_per_epoch=39, evaluate_every=20),
     )
     return plan.replace(**changes)

@@ -63,7 +63,7 @@ def test_a_run_holds_what_it_promises(untouched: wellfit.Run) -> None:
     }
     assert sum(line["kind"] == "evaluation" for line in lines) == 1
     trials = [line for line in lines if line["kind"] == "trial"]
-    assert [(t["stage"], t["trial"]) for t in trials] == [("coarse", 0), ("coarse", 1), ("fine", 0)]
+    assert [(t["stage"], t["trial"]) for t in trials] == [("coarse", 0), ("coarse", 1), ("fine", 0), ("fine", 1)]
     html = untouched.folder.report.read_text(encoding="utf-8")
     assert "<script src" not in html
     assert 'src="http' not in html

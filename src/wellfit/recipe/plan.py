@@ -57,11 +57,12 @@ class ChecksPlan:
 
 @dataclass(frozen=True)
 class SearchPlan:
-    """Short runs: how many of each stage, how many steps each, on how many validation images. 0 trials: none."""
+    """Short runs: how many of each stage, of how many steps, judged on how many validation images. 0 trials: none."""
 
     coarse_trials: int = 0
     fine_trials: int = 0
-    steps: int = 0
+    coarse_steps: int = 0
+    fine_steps: int = 0
     validation_images: int = 0
 
 
@@ -145,8 +146,8 @@ def plan_in_words(plan: Plan) -> list[str]:
         lines.append("transfer   frozen features once, then linear classifiers, the strength chosen on validation")
     elif trials:
         lines.append(
-            f"search     {search.coarse_trials} coarse and {search.fine_trials} fine trials of {search.steps} steps, "
-            f"scored on {search.validation_images:,} validation images"
+            f"search     {search.coarse_trials} coarse trials of {search.coarse_steps} steps and {search.fine_trials} fine "
+            f"ones of {search.fine_steps}, scored on {search.validation_images:,} validation images"
         )
     else:
         lines.append("search     none")

@@ -28,6 +28,8 @@ from wellfit.recipe.plan import ChecksPlan, ModelPlan, OptimizerPlan, Plan, Sear
 from wellfit.recipe.prepare import Prepared
 
 FINE_TUNE_FROM = 2000  # images: with fewer, a linear classifier on top is the advice (SPEC T4)
+SHORTEST_TRIAL = 2000  # images of a coarse trial: shorter ones cannot tell learning rates apart
+FINE_LENGTH = 3  # how many times longer a fine trial is than a coarse one (SPEC S1: 1-5 epochs, then 10-20)
 EVALUATION_SHARE = 0.08  # of an epoch's time: where validation costs more, it is looked at less often
 NO_DEADLINE_SECONDS = 600.0  # what is planned for where no budget was given
 
@@ -82,7 +84,8 @@ def make_plan(job: Job, data: Prepared) -> Plan:
         ),
         optimizer=_optimizer(config, built.module, batch_size, choice.start is not None),
         engine=choice.engine,
-        checks=ChecksPlan(),
+        # A tiny batch shows a fall of the loss later than a large one; SPEC C6 looks at about 100 iterations.
+        checks=ChecksPlan(lr_iterations=min(100, max(20, 2560 // batch_size))),
         search=search,
         training=TrainingPlan(
             steps=steps,
@@ -145,18 +148,24 @@ def _fixed(config: Config) -> bool:
 def _search(
     seconds: float, rate: float, batch_size: int, images: int, data: Prepared, reasons: list[str]
 ) -> tuple[SearchPlan, float]:
-    """Trials of at least 20 steps and at most 3 epochs; fewer trials before shorter ones."""
+    """Coarse trials of 1 unit and fine ones of FINE_LENGTH units; fewer trials before ones too short to tell.
+
+    A unit is at least SHORTEST_TRIAL images (or an epoch of a small set) and at most 3 epochs.
+    """
     steps_per_epoch = max(1, images // batch_size)
-    for coarse, fine, judged in ((12, 6, 1000), (12, 6, 500), (8, 4, 500), (5, 3, 400), (4, 0, 300)):
+    shortest = min(steps_per_epoch, math.ceil(SHORTEST_TRIAL / batch_size))
+    for coarse, fine, judged in ((10, 5, 1000), (10, 5, 500), (7, 4, 500), (5, 3, 400), (4, 2, 300)):
         validation = min(judged, len(data.split.validation))
-        overhead = validation / (3 * rate) + 0.1
-        steps = int((seconds / (coarse + fine) - overhead) * rate / batch_size)
-        if steps >= 40 or (steps >= 15 and coarse <= 5):
+        overhead = (coarse + fine) * (validation / (3 * rate) + 0.1)
+        units = coarse + FINE_LENGTH * fine
+        steps = int((seconds - overhead) * rate / batch_size / units)
+        if steps >= shortest:
             steps = min(steps, 3 * steps_per_epoch)
-            plan = SearchPlan(coarse, fine, steps, validation)
-            return plan, (coarse + fine) * (steps * batch_size / rate + overhead)
+            plan = SearchPlan(coarse, fine, steps, FINE_LENGTH * steps, validation)
+            return plan, units * steps * batch_size / rate + overhead
     reasons.append(
-        f"no search: {in_words(seconds)} allow no four trials of 15 steps; the default learning rate is used"
+        f"no search: {in_words(seconds)} do not hold six trials that could tell learning rates apart; "
+        "the default rate is used"
     )
     return SearchPlan(), 0.0
 

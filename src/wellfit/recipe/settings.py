@@ -9,7 +9,7 @@ from typing import Any
 from wellfit.recipe.job import Job
 from wellfit.recipe.material import Material, Settings
 from wellfit.search.space import Choice, LogUniform, Space, ranges
-from wellfit.search.stages import Trial, diverged, narrow, winner
+from wellfit.search.stages import Trial, best_trial, diverged, narrow, winner
 from wellfit.search.study import Study
 from wellfit.training.loop import Outcome, train
 from wellfit.training.pace import Pace
@@ -44,27 +44,32 @@ def find_settings(job: Job, material: Material) -> Settings:
         if "weight_decay" not in space:
             why += "; weight decay is left at its default, since trials shorter than an epoch cannot judge it"
         job.record.write("stage", name="coarse", ranges=ranges(space), reason=why)
-        coarse = study.run_stage("coarse", space, plan.search.coarse_trials, run, first=default, stop=stop)
+        coarse = study.run_stage("coarse", space, plan.search.coarse_trials, run, first=[default], stop=stop)
         narrowed = narrow(space, coarse, "coarse")
         job.report(*narrowed.findings)
-        fine: list[Trial] = []
+        judged = coarse
         if plan.search.fine_trials and not stop():
             job.record.write("stage", name="fine", ranges=ranges(narrowed.space), reason=narrowed.reason)
-            fine = study.run_stage("fine", narrowed.space, plan.search.fine_trials, run, first=None, stop=stop)
-            if fine:
-                # A fine range is narrow by design: its edge is worrying only on a side that was widened already.
-                sides = {(f.evidence["setting"], f.evidence["side"]) for f in narrowed.findings}
-                still = narrow(narrowed.space, fine, "fine").findings
-                job.report(*(f for f in still if (f.evidence["setting"], f.evidence["side"]) in sides))
-        trials = coarse + fine
-        broken = diverged(trials, initial)
+            # The default and the coarse winner run again at the fine length, so that all are judged alike.
+            best = best_trial(coarse)
+            first = [default] if best is None or best.number == 0 else [default, best.settings]
+            fine = study.run_stage("fine", narrowed.space, plan.search.fine_trials, run, first=first, stop=stop)
+            # A fine range is narrow by design: its edge is worrying only on a side that was widened already.
+            sides = {(f.evidence["setting"], f.evidence["side"]) for f in narrowed.findings}
+            still = narrow(narrowed.space, fine, "fine").findings
+            job.report(*(f for f in still if (f.evidence["setting"], f.evidence["side"]) in sides))
+            judged = fine if len(fine) > 1 else coarse
+        broken = diverged([*coarse, *judged] if judged is not coarse else coarse, initial)
         if broken is not None:
             job.report(broken)
-        chosen, why = winner(trials, coarse[0] if coarse else None)
+        chosen, why = winner(judged, judged[0] if judged else None)
         settings = Settings.of(plan, chosen.settings if chosen is not None else None)
-        outcome.reason = f"{len(trials)} trials; lr {settings.lr:.3g}, weight decay {settings.weight_decay:.3g}: {why}"
-        if chosen is not None and chosen.score is not None and coarse[0].score is not None:
-            outcome.gain = round(chosen.score - coarse[0].score, 4)
+        outcome.reason = (
+            f"lr {settings.lr:.3g}, weight decay {settings.weight_decay:.3g}, after {len(coarse)} coarse and "
+            f"{len(judged) if judged is not coarse else 0} fine trials: {why}"
+        )
+        if chosen is not None and chosen.score is not None and judged[0].score is not None:
+            outcome.gain = round(chosen.score - judged[0].score, 4)
         return settings
 
 
@@ -73,7 +78,7 @@ def starting_space(material: Material) -> Space:
     plan = material.plan
     optimizer = plan.optimizer
     space: Space = {"lr": LogUniform(optimizer.lr / 30, optimizer.lr * 10)}
-    if optimizer.weight_decay > 0 and plan.search.steps >= plan.training.steps_per_epoch:
+    if optimizer.weight_decay > 0 and plan.search.coarse_steps >= plan.training.steps_per_epoch:
         space["weight_decay"] = LogUniform(optimizer.weight_decay / 10, optimizer.weight_decay * 10)
     if material.imbalanced and plan.training.balance == "auto":
         space["balance"] = Choice(("none", "weights", "sampler"))
@@ -102,7 +107,7 @@ def run_trial(job: Job, material: Material, stage: str, number: int, found: dict
         preprocessing=material.preprocessing,
         schedule=schedule(plan.schedule),
         penalty=material.penalty(),
-        pace=Pace(plan.search.steps),
+        pace=Pace(plan.search.coarse_steps if stage == "coarse" else plan.search.fine_steps),
         give_up=give_up,
     )
     trial = _judge(result, module, score, stage, number, found)

@@ -14,7 +14,7 @@ from wellfit.search.space import Choice, LogUniform, Space
 
 WIDEN = 10.0  # how far a range is moved out on the side where the best value sits at the edge
 NARROW = 3.0  # half-width of the fine range, as a factor
-CHANCE = 1.0  # standard errors of a difference of local averages: below it, the default is kept
+CHANCE = 0.5  # standard errors of a difference of local averages: below it, the default is kept
 NEIGHBOURS = 0.15  # decades of learning rate over which scores are averaged
 
 

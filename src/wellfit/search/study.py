@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -45,10 +45,10 @@ class Study:
         count: int,
         run: RunTrial,
         *,
-        first: dict[str, Any] | None,
+        first: Sequence[dict[str, Any]] = (),
         stop: Callable[[], bool],
     ) -> list[Trial]:
-        """Run `count` trials drawn at random from the space; `first` are the settings of trial 0, where given.
+        """Run `count` trials drawn at random from the space; `first` are the settings of its first trials, where given.
 
         stop: asked before each trial; True ends the stage with the trials so far.
         """
@@ -61,7 +61,9 @@ class Study:
                 continue
             if stop():
                 break
-            trials.append(self._run_one(study, stage, number, space, run, first if number == 0 else None))
+            trials.append(
+                self._run_one(study, stage, number, space, run, first[number] if number < len(first) else None)
+            )
         return trials
 
     def _run_one(
