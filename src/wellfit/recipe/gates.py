@@ -11,6 +11,7 @@ import torch
 from wellfit.checks import CheckResult, run_gates
 from wellfit.models.zoo import resolve
 from wellfit.randomness import generator
+from wellfit.recipe.earlier import card_beside
 from wellfit.recipe.job import Job
 from wellfit.recipe.material import Material, Settings
 from wellfit.record import read_record
@@ -71,12 +72,14 @@ def gate_results(job: Job, material: Material) -> list[CheckResult]:
         inputs,
         targets,
         classes=len(data.classes),
-        created_head=resolve(plan.model.name)[0] == "own" or plan.model.transfer != "none",
+        # A network gone on from an earlier run has a trained classifier: it need not start at log C.
+        created_head=(resolve(plan.model.name)[0] == "own" or plan.model.transfer != "none")
+        and card_beside(plan.model.weights) is None,
         optimizer=lambda network, rate: material.optimizer(network, Settings(rate, settings.weight_decay)),
         lr=lr,
         penalty=material.penalty(),
-        # A classifier on frozen features is solved for, not trained: there is no rate to find.
-        batches=batch if plan.training.steps else None,
+        # A classifier on frozen features is solved for, not trained, and fine-tuning begins where that ends.
+        batches=batch if plan.model.transfer != "probe" else None,
         candidates=(10 * lr, lr, lr / 10),
         iterations=plan.checks.lr_iterations,
         max_steps=plan.checks.small_sample_steps,

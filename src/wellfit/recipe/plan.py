@@ -146,8 +146,9 @@ def plan_in_words(plan: Plan) -> list[str]:
         lines.append("transfer   frozen features once, then linear classifiers, the strength chosen on validation")
     elif trials:
         lines.append(
-            f"search     {search.coarse_trials} coarse trials of {search.coarse_steps} steps and {search.fine_trials} fine "
-            f"ones of {search.fine_steps}, scored on {search.validation_images:,} validation images"
+            f"search     {search.coarse_trials} coarse trials of {search.coarse_steps} steps and "
+            f"{search.fine_trials} fine ones of {search.fine_steps}, scored on {search.validation_images:,} validation "
+            "images"
         )
     else:
         lines.append("search     none")
