@@ -17,6 +17,7 @@ from wellfit.recipe.material import Material, Settings
 from wellfit.record import read_record
 
 GATE_IMAGES = 64
+GATE_BATCH = 32  # at least, for the range of rates
 BUDGET_SHARE = 0.08  # of what is left, for all gates together
 
 
@@ -53,7 +54,8 @@ def gate_results(job: Job, material: Material) -> list[CheckResult]:
     inputs = material.inputs(indices).to(plan.engine.device)
     targets = torch.from_numpy(data.targets(indices)).to(plan.engine.device)
     settings = Settings.of(plan)
-    batches = material.training(plan.seed, "none")
+    # A handful of images a step is too noisy to tell rates apart within a hundred steps.
+    batches = material.training(plan.seed, "none", batch_size=max(GATE_BATCH, plan.training.batch_size))
 
     def batch(step: int) -> tuple[torch.Tensor, torch.Tensor]:
         made = batches.batch(step)

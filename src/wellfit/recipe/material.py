@@ -135,14 +135,14 @@ class Material:
             self.evaluation(indices), self.data.classes, self.plan.engine, self.preprocessing, self.plan.metric
         )
 
-    def training(self, seed: int, balance: str) -> TrainingBatches:
+    def training(self, seed: int, balance: str, batch_size: int | None = None) -> TrainingBatches:
         data, train = self.data, self.data.split.train
         return TrainingBatches(
             data.store,
             data.rows(train),
             data.targets(train),
             self.preprocessing,
-            batch_size=self.plan.training.batch_size,
+            batch_size=batch_size or self.plan.training.batch_size,
             augment=self.plan.augment,
             seed=seed,
             class_weights=self.class_weights() if balance == "sampler" else None,

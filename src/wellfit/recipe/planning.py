@@ -29,6 +29,7 @@ from wellfit.recipe.prepare import Prepared
 
 FINE_TUNE_FROM = 2000  # images: with fewer, a linear classifier on top is the advice (SPEC T4)
 SHORTEST_TRIAL = 2000  # images of a coarse trial: shorter ones cannot tell learning rates apart
+MOST_STEPS_NEEDED = 200  # of a tiny batch, which sees few images in many steps
 FINE_LENGTH = 3  # how many times longer a fine trial is than a coarse one (SPEC S1: 1-5 epochs, then 10-20)
 EVALUATION_SHARE = 0.08  # of an epoch's time: where validation costs more, it is looked at less often
 NO_DEADLINE_SECONDS = 600.0  # what is planned for where no budget was given
@@ -85,7 +86,7 @@ def make_plan(job: Job, data: Prepared) -> Plan:
         optimizer=_optimizer(config, built.module, batch_size, choice.start is not None),
         engine=choice.engine,
         # A tiny batch shows a fall of the loss later than a large one; SPEC C6 looks at about 100 iterations.
-        checks=ChecksPlan(lr_iterations=min(100, max(20, 2560 // batch_size))),
+        checks=ChecksPlan(lr_iterations=min(80, max(20, 2560 // batch_size))),
         search=search,
         training=TrainingPlan(
             steps=steps,
@@ -153,7 +154,7 @@ def _search(
     A unit is at least SHORTEST_TRIAL images (or an epoch of a small set) and at most 3 epochs.
     """
     steps_per_epoch = max(1, images // batch_size)
-    shortest = min(steps_per_epoch, math.ceil(SHORTEST_TRIAL / batch_size))
+    shortest = min(steps_per_epoch, MOST_STEPS_NEEDED, math.ceil(SHORTEST_TRIAL / batch_size))
     for coarse, fine, judged in ((10, 5, 1000), (10, 5, 500), (7, 4, 500), (5, 3, 400), (4, 2, 300)):
         validation = min(judged, len(data.split.validation))
         overhead = (coarse + fine) * (validation / (3 * rate) + 0.1)
