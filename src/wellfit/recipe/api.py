@@ -67,6 +67,7 @@ def fit(
         config = going_on(config, start_from)
     _refuse_missing(data)
     _refuse_unknown_names(config)
+    config = config.replace(**{"data.test": _lasting(config.data.test)})
     folder = new_folder(out)
     write_atomically(folder.config, config_to_toml(config))
     if given is not None:

@@ -74,7 +74,8 @@ class Study:
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             fixed = {name: first[name] for name in space if name in first} if first else {}
             study.sampler = optuna.samplers.PartialFixedSampler(fixed, drawn) if fixed else drawn
-        asked = study.ask(_distributions(space))
+            warnings.filterwarnings("ignore", "Fixed parameter")  # a given setting may lie outside its range
+            asked = study.ask(_distributions(space))
         asked.set_user_attr("number", number)
         settings = dict(asked.params)
         trial = run(stage, number, settings)
