@@ -9,7 +9,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import datetime
 from importlib.metadata import version
@@ -48,7 +48,7 @@ def fit(
         a DataFrame, a list of (PIL image, label).
     budget: "90s", "10m", "2h" or seconds for the whole command.
     out: the run folder, new or empty; by default a new one under `runs/`.
-    plan: a plan.toml to repeat, with no deadline; the budget does not count then.
+    plan: a plan.toml to repeat, with no deadline; neither the budget counts then, nor of `config` more than its `data`.
     start_from: an earlier run whose network is gone on from.
     force: go on where a check fails.
     started: time.monotonic() when the command began; the budget counts from there.
@@ -73,7 +73,11 @@ def fit(
     if given is not None:
         save_plan(folder.plan, given)
     request = {"data": _lasting(data), "budget": seconds, "force": force}
-    return _run(folder, data, config, Budget(seconds, started), request, command, listener)
+    try:
+        return _run(folder, data, config, Budget(seconds, started), request, command, listener)
+    except UserError:
+        _forget_if_empty(folder)
+        raise
 
 
 def resume(run: str | Path, *, data: Any = None, started: float | None = None, listener: Listener | None = None) -> Run:
@@ -126,11 +130,22 @@ def train(
     )
 
 
-def plan_only(data: Any, *, budget: str | float, config: Config, started: float, listener: Listener | None) -> Plan:
+def plan_only(
+    data: Any,
+    *,
+    budget: str | float,
+    config: Config,
+    started: float,
+    listener: Listener | None,
+    start_from: str | Path | None = None,
+) -> Plan:
     """What `--dry-run` shows: data are read, the machine is measured, nothing is trained or kept."""
+    from wellfit.recipe.earlier import going_on
     from wellfit.recipe.planning import make_plan
     from wellfit.recipe.prepare import prepare
 
+    if start_from is not None:
+        config = going_on(config, start_from)
     _refuse_missing(data)
     _refuse_unknown_names(config)
     with tempfile.TemporaryDirectory(prefix="wellfit-") as path:
@@ -202,6 +217,17 @@ def new_folder(out: str | Path | None) -> RunFolder:
     except OSError as error:
         raise UserError(f"the run folder '{path}' cannot be made ({error.strerror}); choose another --out") from error
     return RunFolder(path)
+
+
+def _forget_if_empty(folder: RunFolder) -> None:
+    """Remove a run that ended before its first step was done: corrected, the same command can use the folder."""
+    if any(line["kind"] == "recipe_step" and line["status"] == "done" for line in read_record(folder.record)):
+        return
+    with suppress(OSError):
+        for file in (folder.config, folder.plan, folder.report, folder.record):
+            file.unlink(missing_ok=True)
+        folder.arrays.rmdir()
+        folder.path.rmdir()
 
 
 def spent_before(folder: RunFolder) -> float:

@@ -13,7 +13,7 @@ from wellfit.data.inspect import inspect
 from wellfit.data.preprocess import Preprocessing
 from wellfit.data.sources import open_source
 from wellfit.data.store import build_store
-from wellfit.engine import Engine
+from wellfit.engine import Engine, engine_here
 from wellfit.errors import UserError
 from wellfit.inference.evaluate import cross_entropy, logits_of, softmax
 from wellfit.inference.metrics import summarise
@@ -52,7 +52,7 @@ def evaluate_run(run: str | Path, data: Any, config: DataConfig | None = None) -
     rows = np.flatnonzero(store.usable)
     targets = np.array([classes.index(source.labels[i]) for i in indices[rows]])
     preprocessing = Preprocessing.from_dict(card["preprocessing"])
-    engine = Engine(**card["engine"])
+    engine = engine_here(Engine(**card["engine"]))
     engine.activate()
     batches = EvaluationBatches(store, rows, targets, preprocessing, 256 if preprocessing.size <= 64 else 32)
     logits = logits_of(engine.place(module), batches, engine, preprocessing)

@@ -28,6 +28,7 @@ from wellfit.recipe.plan import ChecksPlan, ModelPlan, OptimizerPlan, Plan, Sear
 from wellfit.recipe.prepare import Prepared
 
 FINE_TUNE_FROM = 2000  # images: with fewer, a linear classifier on top is the advice (SPEC T4)
+MOST_EPOCHS = 8  # times the epochs that a network of this size of data wants: more would only pass the time
 SHORTEST_TRIAL = 2000  # images of a coarse trial: shorter ones cannot tell learning rates apart
 MOST_STEPS_NEEDED = 200  # of a tiny batch, which sees few images in many steps
 FINE_LENGTH = 3  # how many times longer a fine trial is than a coarse one (SPEC S1: 1-5 epochs, then 10-20)
@@ -47,6 +48,11 @@ def make_plan(job: Job, data: Prepared) -> Plan:
     choice = choose_model(job, data, left)
     reasons = choice.reasons
     transfer = choice.transfer
+    if data.split.folds is not None and transfer != "probe":
+        reasons.append(
+            "the folds are not used: they judge classifiers on frozen features, and a network that is trained in full "
+            f"is judged on the {len(data.split.validation):,} validation images"
+        )
     built = build(choice.name, len(data.classes), image_size=choice.image_size, seed=config.seed, **choice.options)
     augment = _augment(config, data, reasons)
     batch_size = config.training.batch_size or usual_batch_size(images)
@@ -60,7 +66,7 @@ def make_plan(job: Job, data: Prepared) -> Plan:
         steps = _fine_tune_steps(images, usable, rate, batch_size, steps_per_epoch, reasons)
     else:
         seconds = usable * (1 - CHECKS_SHARE) - search_seconds
-        epochs = config.training.epochs or min(3 * wanted_epochs(images), max(1.0, seconds * rate / images))
+        epochs = config.training.epochs or min(MOST_EPOCHS * wanted_epochs(images), max(1.0, seconds * rate / images))
         steps = max(1, round(epochs * steps_per_epoch))
     validation_cost = len(data.split.validation) / (3 * rate)
     epoch_cost = images / rate

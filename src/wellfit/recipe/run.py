@@ -75,6 +75,8 @@ class Run:
         """One dict an image (file names, arrays H×W×3 or PIL images): label and probabilities, or error."""
         from wellfit.inference.predict import predict
 
+        if isinstance(images, str | Path):  # its letters are no images
+            images = [images]
         return list(predict(self.folder, images, abstain=abstain))
 
     def as_dict(self) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import contextlib
 import shutil
 
 from wellfit.config import Config, config_to_toml
+from wellfit.engine import available_device
 from wellfit.errors import Interrupted, UserError
 from wellfit.findings import GateFailed
 from wellfit.models.saved import load_model
@@ -44,6 +45,7 @@ def plan_for(job: Job, data: Prepared) -> Plan:
     with job.step("plan") as outcome:
         if job.folder.plan.exists():
             plan = load_plan(job.folder.plan)
+            available_device(plan.engine.device)
             outcome.reason = "taken from plan.toml"
         else:
             plan = make_plan(job, data)
