@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from wellfit.data.store import PixelStore
 
 
-
 @dataclass(frozen=True)
 class Preprocessing:
     """How pixels become network input: x = (pixel / 255 − mean) / std, on a square view.
