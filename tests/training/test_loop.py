@@ -193,6 +193,27 @@ def test_averaged_weights_are_the_best_where_they_score_higher() -> None:
     assert not equal(result.best.weights, weights(module))
 
 
+def test_of_equal_scores_the_lowest_loss_is_the_best() -> None:
+    answers = iter([(1.0, 0.9), (1.0, 0.2), (1.0, 0.3)])
+
+    def evaluate(net: nn.Module) -> tuple[float, dict[str, float]]:
+        score, loss = next(answers)
+        return score, {"loss": loss}
+
+    assert run(network(), 18, evaluate=evaluate).best.step == 12
+
+
+def test_a_lower_loss_at_the_same_score_is_no_gain_to_be_patient_for() -> None:
+    answers = iter([(1.0, 0.9), (1.0, 0.8), (1.0, 0.7), (1.0, 0.6)])
+
+    def evaluate(net: nn.Module) -> tuple[float, dict[str, float]]:
+        score, loss = next(answers)
+        return score, {"loss": loss}
+
+    result = run(network(), 60, evaluate=evaluate, patience=2)
+    assert (result.reason, result.steps) == ("patience", 18)
+
+
 def test_the_last_step_is_always_evaluated() -> None:
     scores = Scores()
     assert run(network(), 8, evaluate=scores, evaluate_every=5).best.step == 8

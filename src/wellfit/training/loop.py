@@ -54,12 +54,19 @@ class Evaluation(Protocol):
 
 @dataclass
 class Best:
-    """The best weights so far, by validation."""
+    """The best weights so far, by validation: the highest score, and of equal scores the lowest loss.
+
+    A few validation images are all named rightly long before a training ends; the loss still tells snapshots apart.
+    """
 
     score: float = -math.inf
+    loss: float = math.inf
     step: int = 0
     averaged: bool = False
     weights: dict[str, torch.Tensor] = field(default_factory=dict)
+
+    def is_beaten_by(self, score: float, loss: float) -> bool:
+        return (score, -loss) > (self.score, -self.loss)
 
 
 @dataclass
@@ -212,16 +219,18 @@ def train(
             figures = tally.figures()
             score, validation = evaluate(module)
             figures |= {f"validation_{name}": value for name, value in validation.items()}
-            averaged_score = -math.inf
+            loss_now = validation.get("loss", math.inf)
+            before, averaged_score = best.score, -math.inf
             if average is not None and (pace.progress >= average_from or asked_to_stop):
                 with average.applied_to(module):
                     averaged_score, averaged = evaluate(module)
-                    if averaged_score >= score and averaged_score > best.score:
-                        best = _snapshot(module, averaged_score, pace.step, averaged=True)
+                    averaged_loss = averaged.get("loss", math.inf)
+                    if averaged_score >= score and best.is_beaten_by(averaged_score, averaged_loss):
+                        best = _snapshot(module, averaged_score, averaged_loss, pace.step, averaged=True)
                 figures |= {f"averaged_validation_{name}": value for name, value in averaged.items()}
-            stale = 0 if max(score, averaged_score) > best.score or best.step == pace.step else stale + 1
-            if score > best.score:
-                best = _snapshot(module, score, pace.step, averaged=False)
+            stale = 0 if max(score, averaged_score) > before else stale + 1
+            if best.is_beaten_by(score, loss_now):
+                best = _snapshot(module, score, loss_now, pace.step, averaged=False)
             module.train()
             if monitor is not None:
                 monitor.end_epoch(
@@ -280,6 +289,6 @@ class _Tally:
         return {"train_loss": self.loss / count, "train_accuracy": self.correct / count}
 
 
-def _snapshot(module: nn.Module, score: float, step: int, *, averaged: bool) -> Best:
+def _snapshot(module: nn.Module, score: float, loss: float, step: int, *, averaged: bool) -> Best:
     weights = {name: value.detach().to("cpu", copy=True) for name, value in module.state_dict().items()}
-    return Best(score, step, averaged, weights)
+    return Best(score, loss, step, averaged, weights)
