@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import urllib.error
 import urllib.request
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import numpy as np
 import pytest
@@ -14,10 +17,13 @@ from PIL import Image
 
 import wellfit
 from tests.recipe.plans import longer, small_plan, write_plan
+from wellfit.data.split import Split
 from wellfit.errors import UserError
 from wellfit.models.zoo import build
 from wellfit.recipe import steps
+from wellfit.recipe.earlier import perhaps_seen
 from wellfit.recipe.plan import ChecksPlan
+from wellfit.recipe.prepare import Prepared
 from wellfit.record import read_record
 
 
@@ -98,7 +104,34 @@ def test_going_on_from_an_earlier_run_starts_from_its_network(photos: Path, weig
     config = wellfit.Config().replace(**{"engine.dtype": "float32", "engine.threads": 1})
     later = wellfit.fit(photos, budget="30s", out=tmp_path / "later", start_from=earlier.path, config=config)
     assert later.test_accuracy == 1.0
+    assert "test-perhaps-seen" not in [finding.id for finding in later.findings]  # the test folder was given
     assert str(earlier.path.resolve()) in later.folder.config.read_text()
+
+
+def test_test_images_that_the_earlier_network_may_have_seen_are_a_finding(tmp_path: Path) -> None:
+    def divided(splits: dict[str, int], stated: list[str]) -> Prepared:
+        train, validation, test = (np.arange(splits[name]) for name in ("train", "validation", "test"))
+        split = Split(train, validation, test, classes=["a", "b"], targets=np.zeros(0, dtype=np.int64))
+        return cast(Prepared, SimpleNamespace(source=SimpleNamespace(splits=stated), split=split))
+
+    sizes = {"train": 70, "validation": 15, "test": 15}
+    lines = [
+        {"kind": "run", "seed": 0, "request": {"data": str(tmp_path.resolve())}},
+        {"kind": "audit", "splits": sizes},
+    ]
+    (tmp_path / "record.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    weights = str(tmp_path / "model.safetensors")
+    again = divided(sizes, [""])
+    assert perhaps_seen(weights, str(tmp_path), again, 0) is None
+    for seen in (
+        perhaps_seen(weights, str(tmp_path), again, 1),
+        perhaps_seen(weights, str(tmp_path.parent), again, 0),
+        perhaps_seen(weights, str(tmp_path), divided(sizes | {"train": 71}, [""]), 0),
+        perhaps_seen(weights, None, again, 0),
+    ):
+        assert seen is not None
+        assert seen.id == "test-perhaps-seen"
+    assert perhaps_seen(weights, str(tmp_path), divided(sizes, ["", "test"]), 1) is None
 
 
 def test_weights_that_cannot_be_had_are_one_sentence(

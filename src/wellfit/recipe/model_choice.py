@@ -14,7 +14,7 @@ from wellfit.engine import Engine, choose_engine, choose_threads, training_speed
 from wellfit.errors import UserError
 from wellfit.findings import Finding
 from wellfit.models.zoo import Built, build, weights_at_hand
-from wellfit.recipe.earlier import card_beside
+from wellfit.recipe.earlier import card_beside, perhaps_seen
 from wellfit.recipe.job import Job
 from wellfit.recipe.prepare import Prepared
 
@@ -78,6 +78,9 @@ def choose_model(job: Job, data: Prepared, left: float) -> Choice:
         if card_beside(weights) is not None:
             transfer = "probe" if start.name == "probe_net" else "continue"
             why = f"goes on from the network in {Path(weights).parent}"
+            seen = perhaps_seen(weights, job.data, data, config.seed)
+            if seen is not None:
+                job.report(seen)
         else:
             why = f"{len(data.split.train):,} training images, fewer than a million: weights of a larger set are used"
         probed = _probe(job, start.module, size, classes, left)
