@@ -10,7 +10,7 @@ from torch import nn
 from wellfit import engine as module
 from wellfit.config import EngineConfig
 from wellfit.data.preprocess import Preprocessing
-from wellfit.engine import Engine, choose_engine, choose_threads, training_speed
+from wellfit.engine import Engine, choose_engine, choose_threads, engine_here, training_speed
 from wellfit.errors import UserError
 
 SHAPE, CLASSES = (3, 8, 8), 4
@@ -28,6 +28,14 @@ def network() -> nn.Module:
     return nn.Sequential(
         nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, CLASSES)
     )
+
+
+def test_a_network_trained_on_a_device_that_is_not_here_runs_on_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module.torch.cuda, "is_available", lambda: False)
+    here = engine_here(Engine("cuda", "bfloat16", "channels_last", 4))
+    assert here == Engine("cpu", "float32", "channels_last", torch.get_num_threads())
+    own = Engine("cpu", "bfloat16", "contiguous", 1)
+    assert engine_here(own) == own
 
 
 def test_measuring_leaves_the_network_as_it_was() -> None:

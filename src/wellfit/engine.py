@@ -197,7 +197,9 @@ def available_device(name: str) -> str:
     if name not in ("cpu", "cuda", "mps"):
         raise unknown_name("device", name, ["cpu", "cuda", "mps", "auto"])
     if (name == "cuda" and not torch.cuda.is_available()) or (name == "mps" and not _has_mps()):
-        raise UserError(f"device '{name}' was asked for, but torch finds none on this machine; use --device auto")
+        raise UserError(
+            f"device '{name}' was asked for, but torch finds none on this machine; use --device auto or a new plan"
+        )
     return name
 
 

@@ -15,6 +15,7 @@ import pytest
 
 from tests.cli.conftest import Command, photos, png, zipped
 from tests.recipe.plans import write_plan
+from wellfit import engine
 
 Prepare = Callable[[Path], list[str]]
 
@@ -127,11 +128,11 @@ def with_config(text: str | bytes) -> Prepare:
     return prepare
 
 
-def with_plan(change: Callable[[str], str]) -> Prepare:
+def with_plan(change: Callable[[str], str], *arguments: str) -> Prepare:
     def prepare(folder: Path) -> list[str]:
         path = write_plan(folder / "plan.toml")
         path.write_text(change(path.read_text()))
-        return ["fit", "digits", "--plan", "plan.toml"]
+        return ["fit", "digits", "--plan", "plan.toml", *arguments]
 
     return prepare
 
@@ -202,6 +203,8 @@ SETTINGS: dict[str, tuple[Prepare, str]] = {
         r"unknown key 'training\.setps'",
     ),
     "plan of a newer wellfit": (with_plan(lambda t: t.replace("schema = 1", "schema = 2")), r"a plan of version 2"),
+    "rate beside a plan": (with_plan(lambda t: t, "--lr", "0.1"), r"--plan repeats .* so --lr cannot be given"),
+    "other seed beside a plan": (with_plan(lambda t: t, "--seed", "7"), r"so --seed cannot be given beside it"),
     "missing plan": (with_photos("--plan", "none.toml"), r"there is no file 'none\.toml'"),
     "from what is no run": (with_photos("--from", "photos"), r"'photos' is no run"),
     "out below a file": (out_below_a_file, r"the run folder 'file/run' cannot be made"),
@@ -265,6 +268,23 @@ def test_other_commands_on_data_say_the_same(name: str, command: str, wellfit: C
 def test_a_mistyped_path_leaves_nothing_behind(wellfit: Command, tmp_path: Path) -> None:
     wellfit("fit", "nowhere", "--out", "runs/a")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_plan_for_a_device_that_is_not_here(
+    wellfit: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine, "_has_mps", lambda: False)
+    ended = wellfit(*with_plan(lambda text: text.replace('device = "cpu"', 'device = "mps"'))(tmp_path))
+    assert ended.code == 2
+    assert "device 'mps' was asked for, but torch finds none" in ended.sentence
+
+
+def test_a_mistake_in_the_data_leaves_the_folder_free_for_the_corrected_command(
+    wellfit: Command, tmp_path: Path
+) -> None:
+    ended = wellfit("fit", tmp_path, "--out", "run")
+    assert "holds no images" in ended.sentence
+    assert not (tmp_path / "run").exists()
 
 
 def png_of(width: int, height: int) -> bytes:

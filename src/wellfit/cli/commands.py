@@ -102,12 +102,14 @@ def fit(
     from wellfit.recipe import api
     from wellfit.recipe.budget import parse_budget
 
-    config = config_of(settings)
     seconds = parse_budget(budget)
+    if plan_file:
+        _refuse_beside_plan(plan_file, {"from": start_from, **settings})
+    config = config_of(settings)
     deadline = None if plan_file else cli.STARTED + seconds
     with ProgressDisplay(deadline=deadline) as display:
         if dry_run:
-            _dry_run(data, budget, config, as_json, display)
+            _dry_run(data, budget, config, plan_file, start_from, as_json, display)
             return
         run = api.fit(
             data,
@@ -331,18 +333,57 @@ def config_of(settings: dict[str, Any]) -> Config:
     return config.replace(**given)
 
 
-def _dry_run(data: str, budget: str, config: Config, as_json: bool, display: Any) -> None:
+# Options that a plan decides.
+PINNED = (
+    "from",
+    "model",
+    "weights",
+    "image_size",
+    "metric",
+    "optimizer",
+    "lr",
+    "weight_decay",
+    "device",
+    "dtype",
+    "threads",
+)
+
+
+def _refuse_beside_plan(plan_file: str, settings: dict[str, Any]) -> None:
+    """UserError for an option that a plan decides: it would have no effect, and nobody would be told."""
+    from wellfit.recipe.plan import load_plan
+
+    plan = load_plan(plan_file)
+    given = [name for name in PINNED if settings.get(name) is not None]
+    if settings.get("seed") not in (None, plan.seed):
+        given.append("seed")
+    if given:
+        raise UserError(
+            f"--plan repeats '{plan_file}' as it stands, so --{given[0].replace('_', '-')} cannot be given beside it; "
+            "leave one of the two out"
+        )
+
+
+def _dry_run(
+    data: str, budget: str, config: Config, plan_file: str | None, start_from: str | None, as_json: bool, display: Any
+) -> None:
     from dataclasses import asdict
 
     from wellfit.recipe import api
-    from wellfit.recipe.plan import plan_in_words
+    from wellfit.recipe.plan import load_plan, plan_in_words
 
-    plan = api.plan_only(data, budget=budget, config=config, started=cli.STARTED, listener=display)
+    if plan_file:
+        plan, cost = load_plan(plan_file), "as long as these steps take"
+    else:
+        cost = f"up to {budget}"
+        plan = api.plan_only(
+            data, budget=budget, config=config, started=cli.STARTED, listener=display, start_from=start_from
+        )
     if as_json:
         print_json({"plan": asdict(plan)})
     else:
         click.echo("\n".join(plan_in_words(plan)))
-        click.echo(f"cost       up to {budget}, nothing was trained")
+        click.echo(f"cost       {cost}, nothing was trained")
 
 
 def _say_run(run: Run, as_json: bool) -> None:

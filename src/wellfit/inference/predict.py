@@ -12,7 +12,7 @@ import torch
 from wellfit.data.decode import Undecodable, decode
 from wellfit.data.preprocess import Preprocessing
 from wellfit.data.views import evaluation_view
-from wellfit.engine import Engine
+from wellfit.engine import Engine, engine_here
 from wellfit.errors import UserError
 from wellfit.inference.evaluate import softmax
 from wellfit.models.saved import load_model
@@ -32,9 +32,7 @@ def predict(folder: RunFolder, images: Sequence[Any], *, abstain: float | None =
     """
     module, card = load_model(folder)
     preprocessing = Preprocessing.from_dict(card["preprocessing"])
-    # The engine of the training machine may not exist here; one core type in common is the CPU.
-    trained = Engine(**card["engine"])
-    engine = trained if trained.device == "cpu" else Engine("cpu", "float32", trained.layout, torch.get_num_threads())
+    engine = engine_here(Engine(**card["engine"]))
     engine.place(module)
     threshold = _threshold(card, abstain)
     for begin in range(0, len(images), BATCH):
