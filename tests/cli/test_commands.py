@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from tests.cli.conftest import Command, photos, png
 from tests.recipe.plans import small_plan, write_plan
 from wellfit.errors import Interrupted
 from wellfit.findings import Finding, GateFailed, explanations
-from wellfit.recipe import api
+from wellfit.recipe import api, gates
 
 FIT_KEYS = {
     "schema",
@@ -143,6 +144,20 @@ def test_check_passes_a_sound_network(wellfit: Command) -> None:
     assert result.keys() >= {"schema", "passed", "findings"}
     assert result["passed"] is (ended.code == 0)
     assert {"input-ignored", "initial-loss"} <= {check["check"] for check in result["checks"] if check["passed"]}
+
+
+def test_the_checks_alone_have_the_whole_time(wellfit: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a run's share of it, a slow machine would end `check` before the last gate had judged."""
+    seconds: list[float] = []
+
+    def no_gates(*arguments: object, deadline: float, **named: object) -> list[object]:
+        seconds.append(deadline - time.monotonic())
+        return []
+
+    monkeypatch.setattr(gates, "run_gates", no_gates)
+    fixed = ("--dtype", "float32", "--threads", "1", "--model", "lenet5", "--image-size", "28")
+    assert wellfit("check", "digits", "--budget", "10m", *fixed).code == 0
+    assert seconds[0] > 400
 
 
 def test_check_fails_a_network_that_ignores_its_input(wellfit: Command, deaf_net: str) -> None:

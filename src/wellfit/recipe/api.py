@@ -173,7 +173,7 @@ def check(
         job = _job(RunFolder(Path(path)), data, config, budget_, True, listener)
         try:
             prepared = prepare(job)
-            results = gate_results(job, Material.of(prepared, make_plan(job, prepared)))
+            results = gate_results(job, Material.of(prepared, make_plan(job, prepared)), share=1.0)
         finally:
             job.record.close()
     return {
@@ -211,8 +211,12 @@ def new_folder(out: str | Path | None) -> RunFolder:
         raise UserError(f"--out names a folder, but '{path}' is a file; choose another name")
     if any(line["kind"] == "run" for line in read_record(path / "record.jsonl")):
         raise UserError(f"'{path}' holds a run already; go on with `wellfit resume {path}`, or choose another --out")
+    left_over = (path / "record.jsonl").exists()  # of a run that was killed before its first line
+    if path.is_dir() and not left_over and any(path.iterdir()):
+        raise UserError(f"--out names a new or an empty folder, but '{path}' holds files; choose another name")
     try:
         path.mkdir(parents=True, exist_ok=True)
+        (path / "plan.toml").unlink(missing_ok=True)
         (path / "arrays").mkdir(exist_ok=True)
     except OSError as error:
         raise UserError(f"the run folder '{path}' cannot be made ({error.strerror}); choose another --out") from error

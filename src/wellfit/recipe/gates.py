@@ -18,7 +18,7 @@ from wellfit.record import read_record
 
 GATE_IMAGES = 64
 GATE_BATCH = 32  # at least, for the range of rates
-BUDGET_SHARE = 0.08  # of what is left, for all gates together
+BUDGET_SHARE = 0.08  # of what is left, for all gates of a run together
 
 
 def check(job: Job, material: Material) -> list[CheckResult]:
@@ -43,8 +43,11 @@ def check(job: Job, material: Material) -> list[CheckResult]:
         return results
 
 
-def gate_results(job: Job, material: Material) -> list[CheckResult]:
-    """The gates' results, each written into the record as it comes; also what `wellfit check` shows."""
+def gate_results(job: Job, material: Material, share: float = BUDGET_SHARE) -> list[CheckResult]:
+    """The gates' results, each written into the record as it comes; also what `wellfit check` shows.
+
+    share: how much of the time that is left they may take together.
+    """
     plan, data = material.plan, material.data
     plan.engine.activate()
     train = data.split.train
@@ -66,7 +69,7 @@ def gate_results(job: Job, material: Material) -> list[CheckResult]:
         if result.finding is not None:
             job.report(result.finding)
 
-    deadline = None if math.isinf(job.budget.left) else time.monotonic() + BUDGET_SHARE * job.budget.left
+    deadline = None if math.isinf(job.budget.left) else time.monotonic() + share * job.budget.left
     lr = settings.lr
     return run_gates(
         module,
