@@ -336,3 +336,12 @@ def test_missing_files_of_a_manifest_are_named_and_left_out(wellfit: Command, tm
     assert ended.json["left_out"] == [
         {"file": f"photos/{name}/04.png", "reason": "file not found"} for name in ("above", "below")
     ]
+
+
+def test_a_folder_that_holds_other_files_is_no_run_folder(wellfit: Command, tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "plan.toml").write_text("of = 'something else'")
+    ended = wellfit("fit", "digits", "--out", "mine", "--json")
+    assert ended.code == 2
+    assert "names a new or an empty folder" in ended.json["error"]["message"]
+    assert [path.name for path in (tmp_path / "mine").iterdir()] == ["plan.toml"]
