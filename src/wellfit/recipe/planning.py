@@ -148,6 +148,22 @@ def _optimizer(config: Config, module: nn.Module, batch_size: int, transfer: boo
     )
 
 
+def expected_seconds(plan: Plan, data: Prepared, speed: float) -> dict[str, float]:
+    """What each part would take at `speed` training images a second, as the probe measured it."""
+    rate, search, training = speed * LOOP_EFFICIENCY, plan.search, plan.training
+    trial_images = (
+        training.batch_size * (search.coarse_trials * search.coarse_steps + search.fine_trials * search.fine_steps)
+        + search.validation_images * (search.coarse_trials + search.fine_trials) / 3
+    )
+    features = 2 * (len(data.split.train) + len(data.split.validation)) / 2.5
+    return {
+        "search": trial_images / rate,
+        "probe": features / speed * max(1, len(plan.model.probe_sizes)) if plan.model.transfer == "probe" else 0.0,
+        "training": training.steps * training.batch_size / rate,
+        "test and report": closing_time(data, speed),
+    }
+
+
 def _fixed(config: Config) -> bool:
     return config.optimizer.lr > 0 and config.optimizer.weight_decay >= 0
 

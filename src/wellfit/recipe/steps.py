@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import shutil
+from dataclasses import replace
 
 from wellfit.config import Config, config_to_toml
 from wellfit.engine import available_device
@@ -79,6 +80,9 @@ def report(job: Job, plan: Plan, material: Material, fitted: Fitted) -> None:
     """Write the outcomes back into plan.toml, what was settled into config.toml, and make the page."""
     with job.step("report"):
         write_atomically(job.folder.config, config_to_toml(resolved(job.config, material.plan, fitted)))
+        # A deadline may have ended the training early: the plan then repeats what was done.
+        if fitted.steps and plan.model.transfer != "probe" and not fitted.interrupted:
+            plan = plan.replace(training=replace(plan.training, steps=fitted.steps))
         save_plan(job.folder.plan, plan, [_row(o) for o in job.outcomes])
         if not fitted.interrupted:  # else `end_early` says so
             job.record.write("end", status="done", seconds=job.budget.spent)
