@@ -3,7 +3,8 @@
 Four tasks that are mis-scaled on purpose; each is fitted twice with the same plan, the same seed and
 the same number of training steps: once with the search, once at the plan's default rate.
 
-usage: WELLFIT_TEST_DATA=DIR python benchmarks/own_default.py [--seeds 0 1] [--budget 100s] [--out runs/own-default]
+usage: WELLFIT_TEST_DATA=DIR python benchmarks/own_default.py [--seeds 0 1] [--budget 100s] [--optimizer nesterov]
+       [--out runs/own-default]
 
 Finished pairs are kept in OUT/results.jsonl and not run again.
 """
@@ -47,7 +48,7 @@ def images_of(name: str, per_class: int, seed: int) -> tuple[list[np.ndarray], l
     return images, labels
 
 
-def tasks(seed: int) -> dict[str, tuple[tuple[np.ndarray, list[str]], Config]]:
+def tasks(seed: int, optimizer: str) -> dict[str, tuple[tuple[np.ndarray, list[str]], Config]]:
     """name → (data, configuration)."""
     cifar, labels = images_of("cifar", 600, seed)
     photos = np.stack(cifar), labels
@@ -55,7 +56,7 @@ def tasks(seed: int) -> dict[str, tuple[tuple[np.ndarray, list[str]], Config]]:
     few_fashion, fashion_labels = images_of("fashion", 30, seed + 100)
     padded = [np.pad(image, ((2, 2), (2, 2), (0, 0))) for image in few_fashion]
     few = np.stack(few_cifar + padded), cifar_labels + fashion_labels
-    config = Config(seed=seed)
+    config = Config(seed=seed).replace(**{"optimizer.name": optimizer})
     return {
         "pixels ×20": (photos, config.replace(**{"model.name": "misscaled_nets:TimesTwenty"})),
         "batch of 4": (photos, config.replace(**{"training.batch_size": 4})),
@@ -67,6 +68,7 @@ def tasks(seed: int) -> dict[str, tuple[tuple[np.ndarray, list[str]], Config]]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--optimizer", default="auto", help="auto is AdamW")
     parser.add_argument("--budget", default="100s")
     parser.add_argument("--out", type=Path, default=Path("runs/own-default"))
     arguments = parser.parse_args()
@@ -74,7 +76,7 @@ def main() -> None:
     results = arguments.out / "results.jsonl"
     rows = [json.loads(line) for line in results.read_text().splitlines()] if results.exists() else []
     for seed in arguments.seeds:
-        for name, (data, config) in tasks(seed).items():
+        for name, (data, config) in tasks(seed, arguments.optimizer).items():
             if any(row["task"] == name and row["seed"] == seed for row in rows):
                 continue
             row = {"task": name, "seed": seed, **compare(data, config, arguments.budget, arguments.out / "work")}
