@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -34,24 +33,6 @@ def tree(tmp_path: Path) -> Callable[..., Path]:
         return root
 
     return write
-
-
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """No test reads or writes the user's cache."""
-    folder = tmp_path / "cache"
-    monkeypatch.setenv("WELLFIT_CACHE", str(folder))
-    monkeypatch.delenv("WELLFIT_MAX_UNPACKED", raising=False)
-    return folder
-
-
-@pytest.fixture(scope="session")
-def real_data() -> Path:
-    """The folder of real data sets; skips where there is none."""
-    given = os.environ.get("WELLFIT_TEST_DATA")
-    if not given or not (Path(given) / "data").is_dir():
-        pytest.skip("needs real data: set WELLFIT_TEST_DATA to a folder with data/ants-bees.tar in it")
-    return Path(given) / "data"
 
 
 def counts(labels: Iterable[str]) -> dict[str, int]:
