@@ -1,0 +1,169 @@
+"""
+Optimizers racing
+=================
+
+A bowl, a local minimum, a saddle and a noisy gradient, with the path that each update rule takes over them
+(rows O1-O6 and O11 of the recipe). Every rule is made by :func:`wellfit.training.optimizers.build_optimizer` under the
+name that a configuration gives it, and runs at the rate, of nine, that serves it best on the bowl.
+"""
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import matplotlib.pyplot as plt
+import numpy as np
+import torch
+from torch import Tensor
+
+from wellfit.randomness import generator
+from wellfit.report.drawing import PALETTE, STYLE, plain_axes
+from wellfit.training.optimizers import build_optimizer
+
+plt.style.use({**STYLE, "figure.dpi": 110})
+QUICK = os.environ.get("WELLFIT_GALLERY") == "quick"
+STEPS = 20 if QUICK else 120
+RATES = (1e-3, 3e-3, 1e-2, 2e-2, 3e-2, 1e-1, 3e-1, 5e-1, 1.0)
+
+# %%
+# The four landscapes
+# -------------------
+# The bowl is 50 times as steep across as along: its **condition number**, the ratio of the largest to the smallest
+# eigenvalue of the Hessian, is 50. The saddle falls away to both sides from a ridge on which the gradient is almost zero.
+# The noisy landscape is the bowl again, with Gaussian noise on every gradient, as a mini-batch has it.
+
+CONDITION = 50.0
+
+
+@dataclass
+class Landscape:
+    """height: points …×2 → …; start: where the race begins; noise: standard deviation on the gradient."""
+
+    title: str
+    height: Callable[[Tensor], Tensor]
+    start: tuple[float, float]
+    x: tuple[float, float]
+    y: tuple[float, float]
+    noise: float = 0.0
+
+
+def bowl(p: Tensor) -> Tensor:
+    return 0.5 * (p[..., 0] ** 2 + CONDITION * p[..., 1] ** 2)
+
+
+def two_valleys(p: Tensor) -> Tensor:
+    x, y = p[..., 0], p[..., 1]
+    return 0.6 * (x**2 - 1) ** 2 - 0.45 * x + 2.0 * (y - 0.15 * x) ** 2 + 0.45
+
+
+def saddle(p: Tensor) -> Tensor:
+    x, y = p[..., 0], p[..., 1]
+    return 0.5 * x**2 - 0.5 * y**2 + 0.25 * y**4 + 0.25
+
+
+LANDSCAPES = [
+    Landscape(f"bowl, condition number {CONDITION:.0f}", bowl, (-1.8, 0.55), (-2.2, 0.8), (-0.8, 0.8)),
+    Landscape("a local minimum on the way", two_valleys, (-1.75, 0.5), (-2.0, 1.9), (-0.9, 0.9)),
+    Landscape("saddle", saddle, (-1.5, 0.01), (-1.8, 0.9), (-0.6, 1.5)),
+    Landscape("bowl, noisy gradient", bowl, (-1.8, 0.55), (-2.2, 0.8), (-0.8, 0.8), noise=4.0),
+]
+hessian = torch.func.hessian(bowl)(torch.zeros(2, dtype=torch.float64))
+eigenvalues = torch.linalg.eigvalsh(hessian)
+print(f"Hessian eigenvalues of the bowl: {eigenvalues.tolist()}; condition number {eigenvalues[1] / eigenvalues[0]:.0f}")
+
+# %%
+# The race
+# --------
+# The point is a 1×2 matrix, so that Muon, which is made for matrices, has one to work on: it then takes steps of
+# constant length along its momentum.
+
+RULES = {
+    "sgd": PALETTE["ink"],
+    "momentum": PALETTE["train"],
+    "nesterov": "#6fa3dc",
+    "adagrad": "#8a6d3b",
+    "rmsprop": PALETTE["alarm"],
+    "adam": PALETTE["validation"],
+    "adamw": "#e8b04a",
+    "muon": PALETTE["averaged"],
+}
+
+
+def run(rule: str, lr: float, land: Landscape, steps: int = STEPS) -> np.ndarray:
+    """(steps + 1)×2: the points visited. AdamW decays the weights by 0.01, which pulls towards zero."""
+    point = torch.nn.Parameter(torch.tensor([land.start], dtype=torch.float64))
+    decay = 0.01 if rule == "adamw" else 0.0
+    optimizer = build_optimizer(rule, [point], lr=lr, weight_decay=decay)
+    noise = generator(0, "gallery-noise").normal(0.0, land.noise, (steps, 1, 2)) if land.noise else None
+    path = [point.detach().clone()]
+    for step in range(steps):
+        optimizer.zero_grad()
+        land.height(point).sum().backward()
+        if noise is not None:
+            point.grad += torch.from_numpy(noise[step])
+        optimizer.step()
+        path.append(point.detach().clone())
+    return torch.cat(path).numpy()
+
+
+def heights(path: np.ndarray, land: Landscape) -> np.ndarray:
+    return land.height(torch.from_numpy(path)).numpy()
+
+
+def mean_height(rule: str, lr: float) -> float:
+    """Over the whole path: what gets down early and stays there is best. Paths that leave the bowl count as infinite."""
+    value = float(np.mean(heights(run(rule, lr, LANDSCAPES[0]), LANDSCAPES[0])))
+    return value if np.isfinite(value) else np.inf
+
+
+rates = {rule: min(RATES, key=lambda lr, rule=rule: mean_height(rule, lr)) for rule in RULES}
+paths = {(rule, land.title): run(rule, rates[rule], land) for rule in RULES for land in LANDSCAPES}
+
+figure, axes = plt.subplots(2, 2, figsize=(10, 7.6), layout="constrained")
+for panel, land in zip(axes.flat, LANDSCAPES, strict=True):
+    x, y = np.meshgrid(np.linspace(*land.x, 200), np.linspace(*land.y, 200))
+    z = land.height(torch.from_numpy(np.stack([x, y], axis=-1))).numpy()
+    panel.contour(x, y, z, levels=np.quantile(z, np.linspace(0.01, 0.97, 14)), colors=PALETTE["grid"], linewidths=1)
+    for rule, colour in RULES.items():
+        path = paths[rule, land.title]
+        panel.plot(path[:, 0], path[:, 1], color=colour, lw=1.5, alpha=0.9, label=f"{rule}, lr {rates[rule]:g}")
+        panel.plot(*path[-1], "o", color=colour, ms=5, mec="white", mew=0.6)
+    panel.plot(*land.start, "s", color=PALETTE["ink"], ms=6)
+    panel.set(title=land.title, xlim=land.x, ylim=land.y, xticks=[], yticks=[])
+handles, labels = axes[0, 0].get_legend_handles_labels()
+figure.legend(handles, labels, loc="outside lower center", ncols=4)
+plt.show()
+
+# %%
+# Height against step
+# -------------------
+
+figure, axes = plt.subplots(2, 2, figsize=(10, 6.4), layout="constrained", sharex=True)
+for panel, land in zip(axes.flat, LANDSCAPES, strict=True):
+    for rule, colour in RULES.items():
+        lowest = 0.0 if land.height is not two_valleys else float(two_valleys(torch.tensor([1.09, 0.1635])))
+        panel.plot(heights(paths[rule, land.title], land) - lowest + 1e-6, color=colour, lw=1.5, label=rule)
+    panel.set(title=land.title, yscale="log", ylim=(1e-5, 50))
+    plain_axes(panel)
+for panel in axes[1]:
+    panel.set_xlabel("step")
+for panel in axes[:, 0]:
+    panel.set_ylabel("above the lowest point")
+figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=8)
+plt.show()
+
+# %%
+# What to see
+# -----------
+# - **The bowl.** Plain SGD must keep its rate below 2/50 or it flies out across the valley, and at such a rate it creeps
+#   along it. Momentum adds up what points along the valley and cancels what points across. The rules that divide by the
+#   gradient's own size (AdaGrad, RMSProp, Adam) see a round bowl.
+# - **The local minimum.** Whatever carries enough momentum rolls through; plain SGD stays where the gradient is zero.
+# - **The saddle.** On the ridge the gradient along the way out is tiny: SGD waits, while Adam's first step has length lr
+#   in *every* coordinate, however small the gradient is.
+# - **Noise.** At a constant rate nobody comes to rest: the last points scatter about the minimum, the faster the rule,
+#   the wider. That is what a falling schedule is for.
+#
+# What it means for your choice (row O13): Adam or AdamW is a good default and often fine at a constant rate; SGD with
+# momentum may beat it, and then needs its rate tuned and a schedule; a cosine has the fewest knobs. Where the
+# whole data set fits into one step and nothing is random, L-BFGS is worth a try.
