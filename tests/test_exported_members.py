@@ -21,6 +21,7 @@ NAMES = [
     "__version__",
     "audit",
     "check",
+    "complexity",
     "explain",
     "fit",
     "resume",

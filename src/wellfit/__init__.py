@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from wellfit.findings import Finding as Finding
     from wellfit.findings import GateFailed as GateFailed
     from wellfit.findings import explain as explain
+    from wellfit.models.complexity import complexity as complexity
     from wellfit.recipe.api import audit as audit
     from wellfit.recipe.api import check as check
     from wellfit.recipe.api import fit as fit
@@ -37,6 +38,7 @@ _HOMES = {
     "WellfitError": "wellfit.errors",
     "audit": "wellfit.recipe.api",
     "check": "wellfit.recipe.api",
+    "complexity": "wellfit.models.complexity",
     "explain": "wellfit.findings",
     "fit": "wellfit.recipe.api",
     "resume": "wellfit.recipe.api",
