@@ -15,7 +15,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from wellfit.data.augment import AUGMENTATIONS, Draws, check_names
+from wellfit.data.augmentations.chain import Chain
+from wellfit.data.augmentations.draws import Draws, Figures, colour_axes, fill_of
+from wellfit.data.augmentations.table import parse_all
 from wellfit.data.preprocess import Preprocessing
 from wellfit.data.views import evaluation_view, resize_batch, training_view
 from wellfit.randomness import generator
@@ -28,7 +30,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Batch:
-    """images: uint8 N×3×S×S, channels_last; targets: int64 N; positions: int64 N, which of the split's images."""
+    """images: uint8 N×3×S×S, channels_last; targets: int64 N, or float32 N×C where labels are blended (rows sum to 1);
+    positions: int64 N, which of the split's images.
+    """
 
     images: torch.Tensor
     targets: torch.Tensor
@@ -50,13 +54,14 @@ class Views:
         size, resize = self.preprocessing.size, self.preprocessing.resize
         if self._uniform is not None:
             return resize_batch(self._uniform[self.rows[positions]], size)
-        return self._each(positions, lambda image, _: evaluation_view(image, resize, size))
+        return self.each(positions, lambda image, _: evaluation_view(image, resize, size))
 
     def random(self, positions: np.ndarray, draws: np.ndarray) -> np.ndarray:
         """N×S×S×3: a random training view of each image; draws: N×3 in [0, 1)."""
-        return self._each(positions, lambda image, i: training_view(image, self.preprocessing.size, draws[i]))
+        return self.each(positions, lambda image, i: training_view(image, self.preprocessing.size, draws[i]))
 
-    def _each(self, positions: np.ndarray, view: Callable[[np.ndarray, int], np.ndarray]) -> np.ndarray:
+    def each(self, positions: np.ndarray, view: Callable[[np.ndarray, int], np.ndarray]) -> np.ndarray:
+        """N×S×S×3: view(image, i) of the image at positions[i]; an image may be there several times."""
         size = self.preprocessing.size
         result = np.empty((len(positions), size, size, 3), dtype=np.uint8)
 
@@ -72,7 +77,9 @@ class TrainingBatches:
     """Shuffled, augmented batches of one training split.
 
     rows: store rows of the split; targets: int64 class numbers, one a row.
+    augment: names of `augmentations.table`, each with its strength where one is given ("rotate=30").
     class_weights: C weights; given, each epoch draws images in proportion (with replacement), not a permutation.
+    classes: C, for blended targets; by default those that the targets hold.
     """
 
     def __init__(
@@ -86,8 +93,9 @@ class TrainingBatches:
         augment: tuple[str, ...] = (),
         seed: int = 0,
         class_weights: np.ndarray | None = None,
+        classes: int | None = None,
     ) -> None:
-        check_names(augment)
+        chosen = parse_all(augment)
         self.views = Views(store, rows, preprocessing)
         self.targets = np.asarray(targets, dtype=np.int64)
         self.images = len(self.targets)
@@ -98,9 +106,16 @@ class TrainingBatches:
             None if class_weights is None else class_weights[self.targets] / class_weights[self.targets].sum()
         )
         # Where the evaluation view is itself a centre crop, "crop" means SPEC D7's views; else a small shift.
-        self._random_views = "crop" in augment and preprocessing.resize > preprocessing.size
-        columns = {name: 3 if name == "crop" and self._random_views else AUGMENTATIONS[name][1] for name in augment}
-        self._draws = {name: Draws(seed, name, self.images, n) for name, n in columns.items()}
+        self._views = None
+        if "crop" in augment and preprocessing.resize > preprocessing.size:
+            self._views = Draws(seed, "crop", self.images, 3)
+            chosen = [c for c in chosen if c.name != "crop"]
+        figures = Figures(fill_of(preprocessing))
+        if any(c.name == "pca_colour" for c in chosen):
+            figures = Figures(figures.fill, colour_axes(store, self.views.rows))
+        self.chain = Chain(
+            chosen, figures, images=self.images, classes=classes or int(self.targets.max()) + 1, seed=seed
+        )
         self._order: tuple[int, np.ndarray] = (-1, np.empty(0, dtype=np.int64))
 
     def positions(self, step: int) -> np.ndarray:
@@ -119,15 +134,14 @@ class TrainingBatches:
 
         positions = self.positions(step)
         epoch = step // self.steps_per_epoch
-        if self._random_views:
-            pixels = self.views.random(positions, self._draws["crop"].rows(epoch, positions))
+        if self._views is not None:
+            pixels = self.views.random(positions, self._views.rows(epoch, positions))
         else:
             pixels = self.views.fixed(positions)
-        for name in self.augment:
-            if not (name == "crop" and self._random_views):
-                pixels = AUGMENTATIONS[name][0](pixels, self._draws[name].rows(epoch, positions))
+        pixels = self.chain(pixels, positions, epoch)
+        pixels, targets = self.chain.mix(pixels, self.targets[positions], step)
         images = torch.from_numpy(np.ascontiguousarray(pixels)).permute(0, 3, 1, 2)
-        return Batch(images, torch.from_numpy(self.targets[positions]), positions)
+        return Batch(images, torch.from_numpy(targets), positions)
 
 
 class EvaluationBatches:

@@ -146,6 +146,7 @@ class Material:
             augment=self.plan.augment,
             seed=seed,
             class_weights=self.class_weights() if balance == "sampler" else None,
+            classes=len(data.classes),
         )
 
     @property

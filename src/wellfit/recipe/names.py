@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from wellfit.config import Config
-from wellfit.data.augment import check_names
+from wellfit.data.augmentations.table import mixing_names, parse_all
 from wellfit.dotted import is_dotted, load_dotted
-from wellfit.errors import unknown_name
+from wellfit.errors import UserError, unknown_name
 from wellfit.models.zoo import resolve
 from wellfit.training.optimizers import OPTIMIZERS
 from wellfit.training.regularize import build_criterion
@@ -27,4 +27,15 @@ def refuse_unknown_names(config: Config) -> None:
         schedule(config.schedule)
     build_criterion(config.loss)
     if config.augment != ("auto",):
-        check_names(tuple(name for name in config.augment if name != "none"))
+        parse_all(name for name in config.augment if name != "none")
+    refuse_mixing_with(config.loss, config.augment)
+
+
+def refuse_mixing_with(loss: str, augment: tuple[str, ...]) -> None:
+    """UserError for labels that are blended and a loss that takes one class an image."""
+    mixing = mixing_names(augment)
+    if mixing and loss.replace("_", "-") == "hinge":
+        raise UserError(
+            f"{' and '.join(mixing)} blends the labels of two images and the hinge loss takes one class an image; "
+            "use the loss 'cross-entropy', or leave the mixing out"
+        )

@@ -167,6 +167,7 @@ def train(
         torch.manual_seed(key_to_integer(batches.seed, "dropout", pace.step))  # the same at this step after a resume
         inputs = engine.inputs(batch.images, preprocessing)
         targets = batch.targets.to(engine.device, non_blocking=True)
+        labels = targets.argmax(1) if targets.ndim == 2 else targets  # of blended labels the one with the larger share
         with engine.autocast():
             outputs = module(inputs)
             loss = criterion(outputs, targets)
@@ -175,7 +176,7 @@ def train(
         loss.backward()
         optimizer.step()
         if monitor is not None:
-            monitor.step(loss.detach(), targets=targets)
+            monitor.step(loss.detach(), targets=labels)
         optimizer.zero_grad()
         if average is not None:
             average.update(module)
@@ -193,7 +194,7 @@ def train(
         if monitor is not None and monitor.watched:
             fields["update_ratio"] = monitor.statistics["update_ratio"]
         step_begun = now
-        correct = (outputs.detach().argmax(1) == targets).sum()
+        correct = (outputs.detach().argmax(1) == labels).sum()
         unread.append((fields, loss.detach(), correct))
         asked_to_stop = stop()
         planned = pace.step % evaluate_every == 0 or pace.finished

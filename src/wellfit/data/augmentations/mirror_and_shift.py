@@ -1,0 +1,34 @@
+"""Mirror images and small shifts: whole pixels are moved and none is computed anew (SPEC D6, D7).
+
+Training: an image is mirrored or not, and stands up to an eighth of its side off its place. Test: neither; the plain
+image is the middle of the shifts, and of the two mirror images the one that occurs.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+PADDING = 1 / 8  # of the side: how far "crop" shifts an image (4 pixels at 32, as ResNet's CIFAR runs)
+
+
+def shift(images: np.ndarray, draws: np.ndarray) -> np.ndarray:
+    """Random shift by up to an eighth of the side, the rim reflected. N×S×S×3 → N×S×S×3.
+
+    draws: N×2 in [0, 1), vertical and horizontal.
+    """
+    side = images.shape[1]
+    pad = max(1, round(side * PADDING))
+    padded = np.pad(images, ((0, 0), (pad, pad), (pad, pad), (0, 0)), mode="reflect")
+    offsets = np.minimum((draws * (2 * pad + 1)).astype(np.int64), 2 * pad)
+    result = np.empty_like(images)
+    for out, source, (top, left) in zip(result, padded, offsets, strict=True):
+        out[...] = source[top : top + side, left : left + side]
+    return result
+
+
+def flip(images: np.ndarray, draws: np.ndarray) -> np.ndarray:
+    """Mirror the images whose draw is below one half (SPEC D6). draws: N×1."""
+    chosen = draws[:, 0] < 0.5
+    result = images.copy()
+    result[chosen] = images[chosen, :, ::-1]
+    return result
