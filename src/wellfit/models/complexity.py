@@ -92,7 +92,7 @@ class Complexity:
     @property
     def late_parameters(self) -> float | None:
         """Share of the weights in the fully connected layers at the end; None where there are no weights."""
-        dense = sum(layer.weights for layer in self.layers if layer.type == "Linear")
+        dense = sum(layer.weights for layer in self.layers if layer.type.endswith("Linear"))
         return dense / self.weights if self.weights else None
 
     @property

@@ -78,7 +78,7 @@ def binds_size(namespace: str, name: str) -> bool:
 
         cfg = get_pretrained_cfg(name)
         return cfg is not None and cfg.fixed_input_size
-    return name == "lenet5"
+    return name in ("lenet5", "alexnet2012")
 
 
 def users_net(path: str, classes: int, seed: int, options: dict[str, Any]) -> tuple[nn.Module, bool]:

@@ -150,6 +150,8 @@ def _leaving(tracer: Tracer) -> Callable[..., None]:
                 if before and all(reach.axis != given.ndim - 1 for reach in before):
                     tracer.keep(out, before)
             step.field = tracer.field_of(out)
+        if isinstance(part, nn.LocalResponseNorm):
+            step.activations = 0  # a normalisation, which torch computes by a pooling over the channels
         tracer.finished.append(step)
 
     return hook

@@ -17,6 +17,7 @@ from torch import nn
 
 from wellfit.errors import UserError, unknown_name
 from wellfit.models import foreign, published
+from wellfit.models.alexnet import alexnet2012
 from wellfit.models.head import classifiers_of, replace_classifier, scale_classifier
 from wellfit.models.init import seeded
 from wellfit.models.lenet import lenet5
@@ -24,6 +25,9 @@ from wellfit.models.pretrained import candidates, load_pretrained
 from wellfit.models.probe_net import ProbeNet
 from wellfit.models.resnet import CIFAR_NETS, PHOTOGRAPH_NETS, SMALL_IMAGE
 from wellfit.models.sizes import check_size
+from wellfit.models.stack import mlp, two_layer
+from wellfit.models.vgg import SMALL_IMAGE as SMALL_VGG_IMAGE
+from wellfit.models.vgg import VGG_NETS
 from wellfit.models.whitened import whitened
 
 
@@ -67,6 +71,10 @@ def build(
         options["small_stem"] = weights is None and image_size <= SMALL_IMAGE
         if options["small_stem"]:
             notes.append(f"{bare} starts with one 3×3 convolution, since images are {image_size} px: small_stem=True")
+    if namespace == "own" and bare in VGG_NETS and options.get("small_head") is None:
+        options["small_head"] = weights is None and image_size <= SMALL_VGG_IMAGE
+        if options["small_head"]:
+            notes.append(f"{bare} has a small classifier, since images are {image_size} px: small_head=True")
     if namespace == "torchvision" and bare in ("googlenet", "inception_v3") and weights is not None:
         options.setdefault("transform_input", True)  # the published weights expect [-1, 1] and convert on entry
     module = construct(name, classes, image_size=image_size, seed=seed, notes=notes, **options)
@@ -152,7 +160,7 @@ def _another_size(name: str, classes: int, seed: int, options: dict[str, Any], s
 
 
 def _known_options(name: str, constructor: Callable[..., nn.Module], options: dict[str, Any]) -> None:
-    given = {"classes", "depth", "shortcut", "image_size", "seed"}
+    given = {"classes", "depth", "shortcut", "normalized", "image_size", "seed"}
     parameters = inspect.signature(constructor).parameters
     if any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
         return
@@ -168,8 +176,12 @@ def _probe_net(classes: int, *, image_size: int, seed: int, backbone: str, **opt
 
 OWN: dict[str, Callable[..., nn.Module]] = {
     "lenet5": lenet5,
+    "mlp": mlp,
+    "two_layer": two_layer,
     "whitened": whitened,
     **PHOTOGRAPH_NETS,
     **CIFAR_NETS,
+    "alexnet2012": alexnet2012,
+    **VGG_NETS,
     "probe_net": _probe_net,
 }
