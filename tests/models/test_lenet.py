@@ -45,7 +45,26 @@ def test_tanh_starts_with_xavier() -> None:
     assert isinstance(lenet5(10, image_size=32, seed=0).pool, nn.MaxPool2d)
 
 
-@pytest.mark.parametrize("wrong", [{"image_size": 15}, {"activation": "gelu"}, {"pooling": "min"}])
-def test_wrong_options_are_one_sentence(wrong: dict) -> None:
-    with pytest.raises(UserError, match="lenet5"):
+@pytest.mark.parametrize(
+    ("wrong", "says"),
+    [
+        ({"image_size": 15}, "lenet5 takes images of at least 16 pixels, got 15"),
+        ({"activation": "tanhh"}, "did you mean 'tanh'"),
+        ({"pooling": "maxx"}, "did you mean 'max'"),
+        ({"normalization": "batchnorm"}, "did you mean 'batch'"),
+        ({"dropout_form": "vanila"}, "did you mean 'vanilla'"),
+        ({"dropout": 1.0}, "dropout is the probability to drop.*got 1.0"),
+        ({"drop_connect": "half"}, "drop_connect is the probability to drop.*got 'half'"),
+        ({"pooling": "fractional", "pooling_ratio": 1.0}, "ratio above 1, and a ratio of 1.0"),
+        ({"pooling": "max", "pooling_ratio": 1.5}, "for fractional pooling, got 1.5 with 'max'"),
+    ],
+)
+def test_wrong_options_are_one_sentence(wrong: dict, says: str) -> None:
+    with pytest.raises(UserError, match=says):
         lenet5(10, seed=0, **{"image_size": 32, **wrong})
+
+
+def test_fractional_pooling_shrinks_by_its_ratio_instead_of_halving() -> None:
+    net = lenet5(10, image_size=32, seed=0, pooling="fractional")
+    assert net.fc1.in_features == 16 * 10 * 10, "28 px become 19, 15 become 10"
+    assert lenet5(10, image_size=32, seed=0, pooling="fractional", pooling_ratio=2).fc1.in_features == 16 * 5 * 5

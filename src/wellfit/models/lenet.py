@@ -11,6 +11,8 @@ from torch import nn
 from wellfit.errors import UserError
 from wellfit.models.head import scale_classifier
 from wellfit.models.init import initialise
+from wellfit.models.layers.choice import LayerChoice
+from wellfit.models.layers.pooling import FractionalMaxPool, build_pooling
 
 SMALLEST = 16
 
@@ -19,8 +21,8 @@ class LeNet5(nn.Module):
     """N×channels×S×S → N×classes for one image size S of at least 16 pixels.
 
     Convolutions are 5×5 with stride 1 and no padding, subsampling is 2×2 with stride 2: 32 px gives maps of
-    6×28×28, 6×14×14, 16×10×10, 16×5×5 and then 120, 84 and `classes` units.
-    activation: "relu", or "tanh" as in 1998; pooling: "max", or "average" as in 1998.
+    6×28×28, 6×14×14, 16×10×10, 16×5×5 and then 120, 84 and `classes` units. In 1998 the activation was "tanh" and
+    the pooling "average". A normalisation stands before each activation, dropout behind the two fully connected ones.
     """
 
     def __init__(
@@ -29,30 +31,39 @@ class LeNet5(nn.Module):
         *,
         image_size: int = 32,
         channels: int = 3,
-        activation: str = "relu",
+        layers: LayerChoice | None = None,
         pooling: str = "max",
+        pooling_ratio: float | None = None,
+        seed: int = 0,
     ) -> None:
         super().__init__()
+        layers = layers or LayerChoice(normalization="none")
         if image_size < SMALLEST:
             raise UserError(f"lenet5 takes images of at least {SMALLEST} pixels, got {image_size}; enlarge them")
-        if activation not in ACTIVATIONS:
-            raise UserError(f"lenet5's activation is one of {', '.join(ACTIVATIONS)}, got '{activation}'")
-        if pooling not in POOLINGS:
-            raise UserError(f"lenet5's pooling is one of {', '.join(POOLINGS)}, got '{pooling}'")
-        side = ((image_size - 4) // 2 - 4) // 2
-        self.conv1 = nn.Conv2d(channels, 6, kernel_size=5)
-        self.conv2 = nn.Conv2d(6, 16, kernel_size=5)
-        self.fc1 = nn.Linear(16 * side * side, 120)
-        self.fc2 = nn.Linear(120, 84)
+        self.pool = build_pooling(pooling, ratio=pooling_ratio, seed=seed)
+        p = layers.pieces
+        side = self._pooled(self._pooled(image_size - 4) - 4)
+        self.conv1 = nn.Conv2d(channels, 6 * p, kernel_size=5)
+        self.norm1 = layers.norm(6 * p)
+        self.conv2 = nn.Conv2d(6, 16 * p, kernel_size=5)
+        self.norm2 = layers.norm(16 * p)
+        self.fc1 = nn.Linear(16 * side * side, 120 * p)
+        self.norm3 = layers.vector_norm(120 * p)
+        self.fc2 = nn.Linear(120, 84 * p)
+        self.norm4 = layers.vector_norm(84 * p)
         self.fc3 = nn.Linear(84, classes)
-        self.activation = ACTIVATIONS[activation]()
-        self.pool = POOLINGS[pooling](kernel_size=2, stride=2)
+        self.activation = layers.act()
+        self.dropout = layers.drop()
+        layers.connect(self)
+
+    def _pooled(self, side: int) -> int:
+        return self.pool.output_side(side) if isinstance(self.pool, FractionalMaxPool) else side // 2
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        x = self.pool(self.activation(self.conv1(x)))
-        x = self.pool(self.activation(self.conv2(x)))
-        x = self.activation(self.fc1(x.flatten(1)))
-        x = self.activation(self.fc2(x))
+        x = self.pool(self.activation(self.norm1(self.conv1(x))))
+        x = self.pool(self.activation(self.norm2(self.conv2(x))))
+        x = self.dropout(self.activation(self.norm3(self.fc1(x.flatten(1)))))
+        x = self.dropout(self.activation(self.norm4(self.fc2(x))))
         return self.fc3(x)
 
 
@@ -63,16 +74,30 @@ def lenet5(
     seed: int,
     channels: int = 3,
     activation: str = "relu",
+    normalization: str = "none",
+    dropout: float = 0.0,
+    dropout_form: str = "inverted",
+    drop_connect: float = 0.0,
     pooling: str = "max",
+    pooling_ratio: float | None = None,
     initialisation: str | None = None,
     relu_bias: float = 0.0,
 ) -> LeNet5:
-    """LeNet-5, initialised from `seed`: Kaiming with ReLU, Xavier with tanh unless told otherwise."""
-    net = LeNet5(classes, image_size=image_size, channels=channels, activation=activation, pooling=pooling)
-    initialise(net, seed, initialisation or ("kaiming" if activation == "relu" else "xavier"), relu_bias=relu_bias)
+    """LeNet-5, initialised from `seed` by the rule that suits the activation unless told otherwise.
+
+    activation to drop_connect: as in LayerChoice. pooling: "max", "average" or "fractional", whose maps shrink by
+    `pooling_ratio` (None: √2) instead of 2.
+    """
+    layers = LayerChoice(activation, normalization, dropout, dropout_form, drop_connect)
+    net = LeNet5(
+        classes,
+        image_size=image_size,
+        channels=channels,
+        layers=layers,
+        pooling=pooling,
+        pooling_ratio=pooling_ratio,
+        seed=seed,
+    )
+    initialise(net, seed, initialisation or layers.initialisation, relu_bias=relu_bias)
     scale_classifier(net, seed, image_size)
     return net
-
-
-ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "tanh": nn.Tanh}
-POOLINGS: dict[str, type[nn.Module]] = {"max": nn.MaxPool2d, "average": nn.AvgPool2d}

@@ -7,7 +7,7 @@ convolutions (Jordan 2024), pooling before normalisation, and one residual convo
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import nn
@@ -15,24 +15,34 @@ from torch.nn import functional
 
 from wellfit.errors import UserError
 from wellfit.models.head import scale_classifier
+from wellfit.models.layers.activations import activation_facts, build_activation
+
+Activation = Callable[[torch.Tensor], torch.Tensor]
+
+
+def _activation(name: str) -> Activation:
+    return functional.relu if name == "relu" else build_activation(name)
 
 
 class Group(nn.Module):
     """Convolution, 2×2 max pooling, BatchNorm, ReLU; then a residual convolution at the new resolution."""
 
-    def __init__(self, inputs: int, outputs: int) -> None:
+    def __init__(self, inputs: int, outputs: int, activation: str = "relu") -> None:
         super().__init__()
-        self.first = nn.Conv2d(inputs, outputs, 3, padding=1, bias=False)
-        self.first_norm = nn.BatchNorm2d(outputs)
-        self.second = nn.Conv2d(outputs, outputs, 3, padding=1, bias=False)
-        self.second_norm = nn.BatchNorm2d(outputs)
+        wide = activation_facts(activation).pieces * outputs
+        self.first = nn.Conv2d(inputs, wide, 3, padding=1, bias=False)
+        self.first_norm = nn.BatchNorm2d(wide)
+        self.first_act = _activation(activation)
+        self.second = nn.Conv2d(outputs, wide, 3, padding=1, bias=False)
+        self.second_norm = nn.BatchNorm2d(wide)
+        self.second_act = _activation(activation)
         for layer in (self.first, self.second):
             # The first channels pass the input through, so that the net starts as a shallow one.
             nn.init.dirac_(layer.weight[: layer.in_channels])
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        x = functional.relu(self.first_norm(functional.max_pool2d(self.first(x), 2)))
-        return x + functional.relu(self.second_norm(self.second(x)))
+        x = self.first_act(self.first_norm(functional.max_pool2d(self.first(x), 2)))
+        return x + self.second_act(self.second_norm(self.second(x)))
 
 
 class WhitenedNet(nn.Module):
@@ -44,20 +54,27 @@ class WhitenedNet(nn.Module):
     smallest_input = 16
 
     def __init__(
-        self, num_classes: int = 10, in_channels: int = 3, widths: tuple[int, int, int] = (64, 128, 256)
+        self,
+        num_classes: int = 10,
+        in_channels: int = 3,
+        widths: tuple[int, int, int] = (64, 128, 256),
+        activation: str = "relu",
     ) -> None:
         super().__init__()
         patch = in_channels * 4
+        # Maxout of a filter and its negative is the size of the filter's response: one channel of the two is left.
+        stem = 2 * patch // activation_facts(activation).pieces
         self.whiten = nn.Conv2d(in_channels, 2 * patch, 2)
         self.whiten.weight.requires_grad_(False)
+        self.whiten_act = _activation(activation)
         groups = []
-        for inputs, outputs in zip((2 * patch, *widths[:-1]), widths, strict=True):
-            groups.append(Group(inputs, outputs))
+        for inputs, outputs in zip((stem, *widths[:-1]), widths, strict=True):
+            groups.append(Group(inputs, outputs, activation))
         self.groups = nn.Sequential(*groups)
         self.fc = nn.Linear(widths[-1], num_classes)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        x = functional.relu(self.whiten(x))
+        x = self.whiten_act(self.whiten(x))
         return self.fc(self.groups(x).amax((2, 3)))
 
     @torch.no_grad()
@@ -73,12 +90,21 @@ class WhitenedNet(nn.Module):
 
 
 def whitened(
-    classes: int, *, image_size: int, seed: int, channels: int = 3, widths: Sequence[int] = (64, 128, 256)
+    classes: int,
+    *,
+    image_size: int,
+    seed: int,
+    channels: int = 3,
+    widths: Sequence[int] = (64, 128, 256),
+    activation: str = "relu",
 ) -> WhitenedNet:
-    """The net with its classifier scaled so that the first loss is log C. widths: channels of the three groups."""
+    """The net with its classifier scaled so that the first loss is log C. widths: channels of the three groups.
+
+    activation: a name of ACTIVATIONS.
+    """
     if len(widths) != 3 or min(widths) < 1:
         raise UserError(f"'widths' are three positive channel counts, got {list(widths)}; (64, 128, 256) is usual")
     first, second, third = widths
-    net = WhitenedNet(classes, channels, (first, second, third))
+    net = WhitenedNet(classes, channels, (first, second, third), activation)
     scale_classifier(net, seed, image_size)
     return net

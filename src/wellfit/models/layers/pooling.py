@@ -52,14 +52,13 @@ class FractionalMaxPool(nn.Module):
         size = self.output_side(x.shape[-2]), self.output_side(x.shape[-1])
         if self.training:
             return F.fractional_max_pool2d(x, self.width, output_size=size)
-        pooled = [
-            F.fractional_max_pool2d(
-                x, self.width, output_size=size, _random_samples=draw.expand(x.shape[0], x.shape[1], 2)
-            )
-            for draw in self.regions.to(x.dtype)
-        ]
-        # Sums of half-precision numbers lose what the average is for.
-        return torch.stack(pooled).mean(0, dtype=torch.promote_types(x.dtype, torch.float32)).to(pooled[0].dtype)
+        # Sums of half-precision numbers would lose what the average is for.
+        total = torch.zeros((), dtype=torch.promote_types(x.dtype, torch.float32), device=x.device)
+        for draw in self.regions.to(x.dtype):
+            samples = draw.expand(x.shape[0], x.shape[1], 2)
+            pooled = F.fractional_max_pool2d(x, self.width, output_size=size, _random_samples=samples)
+            total = total + pooled
+        return (total / self.draws).to(pooled.dtype)
 
     def extra_repr(self) -> str:
         return f"ratio={self.ratio:.4g}, draws={self.draws}"
