@@ -23,6 +23,7 @@ def two_layers() -> nn.Sequential:
         ("xavier", math.sqrt(1 / 144), math.sqrt(1 / 400)),
         ("xavier_average", math.sqrt(2 / (144 + 576)), math.sqrt(2 / 700)),
         ("small_gaussian", 0.01, 0.01),
+        ("small_gaussian=0.2", 0.2, 0.2),
     ],
 )
 def test_standard_deviation_follows_the_rule(rule: str, conv_std: float, linear_std: float) -> None:
@@ -76,7 +77,13 @@ def test_seeded_repeats_inside_and_changes_nothing_outside() -> None:
 
 
 def test_unknown_rules_are_the_users_mistake() -> None:
-    with pytest.raises(UserError, match="initialisation is one of kaiming"):
-        init.initialise(two_layers(), 0, "magic")
+    with pytest.raises(UserError, match="did you mean 'kaiming'"):
+        init.initialise(two_layers(), 0, "kaimin")
+    with pytest.raises(UserError, match="only small_gaussian takes a number"):
+        init.initialise(two_layers(), 0, "kaiming=2")
+    with pytest.raises(UserError, match="is a number, got 'wide'"):
+        init.initialise(two_layers(), 0, "small_gaussian=wide")
+    with pytest.raises(UserError, match=r"at least 0, got -1\.0"):
+        init.initialise(two_layers(), 0, "small_gaussian=-1")
     with pytest.raises(UserError, match="form is 'fan_in' or 'average'"):
         init.xavier(two_layers(), 0, form="both")

@@ -86,7 +86,10 @@ def scale_classifier(module: nn.Module, seed: int = 0, image_size: int | None = 
 
 
 def input_channels_of(module: nn.Module) -> int:
-    """Channels of the images that the net takes: those of its first convolution, else 3."""
+    """Channels of the images that the net takes: its `input_channels`, those of its first convolution, or 3."""
+    said = getattr(module, "input_channels", None)
+    if isinstance(said, int):
+        return said
     first = next((layer for layer in module.modules() if isinstance(layer, nn.Conv2d)), None)
     return first.in_channels if first is not None else 3
 

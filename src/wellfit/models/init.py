@@ -1,4 +1,4 @@
-"""Weight initialisation: the three classic rules, and a guard around every global random state.
+"""Weight initialisation: the classic rules, and a guard around every global random state.
 
 Each weight is drawn from its own generator, keyed by the seed and the parameter's dotted name, so the
 numbers depend neither on the order of the layers nor on what was drawn before.
@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from wellfit.errors import UserError
+from wellfit.errors import UserError, unknown_name
 from wellfit.randomness import key_to_integer
 
 NORMALISATIONS = (nn.modules.batchnorm._BatchNorm, nn.GroupNorm, nn.LayerNorm)
@@ -76,14 +76,29 @@ def xavier(module: nn.Module, seed: int, *, form: str = "fan_in", relu_bias: flo
 
 def small_gaussian(module: nn.Module, seed: int, *, std: float = 0.01, relu_bias: float = 0.0) -> None:
     """The same small standard deviation everywhere: activations fade in deep nets. SPEC N8."""
+    if not (math.isfinite(std) and std >= 0):
+        raise UserError(f"the std of small_gaussian is a finite number of at least 0, got {std}; try 0.01")
     _gaussian(module, seed, lambda fan_in, fan_out: std, relu_bias)
 
 
 def initialise(module: nn.Module, seed: int, rule: str = "kaiming", *, relu_bias: float = 0.0) -> None:
-    """Apply the rule of that name from `INITIALISATIONS`; UserError when there is none."""
-    if rule not in INITIALISATIONS:
-        raise UserError(f"initialisation is one of {', '.join(INITIALISATIONS)}, got '{rule}'; choose one of them")
-    INITIALISATIONS[rule](module, seed, relu_bias)
+    """Apply the rule of that name from `INITIALISATIONS`; "small_gaussian=0.001" gives its standard deviation.
+
+    UserError for an unknown rule, and for a number where the rule takes none or no number was given.
+    """
+    name, equals, value = rule.partition("=")
+    if name not in INITIALISATIONS:
+        raise unknown_name("initialisation", name, INITIALISATIONS)
+    if not equals:
+        INITIALISATIONS[name](module, seed, relu_bias)
+        return
+    if name != "small_gaussian":
+        raise UserError(f"only small_gaussian takes a number, its std, got initialisation '{rule}'; write '{name}'")
+    try:
+        std = float(value)
+    except ValueError:
+        raise UserError(f"the std of small_gaussian is a number, got '{value}'; write small_gaussian=0.01") from None
+    small_gaussian(module, seed, std=std, relu_bias=relu_bias)
 
 
 def _gaussian(module: nn.Module, seed: int, std: Callable[[int, int], float], bias: float) -> None:
