@@ -86,6 +86,7 @@ class Config:
     metric: str = "accuracy"
     loss: str = "cross-entropy"
     schedule: str = "auto"
+    activation: str = "auto"  # of wellfit's own nets, such as "gelu"; "auto": the net's own
     augment: tuple[str, ...] = ("auto",)
     preprocessing: str = "standardise"  # or "channel-mean" (VGG), "mean-image" (AlexNet)
     data: DataConfig = field(default_factory=DataConfig)

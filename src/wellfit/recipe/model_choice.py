@@ -13,9 +13,10 @@ from wellfit.config import Config
 from wellfit.engine import Engine, choose_engine, choose_threads, training_speed
 from wellfit.errors import UserError
 from wellfit.findings import Finding
-from wellfit.models.zoo import Built, build, weights_at_hand
+from wellfit.models.zoo import OWN, Built, build, weights_at_hand
 from wellfit.recipe.earlier import card_beside, perhaps_seen
 from wellfit.recipe.job import Job
+from wellfit.recipe.model_options import fits_published_weights, model_options
 from wellfit.recipe.prepare import Prepared
 
 SMALL_IMAGES = 48  # pixels: up to here the native size is used
@@ -92,6 +93,8 @@ def choose_model(job: Job, data: Prepared, left: float) -> Choice:
         middle = candidates[len(candidates) // 2]
         probed = _probe(job, _module(middle, data, config), middle.image_size, classes, left)
         reasons = [probed.reason]
+        if config.model.weights == "auto" and _weights_would_help(data) and not fits_published_weights(config):
+            reasons.append("published weights were trained with other layers than those asked for: they are not used")
         chosen = _choose(candidates, probed.engine, data, left, reasons, config)
     engine, size, speed = probed.engine, chosen.image_size, chosen.speed
     job.record.write("engine", **engine.as_dict(), line=engine.line, images_per_second=speed, candidates=probed.table)
@@ -104,16 +107,21 @@ def _start(job: Job, data: Prepared) -> Built | None:
     wanted, name, size = config.model.weights, config.model.name, config.model.image_size or 224
     if wanted not in ("auto", "none"):
         name = PRETRAINED[0] if name == "auto" else name
-        return build(name, classes, image_size=size, weights=wanted, seed=config.seed, **config.model.options)
-    large_enough = data.short_side >= WORTH_TRANSFER and len(data.split.train) < FEW_IMAGES
-    if wanted == "none" or not large_enough or ":" in name.removeprefix("timm:").removeprefix("torchvision:"):
+        return build(name, classes, image_size=size, weights=wanted, seed=config.seed, **model_options(config))
+    if wanted == "none" or not _weights_would_help(data) or not fits_published_weights(config):
         return None
-    tried = PRETRAINED if name == "auto" else (name,)
+    if ":" in name.removeprefix("timm:").removeprefix("torchvision:"):
+        return None
+    # A named activation is one that our nets alone can be given.
+    ours = tuple(n for n in PRETRAINED if config.activation == "auto" or n in OWN)
+    tried = ours if name == "auto" else (name,)
     at_hand = [n for n in tried if weights_at_hand(n) is not None]
     refusal = ""
     for candidate in at_hand or tried:
         try:
-            return build(candidate, classes, image_size=size, weights="imagenet", seed=config.seed)
+            return build(
+                candidate, classes, image_size=size, weights="imagenet", seed=config.seed, **model_options(config)
+            )
         except UserError as error:
             refusal = str(error)
             if at_hand:
@@ -131,6 +139,10 @@ def _start(job: Job, data: Prepared) -> Built | None:
         )
     )
     return None
+
+
+def _weights_would_help(data: Prepared) -> bool:
+    return data.short_side >= WORTH_TRANSFER and len(data.split.train) < FEW_IMAGES
 
 
 def _module(candidate: Candidate, data: Prepared, config: Config) -> nn.Module:
@@ -159,15 +171,16 @@ def _candidates(config: Config, data: Prepared) -> list[Candidate]:
     native, fixed = data.short_side, config.model.image_size
     if config.model.name != "auto":
         size = fixed or (max(16, native) if native <= SMALL_IMAGES else min(224, max(64, native // 32 * 32)))
-        return [Candidate(config.model.name, dict(config.model.options), size)]
+        return [Candidate(config.model.name, model_options(config), size)]
+    layers = model_options(config)
     if fixed or native <= SMALL_IMAGES:
         size = fixed or max(16, native)
-        return [Candidate("whitened", {"widths": list(widths)}, size) for widths in SMALL_NETS]
+        return [Candidate("whitened", {"widths": list(widths), **layers}, size) for widths in SMALL_NETS]
     sizes = [size for size in (96, 128, 160) if size <= native]
     return [
-        Candidate("whitened", {"widths": list(SMALL_NETS[1])}, 48),
-        *(Candidate("whitened", {"widths": list(widths)}, 64) for widths in SMALL_NETS[2:4]),
-        *(Candidate("resnet18", {}, size) for size in sizes),
+        Candidate("whitened", {"widths": list(SMALL_NETS[1]), **layers}, 48),
+        *(Candidate("whitened", {"widths": list(widths), **layers}, 64) for widths in SMALL_NETS[2:4]),
+        *(Candidate("resnet18", dict(layers), size) for size in sizes),
     ]
 
 

@@ -7,17 +7,19 @@ from wellfit.data.augmentations.table import mixing_names, parse_all
 from wellfit.dotted import is_dotted, load_dotted
 from wellfit.errors import UserError, unknown_name
 from wellfit.models.zoo import resolve
+from wellfit.recipe.model_options import refuse_unknown_layers
 from wellfit.training.optimizers import OPTIMIZERS
 from wellfit.training.regularize import build_criterion
 from wellfit.training.schedules import schedule
 
 
 def refuse_unknown_names(config: Config) -> None:
-    """UserError for a model, optimizer, loss, schedule or augmentation that is not there, naming the nearest."""
+    """UserError for a model, layer, optimizer, loss, schedule or augmentation that is not there, naming the nearest."""
     if config.model.name != "auto":
         namespace, name = resolve(config.model.name)
         if namespace == "user":
             load_dotted(name, "model")
+    refuse_unknown_layers(config)
     optimizer = config.optimizer.name
     if is_dotted(optimizer):
         load_dotted(optimizer, "optimizer")

@@ -97,6 +97,7 @@ def resolved(config: Config, plan: Plan, fitted: Fitted) -> Config:
         **{
             "schedule": plan.schedule,
             "augment": plan.augment or ("none",),
+            "activation": plan.model.options.get("activation", "auto"),
             "model.name": plan.model.name,
             "model.weights": plan.model.weights,
             "model.image_size": plan.model.image_size,
