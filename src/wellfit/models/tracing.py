@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.modules.module import register_module_parameter_registration_hook
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 from torch.utils.flop_counter import flop_registry
@@ -106,6 +107,25 @@ def trace(module: nn.Module, shape: Sequence[int]) -> list[Step]:
         with _steps(net, tracer), tracer:
             net(image)
     return [*tracer.finished, *tracer.open]
+
+
+@contextmanager
+def hollow() -> Iterator[None]:
+    """Nets that are made inside have parameters without values, so that the largest take no memory.
+
+    Unlike under `torch.device("meta")`, other tensors keep their values: some constructors compute with them.
+    """
+
+    def emptied(_part: nn.Module, _name: str, parameter: nn.Parameter | None) -> nn.Parameter | None:
+        if parameter is None or parameter.is_meta:
+            return parameter
+        return nn.Parameter(torch.empty_like(parameter, device="meta"), parameter.requires_grad)
+
+    handle = register_module_parameter_registration_hook(emptied)
+    try:
+        yield
+    finally:
+        handle.remove()
 
 
 def _holds(name: str, given: torch.Tensor, out: torch.Tensor) -> bool:
