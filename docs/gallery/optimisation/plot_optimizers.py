@@ -20,9 +20,9 @@ from wellfit.randomness import generator
 from wellfit.report.drawing import PALETTE, STYLE, plain_axes
 from wellfit.training.optimizers import build_optimizer
 
-plt.style.use({**STYLE, "figure.dpi": 110})
+plt.style.use({**STYLE, "figure.dpi": 110, "text.parse_math": True})
 QUICK = os.environ.get("WELLFIT_GALLERY") == "quick"
-STEPS = 20 if QUICK else 120
+STEPS = 20 if QUICK else 100
 RATES = (1e-3, 3e-3, 1e-2, 2e-2, 3e-2, 1e-1, 3e-1, 5e-1, 1.0)
 
 # %%
@@ -65,7 +65,7 @@ LANDSCAPES = [
     Landscape(f"bowl, condition number {CONDITION:.0f}", bowl, (-1.8, 0.55), (-2.2, 0.8), (-0.8, 0.8)),
     Landscape("a local minimum on the way", two_valleys, (-1.75, 0.5), (-2.0, 1.9), (-0.9, 0.9)),
     Landscape("saddle", saddle, (-1.5, 0.01), (-1.8, 0.9), (-0.6, 1.5)),
-    Landscape("bowl, noisy gradient", bowl, (-1.8, 0.55), (-2.2, 0.8), (-0.8, 0.8), noise=4.0),
+    Landscape("bowl, noisy gradient", bowl, (-1.8, 0.55), (-2.2, 0.8), (-0.8, 0.8), noise=1.5),
 ]
 hessian = torch.func.hessian(bowl)(torch.zeros(2, dtype=torch.float64))
 eigenvalues = torch.linalg.eigvalsh(hessian)
@@ -111,27 +111,30 @@ def heights(path: np.ndarray, land: Landscape) -> np.ndarray:
 
 
 def mean_height(rule: str, lr: float) -> float:
-    """Over the whole path: what gets down early and stays there is best. Paths that leave the bowl count as infinite."""
-    value = float(np.mean(heights(run(rule, lr, LANDSCAPES[0]), LANDSCAPES[0])))
+    """Over the first half of the path: what gets down early and stays there is best. Paths that leave the bowl count as infinite."""
+    value = float(np.mean(heights(run(rule, lr, LANDSCAPES[0], STEPS // 2), LANDSCAPES[0])))
     return value if np.isfinite(value) else np.inf
 
 
 rates = {rule: min(RATES, key=lambda lr, rule=rule: mean_height(rule, lr)) for rule in RULES}
 paths = {(rule, land.title): run(rule, rates[rule], land) for rule in RULES for land in LANDSCAPES}
 
-figure, axes = plt.subplots(2, 2, figsize=(10, 7.6), layout="constrained")
-for panel, land in zip(axes.flat, LANDSCAPES, strict=True):
+KINDS = {"SGD and momentum": ("sgd", "momentum", "nesterov", "muon"), "a rate for each coordinate": ("adagrad", "rmsprop", "adam", "adamw")}
+figure, axes = plt.subplots(len(LANDSCAPES), len(KINDS), figsize=(10, 12.5), layout="constrained")
+for land, row in zip(LANDSCAPES, axes, strict=True):
     x, y = np.meshgrid(np.linspace(*land.x, 200), np.linspace(*land.y, 200))
     z = land.height(torch.from_numpy(np.stack([x, y], axis=-1))).numpy()
-    panel.contour(x, y, z, levels=np.quantile(z, np.linspace(0.01, 0.97, 14)), colors=PALETTE["grid"], linewidths=1)
-    for rule, colour in RULES.items():
-        path = paths[rule, land.title]
-        panel.plot(path[:, 0], path[:, 1], color=colour, lw=1.5, alpha=0.9, label=f"{rule}, lr {rates[rule]:g}")
-        panel.plot(*path[-1], "o", color=colour, ms=5, mec="white", mew=0.6)
-    panel.plot(*land.start, "s", color=PALETTE["ink"], ms=6)
-    panel.set(title=land.title, xlim=land.x, ylim=land.y, xticks=[], yticks=[])
-handles, labels = axes[0, 0].get_legend_handles_labels()
-figure.legend(handles, labels, loc="outside lower center", ncols=4)
+    levels = np.quantile(z, np.linspace(0.01, 0.97, 14))
+    for panel, (kind, rules) in zip(row, KINDS.items(), strict=True):
+        panel.contour(x, y, z, levels=levels, colors=PALETTE["muted"], linewidths=0.6, alpha=0.45)
+        for rule in rules:
+            path = paths[rule, land.title]
+            panel.plot(path[:, 0], path[:, 1], ".-", color=RULES[rule], lw=1.4, ms=3, label=f"{rule}, lr {rates[rule]:g}")
+            panel.plot(*path[-1], "o", color=RULES[rule], ms=8, mec="white", mew=1, zorder=5)
+        panel.plot(*land.start, "s", color=PALETTE["ink"], ms=7)
+        panel.set(title=f"{land.title}: {kind}", xlim=land.x, ylim=land.y, xticks=[], yticks=[])
+        if land is LANDSCAPES[0]:
+            panel.legend(loc="upper right", ncols=2, fontsize=8.5)
 plt.show()
 
 # %%
@@ -158,11 +161,14 @@ plt.show()
 # - **The bowl.** Plain SGD must keep its rate below 2/50 or it flies out across the valley, and at such a rate it creeps
 #   along it. Momentum adds up what points along the valley and cancels what points across. The rules that divide by the
 #   gradient's own size (AdaGrad, RMSProp, Adam) see a round bowl.
-# - **The local minimum.** Whatever carries enough momentum rolls through; plain SGD stays where the gradient is zero.
+# - **The local minimum.** What carries momentum rolls through: momentum, Nesterov, Adam, Muon. Plain SGD, AdaGrad and
+#   RMSProp have none and stay where the gradient is zero.
 # - **The saddle.** On the ridge the gradient along the way out is tiny: SGD waits, while Adam's first step has length lr
 #   in *every* coordinate, however small the gradient is.
-# - **Noise.** At a constant rate nobody comes to rest: the last points scatter about the minimum, the faster the rule,
-#   the wider. That is what a falling schedule is for.
+# - **Noise.** At a constant rate nobody comes to rest: the last points scatter about the minimum. That is what a falling
+#   schedule is for.
+# - **Muon** takes steps of one length, so it circles the minimum at that distance until a schedule shortens them.
+# - **AdaGrad** does well on these few steps; its step only ever shrinks, and a training has a thousand times as many.
 #
 # What it means for your choice (row O13): Adam or AdamW is a good default and often fine at a constant rate; SGD with
 # momentum may beat it, and then needs its rate tuned and a schedule; a cosine has the fewest knobs. Where the

@@ -12,7 +12,7 @@ import numpy as np
 from wellfit.report.drawing import PALETTE, STYLE, plain_axes
 from wellfit.training.schedules import SCHEDULES, schedule, scaled_lr
 
-plt.style.use({**STYLE, "figure.dpi": 110})
+plt.style.use({**STYLE, "figure.dpi": 110, "text.parse_math": True})
 
 # %%
 # All of them by name
@@ -29,7 +29,8 @@ for panel in axes.flat[len(names) :]:
 for panel, name in zip(axes.flat, names, strict=False):
     plain = [schedule(name)(t) for t in progress]
     warmed = [schedule(f"warmup+{name}", warmup=0.1)(t) for t in progress]
-    panel.plot(progress, warmed, color=PALETTE["validation"], lw=1.5, ls="--", label="after a warm-up")
+    if plain[0] > 0:  # a cycle that rises from zero is a warm-up already
+        panel.plot(progress, warmed, color=PALETTE["validation"], lw=1.5, ls="--", label="after a warm-up")
     panel.plot(progress, plain, color=PALETTE["train"], lw=2, label="as it is")
     panel.set_title(name, fontsize=10.5)
     plain_axes(panel)

@@ -15,7 +15,7 @@ import numpy as np
 from wellfit.randomness import generator
 from wellfit.report.drawing import PALETTE, STYLE, as_percent, plain_axes
 
-plt.style.use({**STYLE, "figure.dpi": 110})
+plt.style.use({**STYLE, "figure.dpi": 110, "text.parse_math": True})
 
 # %%
 # One important and one unimportant parameter
