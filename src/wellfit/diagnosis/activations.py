@@ -97,7 +97,7 @@ class ActivationWatch:
             kind = "relu" if isinstance(module, RELU) else "bounded" if isinstance(module, BOUNDED) else "other"
             if isinstance(output, Tensor):
                 sigmoid = isinstance(module, nn.Sigmoid | nn.Hardsigmoid)
-                self._measure(name, kind, output.detach(), 0.5 if sigmoid else 0.0, 0.5 if sigmoid else 1.0)
+                self._measure(name, kind, output.detach(), output, 0.5 if sigmoid else 0.0, 0.5 if sigmoid else 1.0)
 
         return hook
 
@@ -112,37 +112,43 @@ class ActivationWatch:
                 return
             if not args or not isinstance(args[0], Tensor):
                 return
-            x = args[0].detach()
+            source = args[0]
+            x = source.detach()
             if isinstance(module, nn.Linear) and x.ndim == 2 and before and x.shape[1] > before:
                 # Flattened feature maps: the unit is the channel, not the pixel.
                 x = x.unflatten(1, (before, -1)) if x.shape[1] % before == 0 else x
             low, high = x.min(), x.max()
             if bool((low >= 0) & (x == 0).any()):
-                self._measure(f"input of {name}", "relu", x, 0.0, 1.0, unit=1)
+                self._measure(f"input of {name}", "relu", x, source, 0.0, 1.0, unit=1)
             elif bool((low > 0) & (high < 1)):
-                self._measure(f"input of {name}", "bounded", x, 0.5, 0.5, unit=1)
+                self._measure(f"input of {name}", "bounded", x, source, 0.5, 0.5, unit=1)
             elif bool((low >= -1) & (high <= 1) & (high - low > 1)):
-                self._measure(f"input of {name}", "bounded", x, 0.0, 1.0, unit=1)
+                self._measure(f"input of {name}", "bounded", x, source, 0.0, 1.0, unit=1)
             else:
-                self._measure(f"input of {name}", "other", x, 0.0, 1.0, unit=1)
+                self._measure(f"input of {name}", "other", x, source, 0.0, 1.0, unit=1)
 
         return hook
 
-    @torch.no_grad()
-    def _measure(self, name: str, kind: str, x: Tensor, centre: float, half: float, unit: int | None = None) -> None:
+    def _measure(
+        self, name: str, kind: str, x: Tensor, source: Tensor, centre: float, half: float, unit: int | None = None
+    ) -> None:
         if not x.is_floating_point() or x.ndim < 2 or x.numel() == 0:
             return
         self._calls[name] = self._calls.get(name, 0) + 1
         if self._calls[name] > 1:  # one module called several times in a pass, as torchvision's blocks do
             name = f"{name}:{self._calls[name]}"
         # Tokens carry their features last, images their channels second.
-        unit = unit if unit is not None else (2 if x.ndim == 3 else 1)
+        self._note(name, kind, x, source, centre, half, unit if unit is not None else (2 if x.ndim == 3 else 1))
+
+    def _note(self, name: str, kind: str, x: Tensor, source: Tensor, centre: float, half: float, unit: int) -> None:
+        """What is kept of one activation x, whose gradient passes through `source`.
+
+        centre ± half: the ends of a bounded activation. unit: the axis of the features.
+        """
         part = self._part(x).float()
         std, mean = torch.std_mean(part, correction=0)
         ends = ((part - centre).abs() > END * half).float().mean() if kind == "bounded" else torch.zeros_like(mean)
-        silent = None
-        if kind == "relu":
-            silent = part.amax([d for d in range(part.ndim) if d != unit]) <= 0
+        silent = is_silent(part, unit) if kind == "relu" else None
         spread = part.std(0, correction=0).mean()
         self._seen.append(_Seen(name, kind, torch.stack([mean, std, ends, spread]), silent))
 
@@ -155,6 +161,11 @@ class ActivationWatch:
             row, column = divmod(self._turn % stride**2, stride)
             x = x[:, :, row::stride, column::stride]
         return x[: max(1, ENTRIES // max(1, x[0].numel()))]
+
+
+def is_silent(x: Tensor, unit: int) -> Tensor:
+    """Which units, along the axis `unit`, are inactive on all that x holds: one truth value a unit (SPEC C7)."""
+    return x.amax([d for d in range(x.ndim) if d != unit]) <= 0
 
 
 def clean(name: str) -> str:
