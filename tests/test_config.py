@@ -17,6 +17,7 @@ CHANGED = {
     "metric": "macro_f1",
     "loss": "hinge",
     "schedule": "cosine",
+    "activation": "gelu",
     "augment": ("flip", "crop"),
     "preprocessing": "channel-mean",
     "data.image_column": "file",

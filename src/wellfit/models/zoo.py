@@ -7,7 +7,7 @@ A bare name is looked up in that order; "torchvision:NAME" and "timm:NAME" say w
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -98,7 +98,7 @@ def construct(
     namespace, bare = resolve(name)
     with seeded(seed, "model", name):
         if namespace == "own":
-            _known_options(bare, OWN[bare], options)
+            check_options(bare, options)
             return OWN[bare](classes, image_size=image_size, seed=seed, **options)
         if namespace == "user":
             module, told = foreign.users_net(bare, classes, seed, options)
@@ -159,9 +159,10 @@ def _another_size(name: str, classes: int, seed: int, options: dict[str, Any], s
     return construct(name, classes, image_size=size, seed=seed, **options)
 
 
-def _known_options(name: str, constructor: Callable[..., nn.Module], options: dict[str, Any]) -> None:
+def check_options(name: str, options: Iterable[str]) -> None:
+    """UserError for an option that our net of that name does not take, naming the nearest."""
     given = {"classes", "depth", "shortcut", "normalized", "image_size", "seed"}
-    parameters = inspect.signature(constructor).parameters
+    parameters = inspect.signature(OWN[name]).parameters
     if any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
         return
     for option in options:

@@ -11,7 +11,7 @@ from wellfit.config import Config
 from wellfit.errors import UserError
 from wellfit.models.layers.activations import build_activation
 from wellfit.models.layers.choice import LayerChoice
-from wellfit.models.zoo import OWN, resolve
+from wellfit.models.zoo import OWN, check_options, resolve
 
 
 def model_options(config: Config) -> dict[str, Any]:
@@ -46,6 +46,7 @@ def refuse_unknown_layers(config: Config) -> None:
             f"[model.options] belong to a model, got {', '.join(options)} and model.name = 'auto'; name the model"
         )
     if name in OWN and name != "probe_net":
+        check_options(name, options)
         layers = {field.name for field in dataclasses.fields(LayerChoice)}
         LayerChoice(**{key: value for key, value in options.items() if key in layers})
 

@@ -37,7 +37,8 @@ class FractionalMaxPool(nn.Module):
         self.ratio, self.draws, self.seed = float(ratio), draws, seed
         self.width = max(2, math.ceil(ratio))
         numbers = generator(seed, "fractional pooling").random((draws, 2))
-        self.register_buffer("regions", torch.from_numpy(numbers).float(), persistent=False)
+        # Kept with the weights: a net that is read back pools by the regions that it was judged with.
+        self.register_buffer("regions", torch.from_numpy(numbers).float())
 
     def output_side(self, side: int) -> int:
         """Pixels that a side of `side` pixels is pooled to; UserError where the map is smaller than one region."""
