@@ -11,6 +11,7 @@ import click
 
 from wellfit import __version__, cli
 from wellfit.cli.exits import print_json
+from wellfit.cli.models import models
 from wellfit.cli.options import (
     budget_option,
     config_of,
@@ -279,6 +280,8 @@ def explain(finding: str, as_json: bool) -> None:
     else:
         click.echo(text)
 
+
+wellfit.add_command(models)
 
 # Options that a plan decides.
 PINNED = (

@@ -19,8 +19,7 @@ from wellfit.errors import UserError
 from wellfit.models.head import input_channels_of
 from wellfit.models.receptive import size_of
 from wellfit.models.tracing import Step, trace
-
-FLOAT32 = 4  # bytes
+from wellfit.models.units import FLOAT32, in_bytes
 
 
 @dataclass(frozen=True)
@@ -187,15 +186,6 @@ def complexity(model: nn.Module, input_size: int | Sequence[int]) -> Complexity:
                 )
             )
     return Complexity(shape, tuple(layers))
-
-
-def in_bytes(count: float) -> str:
-    """A number of bytes for people, in powers of 1000: 60,950,432 → "61 MB"."""
-    for unit in ("bytes", "kB", "MB", "GB"):
-        if count < 1000 or unit == "GB":
-            return f"{count:.0f} {unit}" if count >= 10 or unit == "bytes" else f"{count:.1f} {unit}"
-        count /= 1000
-    raise AssertionError("unreachable")
 
 
 def _shape(model: nn.Module, input_size: int | Sequence[int]) -> tuple[int, ...]:

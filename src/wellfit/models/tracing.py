@@ -116,7 +116,7 @@ def hollow() -> Iterator[None]:
     Unlike under `torch.device("meta")`, other tensors keep their values: some constructors compute with them.
     """
 
-    def emptied(_part: nn.Module, _name: str, parameter: nn.Parameter | None) -> nn.Parameter | None:
+    def emptied(_part: nn.Module, _name: str, parameter: nn.Parameter | None) -> Any:
         if parameter is None or parameter.is_meta:
             return parameter
         return nn.Parameter(torch.empty_like(parameter, device="meta"), parameter.requires_grad)
