@@ -71,11 +71,18 @@ def elastic_net(strength: float, beta: float = 1.0) -> Penalty:
 
 
 class CrossEntropy(nn.CrossEntropyLoss):
-    """torch's softmax cross-entropy, computed in float32 at least; targets are class indices or probabilities."""
+    """torch's softmax cross-entropy, computed in float32 at least; targets are class indices or N×C shares."""
 
     def forward(self, input: Tensor, target: Tensor) -> Tensor:
         logits = _wide(input)
-        return super().forward(logits, target.to(logits.dtype) if target.is_floating_point() else target)
+        if not target.is_floating_point():
+            return super().forward(logits, target)
+        shares = target.to(logits.dtype)
+        loss = super().forward(logits, shares)
+        if self.weight is None:
+            return loss
+        # torch divides by the number of images here; as with class numbers, the mean is to be a weighted one.
+        return loss * len(shares) / (shares @ self.weight.to(logits.dtype)).sum()
 
     def at_chance(self, classes: int) -> float:
         """The loss of equal scores for all classes: log C, with label smoothing and class weights too."""

@@ -92,8 +92,8 @@ def _rotation(levels: np.ndarray, reach: Reach, side: int) -> list[list[np.ndarr
 
 
 # Shears hold the upper left corner in place, where both coordinates are −1, as published.
-_shear_x = _linear(lambda m, r, s: [[1.0, -m * r.shear, -m * r.shear], [0.0, 1.0, 0.0]])
-_shear_y = _linear(lambda m, r, s: [[1.0, 0.0, 0.0], [-m * r.shear, 1.0, -m * r.shear]])
+_shear_x = _linear(lambda m, r, s: [[1.0, m * r.shear, m * r.shear], [0.0, 1.0, 0.0]])
+_shear_y = _linear(lambda m, r, s: [[1.0, 0.0, 0.0], [m * r.shear, 1.0, m * r.shear]])
 _translate_x = _linear(lambda m, r, s: [[1.0, 0.0, -_offset(m, r, s)], [0.0, 1.0, 0.0]])
 _translate_y = _linear(lambda m, r, s: [[1.0, 0.0, 0.0], [0.0, 1.0, -_offset(m, r, s)]])
 _rotate = _linear(_rotation)
