@@ -19,11 +19,13 @@ NAMES = [
     "UserError",
     "WellfitError",
     "__version__",
+    "activation_statistics",
     "audit",
     "check",
     "complexity",
     "explain",
     "fit",
+    "gradient_check",
     "resume",
     "train",
 ]

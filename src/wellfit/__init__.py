@@ -9,8 +9,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from wellfit.checks.gradients import gradient_check as gradient_check
     from wellfit.config import Config as Config
     from wellfit.diagnosis.monitor import Monitor as Monitor
+    from wellfit.diagnosis.statistics import activation_statistics as activation_statistics
     from wellfit.errors import Interrupted as Interrupted
     from wellfit.errors import UserError as UserError
     from wellfit.errors import WellfitError as WellfitError
@@ -36,11 +38,13 @@ _HOMES = {
     "Run": "wellfit.recipe.run",
     "UserError": "wellfit.errors",
     "WellfitError": "wellfit.errors",
+    "activation_statistics": "wellfit.diagnosis.statistics",
     "audit": "wellfit.recipe.api",
     "check": "wellfit.recipe.api",
     "complexity": "wellfit.models.complexity",
     "explain": "wellfit.findings",
     "fit": "wellfit.recipe.api",
+    "gradient_check": "wellfit.checks.gradients",
     "resume": "wellfit.recipe.api",
     "train": "wellfit.recipe.api",
 }

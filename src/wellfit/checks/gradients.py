@@ -1,0 +1,388 @@
+"""The gradient check: the analytic gradient against central differences, in float64 (SPEC row C1).
+
+Along a direction d the loss f has the slope g·d by the formula and (f(x + hd) − f(x − hd)) / 2h by differences. Random
+signs, scaled to each tensor, make d: any wrong entry shows in nearly every such direction, so that a network is checked
+by a few passes for each of its tensors; the entry at fault is then found by halving the direction.
+
+**The kink rule.** Within a step of a point where a ReLU switches, both answers are right and differ. Differences over h
+and over h/2 then disagree among themselves: the central ones, or the gap between the two one-sided ones, which halves
+with the step for a smooth function and does not at a kink. Such a step is not trusted, and a smaller one is tried; a
+point that lies on the kink itself is never trusted, and is set aside and counted.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from wellfit.checks.sandbox import copy_of, own_randomness
+from wellfit.errors import UserError
+from wellfit.findings import Finding
+from wellfit.randomness import generator
+
+STEPS = (1e-6, 3e-8, 1e-9)  # of a tensor's own size: each closer to the point, and noisier
+ROUNDING = 100 * float(np.finfo(np.float64).eps)  # of the loss: what a pass through a deep network loses
+NOISE_SHARE = 1e-2  # of the slope: a step at which rounding is more than this decides nothing
+TRUST = 0.1  # differences that disagree among themselves by this share of their disagreement with the formula
+KINKS = 2  # entries on a kink that are taken out of a direction before it is set aside
+REFERENCE = "CS231n, gradient checks; SPEC C1"
+
+Verdict = Literal["agrees", "wrong", "set aside"]
+
+
+@dataclass(frozen=True)
+class Disagreement:
+    """The largest relative error |a − n| / max(|a|, |n|) that was seen.
+
+    name: of the parameter, or "input". flat_index, index: the entry, where there is one; None for a direction.
+    analytic, numeric: both slopes, along the entry or the direction.
+    """
+
+    name: str
+    relative_error: float
+    analytic: float
+    numeric: float
+    flat_index: int | None = None
+    index: tuple[int, ...] | None = None
+
+
+@dataclass(frozen=True)
+class GradientCheck:
+    """What `gradient_check` saw.
+
+    passed: at least one direction (or entry) was checked, and none is wrong.
+    checked, set_aside: directions (or entries) that could be judged, and that lie on a kink or below the rounding.
+    undecided: parameters of which nothing could be judged. finished: False where the deadline came first.
+    """
+
+    passed: bool
+    worst: Disagreement | None
+    checked: int
+    set_aside: int
+    undecided: tuple[str, ...]
+    finding: Finding | None
+    finished: bool = True
+
+    @property
+    def message(self) -> str:
+        """One sentence with the numbers."""
+        if self.finding is not None:
+            return self.finding.message
+        text = f"{self.checked} slopes agree with differences"
+        if self.worst is not None:
+            text += f", to {self.worst.relative_error:.1g} at worst"
+        if self.set_aside:
+            text += f"; {self.set_aside} set aside, on a kink or below rounding"
+        return text
+
+
+def gradient_check(
+    module_or_loss: Callable[..., Any],
+    inputs: Any,
+    *,
+    every_entry: bool = False,
+    directions: int = 1,
+    tolerance: float = 1e-6,
+    seed: int = 0,
+    deadline: float | None = None,
+) -> GradientCheck:
+    """Compare the gradient of a module or a loss with central differences, in float64 and on copies.
+
+    module_or_loss: called with `inputs`; an output that is no scalar is summed with fixed random weights. A module is
+        checked in the mode it is in, BatchNorm's too; running statistics are put back after each pass.
+    inputs: a tensor, or a tuple of tensors, modules (whose parameters are checked) and other arguments. Floating-point
+        tensors are checked as well, under the names "input", "input 1", …
+    every_entry: each entry by itself, two passes or more for each; the default looks along random directions.
+    directions: how many for each tensor.
+    tolerance: of the relative error, beside what rounding allows.
+    deadline: on time.monotonic's scale.
+
+    Raises UserError where the forward pass is random, is not finite, or does not run in float64.
+
+    >>> from torch import nn
+    >>> gradient_check(nn.Linear(3, 2), torch.ones(4, 3)).passed
+    True
+    """
+    if directions < 1 or not tolerance > 0:
+        raise UserError(
+            f"a gradient check takes directions from 1 and a tolerance above 0, got {directions} and {tolerance}; "
+            "leave them out for 1 and 1e-6"
+        )
+    watched = module_or_loss if isinstance(module_or_loss, nn.Module) else nn.Identity()
+    with own_randomness(watched, seed, "gradient"):
+        surface = _Surface(module_or_loss, inputs, seed)
+        search = _Search(surface, tolerance)
+        finished = True
+        for start, direction in _directions(surface, every_entry, directions, seed):
+            if deadline is not None and time.monotonic() > deadline:
+                finished = False
+                break
+            if search.judge(start, direction) == "wrong":
+                break
+        return search.result(finished)
+
+
+class _Surface:
+    """f over the flat space of all tensors that are checked."""
+
+    def __init__(self, function: Callable[..., Any], inputs: Any, seed: int) -> None:
+        self.name = type(function).__name__ if isinstance(function, nn.Module) else getattr(function, "__name__", "it")
+        given = inputs if isinstance(inputs, tuple | list) else (inputs,)
+        modules: list[tuple[str, nn.Module]] = []
+        self.function = function
+        if isinstance(function, nn.Module):
+            self.function = copy_of(function).double()
+            modules.append(("", self.function))
+        self.arguments: list[Any] = []
+        floating: list[tuple[str, Tensor]] = []
+        for i, item in enumerate(given):
+            name = "input" if i == 0 else f"input {i}"
+            if isinstance(item, nn.Module):
+                item = copy_of(item).double()
+                modules.append((f"{name}." if len(given) > 1 else "", item))
+            elif isinstance(item, Tensor) and item.is_floating_point():
+                item = item.detach().to(torch.float64, copy=True).requires_grad_()
+                floating.append((name, item))
+            self.arguments.append(item)
+        named = [(p + n, w) for p, module in modules for n, w in module.named_parameters() if w.requires_grad]
+        self.tensors = [(name, tensor) for name, tensor in [*named, *floating] if tensor.numel()]
+        if not self.tensors:
+            raise UserError("a gradient check needs a trained parameter or a floating-point input, got neither")
+        self.offsets = np.cumsum([0, *(tensor.numel() for _, tensor in self.tensors)])
+        self._buffers = [buffer for _, module in modules for buffer in module.buffers()]
+        self._kept = [buffer.detach().clone() for buffer in self._buffers]
+        self._start = [tensor.detach().clone() for _, tensor in self.tensors]
+        self._weights: list[Tensor] = []
+        self._seed = seed
+        self._measure()
+
+    def _measure(self) -> None:
+        """Value, size and gradient at the point, and whether a second pass says the same."""
+        loss = self._forward(first=True)
+        wanted = [tensor for _, tensor in self.tensors]
+        gradients: tuple[Tensor | None, ...] = tuple(None for _ in wanted)
+        if loss.requires_grad:
+            gradients = torch.autograd.grad(loss, wanted, allow_unused=True)
+        flat = [
+            np.zeros(t.numel()) if g is None else g.detach().reshape(-1).cpu().numpy()
+            for t, g in zip(wanted, gradients, strict=True)
+        ]
+        self.gradient = np.concatenate(flat)
+        self.value = float(loss.detach())
+        self._restore()
+        with torch.no_grad():
+            again = float(self._forward())
+        self._restore()
+        if not math.isfinite(self.value) or not np.isfinite(self.gradient).all():
+            raise UserError(
+                f"a gradient check needs a finite loss and gradient, but those of {self.name} are not; check the inputs"
+            )
+        if abs(again - self.value) > 1e-10 * max(self.size, abs(self.value)):
+            raise UserError(
+                f"a gradient check needs a forward pass that repeats itself, but two passes of {self.name} gave "
+                f"{self.value:.6g} and {again:.6g}; switch dropout and other random layers off with eval() first"
+            )
+
+    def _forward(self, first: bool = False) -> Tensor:
+        try:
+            outputs = self.function(*self.arguments)
+        except RuntimeError as error:
+            reason = str(error).partition("\n")[0]
+            raise UserError(
+                f"a gradient check runs {self.name} in float64, but its forward pass fails there ({reason}); make "
+                "new tensors with the input's dtype"
+            ) from error
+        tensors = [t for t in ([outputs] if isinstance(outputs, Tensor) else _leaves(outputs)) if t.is_floating_point()]
+        if not tensors or any(t.dtype != torch.float64 for t in tensors):
+            kinds = ", ".join(sorted({str(t.dtype).removeprefix("torch.") for t in tensors})) or "no numbers"
+            raise UserError(
+                f"a gradient check needs float64 from end to end, but {self.name} gives {kinds}; remove the cast"
+            )
+        if first:
+            draw = generator(self._seed, "gradient-check", "weights")
+            scalar = len(tensors) == 1 and tensors[0].numel() == 1
+            self._weights = [
+                torch.from_numpy(np.ones(t.shape) if scalar else np.asarray(draw.standard_normal(t.shape))).to(t.device)
+                for t in tensors
+            ]
+            terms = zip(tensors, self._weights, strict=True)
+            self.size = float(sum((t.detach() * w).abs().sum() for t, w in terms))
+        return torch.stack([(t * w).sum() for t, w in zip(tensors, self._weights, strict=True)]).sum()
+
+    def _restore(self) -> None:
+        for buffer, kept in zip(self._buffers, self._kept, strict=True):
+            buffer.copy_(kept)
+
+    @torch.no_grad()
+    def at(self, start: int, displacement: np.ndarray) -> float:
+        """f where the flat entries from `start` on are moved by `displacement`."""
+        moved = []
+        for i, (_, tensor) in enumerate(self.tensors):
+            low, high = max(start, self.offsets[i]), min(start + len(displacement), self.offsets[i + 1])
+            if low >= high:
+                continue
+            moved.append(i)
+            piece = torch.from_numpy(displacement[low - start : high - start]).to(tensor.device)
+            target = self._start[i].reshape(-1).clone()
+            target[low - self.offsets[i] : high - self.offsets[i]] += piece
+            tensor.copy_(target.view(tensor.shape))
+        value = float(self._forward())
+        for i in moved:
+            self.tensors[i][1].copy_(self._start[i])
+        self._restore()
+        return value
+
+    def scales(self) -> np.ndarray:
+        """The typical size of each tensor's entries, one a tensor: what a step is measured in."""
+        sizes = [float(start.square().mean().sqrt()) for start in self._start]
+        return np.array([size if size > 1e-2 else 1e-2 for size in sizes])
+
+    def place(self, flat: int) -> tuple[str, int, tuple[int, ...]]:
+        """Name, flat index and index of an entry of the whole space."""
+        i = int(np.searchsorted(self.offsets, flat, side="right")) - 1
+        name, tensor = self.tensors[i]
+        within = int(flat - self.offsets[i])
+        return name, within, tuple(int(k) for k in np.unravel_index(within, tuple(tensor.shape)))
+
+
+def _leaves(value: Any) -> Iterator[Tensor]:
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, dict):
+        for item in value.values():
+            yield from _leaves(item)
+    elif isinstance(value, tuple | list):
+        for item in value:
+            yield from _leaves(item)
+
+
+def _directions(surface: _Surface, every_entry: bool, count: int, seed: int) -> Iterator[tuple[int, np.ndarray]]:
+    """(start, direction) pairs: from which flat entry on, and how it moves; tensors in random order, for a deadline."""
+    scales, offsets = surface.scales(), surface.offsets
+    order = generator(seed, "gradient-check", "order").permutation(len(surface.tensors))
+    for number in range(1 if every_entry else count):
+        for i in order:
+            start, length = int(offsets[i]), int(offsets[i + 1] - offsets[i])
+            if every_entry:
+                for k in range(length):
+                    yield start + k, np.full(1, scales[i])
+            else:
+                draw = generator(seed, "gradient-check", number, int(i))
+                yield start, scales[i] * draw.choice((-1.0, 1.0), length) * draw.uniform(0.5, 1.5, length)
+
+
+class _Search:
+    """Judges directions one by one and keeps the tally."""
+
+    def __init__(self, surface: _Surface, tolerance: float) -> None:
+        self.surface, self.tolerance = surface, tolerance
+        self.checked = self.set_aside = 0
+        self.decided: set[str] = set()
+        self.worst: Disagreement | None = None
+        self.wrong = False
+        self.step = STEPS[0]
+
+    def judge(self, start: int, direction: np.ndarray) -> Verdict:
+        """One direction by the kink rule, counted.
+
+        Kinks with jumps of both signs can hide each other in the sum of a direction. So a direction counts as wrong
+        only where a single entry is; an entry that turns out to lie on a kink is taken out and the rest judged again.
+        """
+        for _ in range(KINKS):
+            verdict, seen = self._compare(start, direction)
+            if verdict != "wrong" or len(direction) == 1:
+                break
+            flat = self._localise(start, direction)
+            verdict, entry = self._compare(flat, direction[flat - start : flat - start + 1])
+            if verdict == "wrong":
+                seen = entry
+                break
+            verdict, direction = "set aside", direction.copy()
+            direction[flat - start] = 0.0
+        if verdict == "set aside":
+            self.set_aside += 1
+            return verdict
+        self.checked += 1
+        self.wrong |= verdict == "wrong"
+        self.decided.add(seen.name)
+        if self.worst is None or seen.relative_error > self.worst.relative_error or verdict == "wrong":
+            self.worst = seen
+        return verdict
+
+    def _compare(self, start: int, direction: np.ndarray) -> tuple[Verdict, Disagreement]:
+        """Formula against differences, from the largest step down; agreement at any step is agreement."""
+        gradient = self.surface.gradient[start : start + len(direction)]
+        analytic = float(gradient @ direction)
+        # Random signs can cancel by chance: the slope is then small beside its parts, and so is no measure of error.
+        parts = float(np.linalg.norm(gradient * direction))
+        value, verdict, found, error = self.surface.value, "set aside", math.nan, 0.0
+        for step in STEPS:
+            noise = ROUNDING * max(self.surface.size, abs(value)) / step
+            up, down = self.surface.at(start, step * direction), self.surface.at(start, -step * direction)
+            wide = (up - down) / (2 * step)
+            scale = max(abs(analytic), abs(wide), parts)
+            if step != STEPS[0] and noise > NOISE_SHARE * scale:
+                break
+            half, floor = step / 2, max(parts, noise / self.tolerance)
+            if abs(analytic - wide) <= self.tolerance * scale + noise:
+                return "agrees", self._seen(start, direction, analytic, wide, floor)
+            near_up, near_down = self.surface.at(start, half * direction), self.surface.at(start, -half * direction)
+            narrow = (near_up - near_down) / (2 * half)
+            if abs(analytic - narrow) <= self.tolerance * scale + 2 * noise:
+                return "agrees", self._seen(start, direction, analytic, narrow, 2 * floor)
+            gap, near_gap = (up - 2 * value + down) / step, (near_up - 2 * value + near_down) / half
+            doubt = max(abs(wide - narrow), abs(gap - 2 * near_gap))
+            if doubt <= TRUST * abs(analytic - narrow) and verdict == "set aside":
+                verdict, found, error, self.step = "wrong", narrow, parts, half
+        return ("wrong" if verdict == "wrong" else "set aside"), self._seen(start, direction, analytic, found, error)
+
+    def _seen(self, start: int, direction: np.ndarray, analytic: float, numeric: float, floor: float) -> Disagreement:
+        # The floor keeps what is zero but for rounding from counting as an error of 100 %.
+        name, flat, index = self.surface.place(start)
+        error = abs(analytic - numeric) / max(abs(analytic), abs(numeric), floor, 1e-300)
+        if len(direction) > 1:
+            return Disagreement(name, error, analytic, numeric)
+        unit = float(direction[0])
+        return Disagreement(name, error, analytic / unit, numeric / unit, flat, index)
+
+    def _localise(self, start: int, direction: np.ndarray) -> int:
+        """Halve a direction that is wrong, always keeping the half with the larger error, down to one entry."""
+        while len(direction) > 1:
+            middle = len(direction) // 2
+            halves = [(start, direction[:middle]), (start + middle, direction[middle:])]
+            errors = [self._error(*half) for half in halves]
+            start, direction = halves[int(np.argmax(errors))]
+        return start
+
+    def _error(self, start: int, direction: np.ndarray) -> float:
+        analytic = float(self.surface.gradient[start : start + len(direction)] @ direction)
+        up, down = self.surface.at(start, self.step * direction), self.surface.at(start, -self.step * direction)
+        return abs(analytic - (up - down) / (2 * self.step))
+
+    def result(self, finished: bool) -> GradientCheck:
+        undecided = tuple(name for name, _ in self.surface.tensors if name not in self.decided)
+        finding = None
+        if self.wrong and self.worst is not None:
+            worst = self.worst
+            place = "" if worst.index is None else f"{list(worst.index)} (flat index {worst.flat_index})"
+            finding = Finding(
+                "gradient-wrong",
+                "error",
+                f"the gradient of {self.surface.name} at {worst.name}{place} is {worst.analytic:.6g} by its formula "
+                f"and {worst.numeric:.6g} by differences, a relative error of {worst.relative_error:.2g}",
+                {"module": self.surface.name, **dataclasses.asdict(worst)},
+                f"compare the backward pass behind {worst.name} with its formula, one term at a time",
+                REFERENCE,
+            )
+        passed = finding is None and self.checked > 0 and finished
+        return GradientCheck(
+            passed, self.worst, self.checked, self.set_aside, () if self.wrong else undecided, finding, finished
+        )
