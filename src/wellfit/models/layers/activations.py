@@ -48,7 +48,8 @@ class Activation:
     saturates: "both sides", "below", or "no": where the gradient fades however large the input.
     dies: whether a unit can get stuck at a gradient of exactly 0 for every input.
     pieces: how many times its outputs the layer in front needs. overwrites: torch can compute it in place, since the
-    gradient follows from the output. initialisation: the rule that keeps the variance through layers of it.
+    gradient follows from the output. initialisation: the rule that comes nearest to keeping
+    the mean square through layers of it.
     """
 
     make: Callable[[], nn.Module]
@@ -86,12 +87,16 @@ def activation_facts(name: str) -> Activation:
 
 def _users(path: str) -> nn.Module:
     make = load_dotted(path, "activation")
-    layer = make() if callable(make) and not isinstance(make, nn.Module) else None
-    if not isinstance(layer, nn.Module):
+    try:
+        layer = make()
+    except Exception as error:  # the user's code may fail in any way
+        reason = f"{type(error).__name__}: {error}".partition("\n")[0]
         raise UserError(
-            f"an activation by path is a class or a function that makes a torch.nn.Module without arguments, but "
-            f"'{path}' is a {type(make).__name__}; name such a class"
-        )
+            f"an activation by path is made by calling it without arguments, but '{path}' fails then ({reason}); "
+            "name a class whose arguments all have defaults"
+        ) from error
+    if not isinstance(layer, nn.Module):
+        raise UserError(f"an activation is a torch.nn.Module, but '{path}' made a {type(layer).__name__}; name a class")
     return layer
 
 
