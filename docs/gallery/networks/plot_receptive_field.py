@@ -9,6 +9,7 @@ How much of the image one unit sees, and what that costs (row N10). The table co
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
+import torchvision
 from matplotlib.patches import Rectangle
 from torch import nn
 
@@ -59,19 +60,21 @@ plt.show()
 # -------------------
 # Pooling and strides multiply what every later layer adds. Beside the field: where memory and parameters go.
 
-from wellfit.models.zoo import construct  # noqa: E402
+
+
+def shape_only(name: str) -> nn.Module:
+    """torchvision's net without memory for its weights."""
+    with torch.device("meta"):
+        return getattr(torchvision.models, name)()
+
 
 figure, axes = plt.subplots(figsize=(8, 3.8), layout="constrained")
-for name, colour in {
-    "resnet18": PALETTE["train"],
-    "resnet34": PALETTE["averaged"],
-    "torchvision:vgg16": PALETTE["validation"],
-}.items():
-    with torch.device("meta"):
-        net = construct(name, 1000, image_size=224) if ":" not in name else __import__("torchvision").models.vgg16()
-    table = complexity(net, 224)
-    fields = [layer.receptive_field for layer in table.layers if layer.type in ("Conv2d", "MaxPool2d") and layer.receptive_field]
-    axes.plot(range(1, len(fields) + 1), fields, "o-", ms=4, color=colour, label=name.rpartition(":")[2])
+for name, colour in {"resnet18": PALETTE["train"], "resnet34": PALETTE["averaged"], "vgg16": PALETTE["validation"]}.items():
+    table = complexity(shape_only(name), 224)
+    path = [layer for layer in table.layers if layer.type in ("Conv2d", "MaxPool2d") and "downsample" not in layer.name]
+    fields = [layer.receptive_field for layer in path]
+    axes.plot(range(1, len(fields) + 1), fields, "o-", ms=4, color=colour, label=name)
+    print(f"{name}:", *table.sentences, sep="\n    ")
 axes.axhline(224, color=PALETTE["muted"], lw=1, ls=":")
 axes.annotate("the whole image", (1, 224), (0, 4), textcoords="offset points", fontsize=9, color=PALETTE["muted"])
 axes.set(xlabel="convolution or pooling, from the input", ylabel="receptive field, pixels")
