@@ -16,6 +16,7 @@ from torch.nn import functional
 from tests.data.memory_store import MemoryStore
 from wellfit.data.batches import TrainingBatches
 from wellfit.data.preprocess import Preprocessing
+from wellfit.diagnosis.monitor import Monitor
 from wellfit.engine import Engine
 from wellfit.record import Record, read_record
 from wellfit.training import loop
@@ -29,7 +30,7 @@ SIZE, IMAGES = 8, 48
 PREPROCESSING = Preprocessing(SIZE, SIZE, (0.5,) * 3, (0.25,) * 3)
 
 
-def batches(seed: int = 0) -> TrainingBatches:
+def batches(seed: int = 0, augment: tuple[str, ...] = ("flip", "crop")) -> TrainingBatches:
     """Two classes told apart by their brightness."""
     rng = np.random.default_rng(1)
     targets = np.arange(IMAGES) % 2
@@ -40,7 +41,7 @@ def batches(seed: int = 0) -> TrainingBatches:
         targets,
         PREPROCESSING,
         batch_size=8,
-        augment=("flip", "crop"),
+        augment=augment,
         seed=seed,
     )
 
@@ -267,6 +268,22 @@ def test_a_penalty_is_part_of_the_loss() -> None:
     first = run(plain, 1).losses[0]
     with_penalty = run(fined, 1, penalty=lambda net: torch.tensor(2.5)).losses[0]
     assert with_penalty == pytest.approx(first + 2.5)
+
+
+def test_blended_labels_train_repeatably_and_count_as_the_class_with_the_larger_share(tmp_path: Path) -> None:
+    mixed = batches(augment=("flip", "mixup=1", "cutmix"))
+    record = Record(tmp_path / "record.jsonl")
+    one, other = network(), network()
+    with Monitor(one, optimizer := build_optimizer("nesterov", one, lr=0.02, weight_decay=1e-3)) as monitor:
+        first = run(one, 48, batches=mixed, record=record, monitor=monitor, optimizer=optimizer)
+        monitor.findings()
+    record.close()
+    assert first.losses == run(other, 48, batches=batches(augment=("flip", "mixup=1", "cutmix"))).losses
+    soft = mixed.batch(0).targets
+    assert soft.shape == (8, 2)
+    epochs = [line for line in read_record(record.path) if line["kind"] == "epoch"]
+    assert 0.5 < epochs[-1]["train_accuracy"] <= 1.0
+    assert np.mean(first.losses[-12:]) < np.mean(first.losses[:6])
 
 
 def test_the_record_tells_every_step_and_each_evaluation(tmp_path: Path) -> None:

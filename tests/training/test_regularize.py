@@ -97,6 +97,24 @@ def test_smoothed_targets_equal_given_probabilities():
     assert smooth.item() == pytest.approx(given.item(), rel=1e-6)
 
 
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+@pytest.mark.parametrize("weights", [None, [1.0, 0.5, 2.0, 3.0]])
+def test_blended_labels_by_hand(smoothing, weights):
+    scores, targets = scores_and_targets()
+    shares = 0.4 * np.eye(4)[targets] + 0.6 * np.eye(4)[targets[::-1]]  # as of mixup: cat 0.4, dog 0.6
+    w = np.ones(4) if weights is None else np.array(weights)
+    smooth = (1 - smoothing) * shares + smoothing / 4
+    expected = -(smooth * w * log_softmax(scores)).sum() / (shares @ w).sum()
+    criterion = build_criterion(label_smoothing=smoothing, class_weights=weights)
+    got = criterion(torch.tensor(scores).float(), torch.tensor(shares).float())
+    assert got.item() == pytest.approx(expected, rel=1e-5)
+    # A label that is not blended costs the same as its number.
+    hard, soft = torch.tensor(targets), torch.tensor(np.eye(4)[targets]).float()
+    assert criterion(torch.tensor(scores).float(), soft).item() == pytest.approx(
+        criterion(torch.tensor(scores).float(), hard).item(), rel=1e-5
+    )
+
+
 @pytest.mark.parametrize("weights", [None, [1.0, 0.5, 2.0, 3.0]])
 @pytest.mark.parametrize("margin", [1.0, 0.25])
 def test_hinge_by_hand(weights, margin):

@@ -67,6 +67,8 @@ def fit(
         config = going_on(config, start_from)
     _refuse_missing(data)
     _refuse_unknown_names(config)
+    if given is not None:
+        _refuse_unknown_names(replace(config, loss=given.loss, augment=given.augment))
     config = config.replace(**{"data.test": _lasting(config.data.test)})
     folder = new_folder(out)
     write_atomically(folder.config, config_to_toml(config))

@@ -1,4 +1,4 @@
-"""Maps of places: against scipy's interpolation and by hand; the middle of each is the image as it is (SPEC D11, R4)."""
+"""Maps of places: against scipy's interpolation and by hand; the middle of each changes nothing (SPEC D11, R4)."""
 
 from __future__ import annotations
 

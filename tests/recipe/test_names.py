@@ -1,0 +1,53 @@
+"""Augmentations and losses that do not go together are refused before an image is read."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from tests.recipe.plans import small_plan
+from wellfit.config import Config
+from wellfit.errors import UserError
+from wellfit.recipe.api import fit
+from wellfit.recipe.names import refuse_unknown_names
+from wellfit.recipe.plan import load_plan, save_plan
+
+BOTH = (
+    r"mixing \(mixup\) blends the labels .* and the hinge loss takes one class an image; use the loss 'cross-entropy'"
+)
+
+
+def test_mixing_with_the_hinge_loss_names_both_sides() -> None:
+    with pytest.raises(UserError, match=BOTH):
+        refuse_unknown_names(Config(loss="hinge", augment=("flip", "mixup=0.4")))
+    with pytest.raises(UserError, match=r"mixing \(mixup, cutmix\) blends"):
+        refuse_unknown_names(Config(loss="hinge", augment=("mixup", "cutmix")))
+    refuse_unknown_names(Config(loss="cross-entropy", augment=("flip", "mixup")))
+    refuse_unknown_names(Config(loss="hinge", augment=("flip", "cutout=0.25", "none")))
+
+
+def test_a_plan_with_both_is_refused_before_the_data_are_read(tmp_path: Path) -> None:
+    plan = replace(small_plan(), loss="hinge", augment=("mixup",))
+    save_plan(tmp_path / "plan.toml", plan)
+    broken = tmp_path / "broken"
+    broken.mkdir()  # a folder without an image: reading it would be another mistake
+    with pytest.raises(UserError, match=BOTH):
+        fit(broken, plan=tmp_path / "plan.toml", out=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_an_augmentations_slip_names_the_nearest() -> None:
+    with pytest.raises(UserError, match=r"unknown augmentation 'cutot' \(did you mean 'cutout'\?\)"):
+        refuse_unknown_names(Config(augment=("cutot=0.2",)))
+
+
+def test_a_run_takes_several_with_their_strengths_and_repeats_itself(tmp_path: Path) -> None:
+    plan = small_plan().replace(augment=("rotate=10", "lens", "randaugment=5", "cutout=0.25", "mixup=0.2", "cutmix"))
+    save_plan(tmp_path / "plan.toml", plan)
+    runs = [fit("digits", plan=tmp_path / "plan.toml", out=tmp_path / name) for name in ("a", "b")]
+    weights = [(Path(run.folder.path) / "model.safetensors").read_bytes() for run in runs]
+    assert weights[0] == weights[1]
+    assert runs[0].test_accuracy > 0.3  # 60 steps on heavily changed digits; one in ten by chance
+    assert load_plan(tmp_path / "a" / "plan.toml").augment == plan.augment
