@@ -50,9 +50,11 @@ def models(
     about_list = {"--sort": sort, "--filter": wanted, "--all": with_timm, "--chart": chart, "--history": history}
     about_one = {"--input": input_size, "--classes": classes}
     if unfit := [option for option, given in (about_list if name else about_one).items() if given]:
-        kind = "the list of models" if name else "the table of one model"
-        what = f"'{name}' asks for the table of one model" if name else "no NAME is given"
-        raise UserError(f"{unfit[0]} belongs to {kind}, but {what}; leave one of the two out, or add a NAME")
+        if name:
+            raise UserError(
+                f"{unfit[0]} belongs to the list of models, but '{name}' asks for one; leave one of them out"
+            )
+        raise UserError(f"{unfit[0]} belongs to the layer table of one model, but none is named; add its name")
     if name:
         _one(name, input_size, classes, as_json)
     elif history:
@@ -128,7 +130,10 @@ def _one(name: str, input_size: int | None, classes: int | None, as_json: bool) 
     for sentence in result.sentences:
         click.echo(sentence)
     if entry.accuracy is not None:
-        click.echo(f"Published top-1 accuracy: {entry.accuracy:.1%} on {entry.dataset} ({entry.accuracy_from}).")
+        changed = " The published net has another input or other classes." if input_size or classes else ""
+        click.echo(
+            f"Published top-1 accuracy: {entry.accuracy:.1%} on {entry.dataset} ({entry.accuracy_from}).{changed}"
+        )
     if entry.licence:
         click.echo(f"Licence of the published weights: {entry.licence}.")
     if choices:

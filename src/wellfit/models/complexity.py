@@ -113,8 +113,8 @@ class Complexity:
             )
         if self.late_parameters:
             said.append(
-                f"{self.late_parameters:.0%} of the weights are in fully connected layers"
-                + ("; most of the parameters are there." if self.late_parameters > 0.5 else ".")
+                f"{self.late_parameters:.{0 if self.late_parameters > 0.01 else 2}%} of the weights are in fully "
+                "connected layers" + ("; most of the parameters are there." if self.late_parameters > 0.5 else ".")
             )
         return said
 
@@ -153,7 +153,7 @@ def complexity(model: nn.Module, input_size: int | Sequence[int]) -> Complexity:
 
     >>> table = complexity(nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 8, 3)), 32)
     >>> table.parameters, table.flops, table.layers[-1].receptive_field
-    (808, 1291776, 5)
+    (808, 1291968, 5)
     """
     shape = _shape(model, input_size)
     try:
@@ -165,11 +165,10 @@ def complexity(model: nn.Module, input_size: int | Sequence[int]) -> Complexity:
             f"{type(model).__name__} does not ({reason}); give the size it takes as input_size"
         ) from error
     layers = [Layer("input", "Input", list(shape), 0, 0, 0, prod(shape), 0, 1 if len(shape) > 1 else None)]
-    used_by_parent, passed_by = _not_run(model, steps)
+    used, passed_by = _not_called(steps)
     counted: set[int] = set()
     for step in [*steps, *passed_by]:
-        holders = [model.get_submodule(step.name), *used_by_parent.get(step.name, ())]
-        weights, biases = _parameters_of(holders, counted)
+        weights, biases = _parameters_of([step.module, *used.get(step.name, ())], counted)
         is_leaf = next(step.module.children(), None) is None
         if is_leaf or weights or biases or step.flops or step.activations:
             layers.append(
@@ -182,7 +181,7 @@ def complexity(model: nn.Module, input_size: int | Sequence[int]) -> Complexity:
                     weights + biases,
                     step.activations,
                     step.flops,
-                    size_of(step.field),
+                    size_of(step.sees),
                 )
             )
     return Complexity(shape, tuple(layers))
@@ -198,18 +197,19 @@ def _shape(model: nn.Module, input_size: int | Sequence[int]) -> tuple[int, ...]
     return whole
 
 
-def _not_run(model: nn.Module, steps: list[Step]) -> tuple[dict[str, list[nn.Module]], list[Step]]:
-    """Modules with parameters that are never called: those whose weights the module around them uses, and the rest."""
-    computes = {step.name: bool(step.flops) for step in steps}
+def _not_called(steps: list[Step]) -> tuple[dict[str, list[nn.Module]], list[Step]]:
+    """Modules with parameters that are never called: by the name of the step that uses their weights; and the rest."""
+    called = {step.name for step in steps}
     used: dict[str, list[nn.Module]] = {}
     passed_by = []
-    for name, part in model.named_modules():
-        if name not in computes and part._parameters:
-            parent = name.rpartition(".")[0]
-            if computes.get(parent):  # an attention layer multiplies by the weights of its projections itself
-                used.setdefault(parent, []).append(part)
-            else:
+    for name, part in steps[-1].module.named_modules():
+        if name not in called and part._parameters:
+            own = {id(parameter) for parameter in part.parameters(recurse=False)}
+            user = next((step.name for step in steps if own & step.used), None)
+            if user is None:
                 passed_by.append(Step(name, part))
+            else:  # an attention layer multiplies by the weights of its projections itself
+                used.setdefault(user, []).append(part)
     return used, passed_by
 
 

@@ -39,7 +39,18 @@ class Reach:
 Field = tuple[Reach, ...] | None
 # Each position by itself, over the channels or with statistics that belong to the whole batch.
 _NORMALISATIONS = ("native_batch_norm", "batch_norm", "native_layer_norm", "native_group_norm", "_fused_rms_norm")
-_SAME = ("clone", "_to_copy", "detach", "alias", "lift_fresh", "copy_", "native_dropout", "contiguous")
+_SAME = (
+    "clone",
+    "_to_copy",
+    "detach",
+    "alias",
+    "lift_fresh",
+    "copy_",
+    "native_dropout",
+    "contiguous",
+    "channel_shuffle",
+    "native_channel_shuffle",
+)
 _RESHAPES = ("view", "_unsafe_view", "reshape", "_reshape_alias", "unsqueeze", "squeeze", "flatten")
 _REDUCTIONS = ("mean", "sum", "amax", "amin", "max", "var_mean", "_softmax", "_log_softmax", "linalg_vector_norm")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -24,14 +24,18 @@ _HOLDING = ("mm", "addmm", "bmm", "baddbmm", "convolution", "mean", "amax")
 
 @dataclass
 class Step:
-    """One call of one module: what its own operations did, those of the modules in it left out."""
+    """One call of one module: what its own operations did, those of the modules in it left out.
+
+    used: identities of the tensors that the operations took, parameters among them.
+    """
 
     name: str
     module: nn.Module
     flops: int = 0
     activations: int = 0
     shape: list[int] | None = None
-    field: Field = None
+    sees: Field = None
+    used: set[int] = field(default_factory=set)
 
 
 class Tracer(TorchDispatchMode):
@@ -81,6 +85,7 @@ class Tracer(TorchDispatchMode):
         results = [leaf for leaf in tree_leaves(out) if isinstance(leaf, torch.Tensor)]
         given = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, torch.Tensor)]
         inputs = [self._seen[id(leaf)] for leaf in given if id(leaf) in self._seen]
+        step.used.update(id(leaf) for leaf in given)
         if not inputs or not results:
             return
         first = results[0]
@@ -169,7 +174,7 @@ def _leaving(tracer: Tracer) -> Callable[..., None]:
                 before = tracer.field_of(given)
                 if before and all(reach.axis != given.ndim - 1 for reach in before):
                     tracer.keep(out, before)
-            step.field = tracer.field_of(out)
+            step.sees = tracer.field_of(out)
         if isinstance(part, nn.LocalResponseNorm):
             step.activations = 0  # a normalisation, which torch computes by a pooling over the channels
         tracer.finished.append(step)
@@ -182,7 +187,7 @@ def _ending(tracer: Tracer) -> Callable[..., None]:
         out = next((x for x in tree_leaves(output) if isinstance(x, torch.Tensor)), None)
         if out is not None:
             tracer.open[0].shape = list(out.shape[1:])
-            tracer.open[0].field = tracer.field_of(out)
+            tracer.open[0].sees = tracer.field_of(out)
 
     return hook
 

@@ -86,15 +86,21 @@ def _name(axes: Axes, ordered: Sequence[Point], best: np.ndarray) -> None:
     figure = axes.get_figure(root=True)
     assert figure is not None
     figure.draw_without_rendering()
-    taken: list[tuple[float, float, float, float]] = []
+    # A name covers neither another name nor the middle of a mark.
+    middles = axes.transData.transform([(point.flops, point.accuracy) for point in ordered]) * 72 / figure.dpi
+    taken = [(x - 2, y - 2, x + 2, y + 2) for x, y in middles]
+    inside = axes.get_window_extent().padded(-2)
+    edges = np.array([inside.x0, inside.x1]) * 72 / figure.dpi
     wanted = sorted(range(len(ordered)), key=lambda i: (not best[i], ordered[i].flops))
     for i in wanted:
         point = ordered[i]
-        x, y = axes.transData.transform((point.flops, point.accuracy)) * 72 / figure.dpi
+        x, y = middles[i]
         width, height = 5.2 * len(point.name), 11.0
         places = (("left", x + 5, y - 4, (5, -3)), ("right", x - 5 - width, y - 4, (-5, -3)))
         for side, left, below, offset in (*places, ("center", x - width / 2, y + 5, (0, 6))):
             box = (left, below, left + width, below + height)
+            if left < edges[0] or left + width > edges[1]:
+                continue
             if all(box[2] < t[0] or box[0] > t[2] or box[3] < t[1] or box[1] > t[3] for t in taken):
                 taken.append(box)
                 style: Any = {"ha": side, "fontsize": 8.5, "color": PALETTE["ink" if best[i] else "muted"]}
