@@ -59,6 +59,14 @@ def test_every_net_takes_every_normalisation_with_all_noise(name: str, normaliza
     )
 
 
+def test_the_whitening_stem_with_maxout_gives_the_size_of_each_filters_response() -> None:
+    net = build("whitened", 4, image_size=16, activation="maxout", widths=[8, 8, 8]).module
+    x = torch.randn(4, 3, 16, 16)
+    net.initialise_from_data(x)
+    nn.init.zeros_(net.whiten.bias)
+    torch.testing.assert_close(net.whiten_act(net.whiten(x)), net.whiten(x)[:, :12].abs())
+
+
 @pytest.mark.parametrize("name", ["resnet50", "plain18"])
 def test_photograph_nets_take_maxout_without_normalisation(name: str) -> None:
     with torch.device("meta"):
