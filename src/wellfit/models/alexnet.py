@@ -148,7 +148,7 @@ HISTORICAL_CHOICES: tuple[HistoricalChoice, ...] = (
         "5×5 filters",
         "in the second convolution",
         False,
-        "Stack 3×3 convolutions: the same field with fewer weights and more nonlinearities (VGG, 2014).",
+        "Use stacks of 3×3 convolutions: the same field with fewer weights and more nonlinearities (VGG, 2014).",
     ),
     HistoricalChoice(
         "overlapping pooling",
@@ -166,7 +166,7 @@ HISTORICAL_CHOICES: tuple[HistoricalChoice, ...] = (
         "two towers",
         "filters split over two cards of 3 GB",
         False,
-        "Today's cards hold the whole net; grouped convolutions live on (ResNeXt) for their efficiency.",
+        "Use one: today's cards hold the whole net. Grouped convolutions live on for their efficiency (ResNeXt).",
     ),
     HistoricalChoice(
         "initialisation",
