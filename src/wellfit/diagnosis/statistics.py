@@ -27,9 +27,9 @@ LIMITS = {"relu": (0.0, 4.0), "bounded": (-1.0, 1.0), "other": (-4.0, 4.0)}
 class LayerStatistics:
     """One activation on the batch, over all its entries.
 
-    kind: "relu", "bounded" (sigmoid, tanh and kin) or "other". saturated: share of entries at the ends of a bounded one,
-    else None. dead: share of units inactive on all of the batch, ReLU only, else None. counts: finite entries in each
-    of 40 equal bins from `low` to `high`; the first and last hold what lies beyond too.
+    kind: "relu", "bounded" (sigmoid, tanh and kin) or "other". saturated: share of entries at the ends of a bounded
+    one, else None. dead: share of units inactive on all of the batch, ReLU only, else None. counts: finite entries in
+    each of 40 equal bins from `low` to `high`; the first and last hold what lies beyond too.
     gradient_mean, gradient_std, gradient_norm: of the loss by these entries; None without a loss, or where none flows.
     """
 
@@ -145,9 +145,8 @@ def _backward(
     model: nn.Module, inputs: Tensor, outputs: Any, targets: Tensor | None, loss: Callable[..., Tensor] | None
 ) -> float:
     """Send the gradient back to the inputs, which passes every activation and leaves the weights' gradients alone."""
-    if loss is None:
-        loss = functional.cross_entropy
-    value: Any = loss(outputs) if targets is None else loss(outputs, targets)
+    chosen: Callable[..., Any] = functional.cross_entropy if loss is None else loss
+    value = chosen(outputs) if targets is None else chosen(outputs, targets)
     if not isinstance(value, Tensor) or value.numel() != 1:
         raise UserError(f"a loss is one number, got {_kind(value)}; take its mean over the batch")
     ends = [inputs] if inputs.requires_grad else [p for p in model.parameters() if p.requires_grad]

@@ -8,7 +8,7 @@ from typing import Any
 import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import FuncFormatter
 
 from wellfit.report.curves_statistics import Histogram
 from wellfit.report.drawing import PALETTE, STYLE, as_svg
@@ -66,7 +66,7 @@ def _draw(figure: Figure, histograms: Sequence[Histogram]) -> None:
         axes.set_title(plain(shown.name, 24), fontsize=9, color=PALETTE["ink"])
         said = f"mean {number_text(shown.mean)}\nstd {number_text(shown.std)}"
         if shown.gradient_std is not None:
-            said += f"\ngradient {number_text(shown.gradient_std)}"
+            said += f"\ngradient std {number_text(shown.gradient_std)}"
         axes.text(
             0.97, 0.78 if shares.max() > _TALLEST else 0.95, said, transform=axes.transAxes,
             ha="right", va="top", fontsize=7.5, color=PALETTE["muted"],
@@ -74,6 +74,7 @@ def _draw(figure: Figure, histograms: Sequence[Histogram]) -> None:
         axes.set_xlim(shown.low, shown.high)
         axes.set_ylim(0, top)
         axes.set_yticks([])
-        axes.xaxis.set_major_locator(MaxNLocator(4))
+        axes.set_xticks([shown.low, (shown.low + shown.high) / 2, shown.high])
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda v, _: number_text(v)))
         axes.tick_params(length=0, labelsize=8)
         axes.spines[["top", "right", "left"]].set_visible(False)
