@@ -6,10 +6,15 @@ import math
 import numpy as np
 import pytest
 import torch
+from sklearn.datasets import load_digits
 from torch import nn
+from torch.nn import functional
 
 from wellfit.errors import UserError
+from wellfit.models.lenet import LeNet5
+from wellfit.training.checkpoint import load_checkpoint, save_checkpoint
 from wellfit.training.optimizers import OPTIMIZERS, build_optimizer, decaying_names, parameter_groups
+from wellfit.training.timm_optimizers import Kron
 
 # An ill-conditioned bowl with a twist, so that every coordinate has its own gradient history.
 SCALES = np.array([4.0, 1.0, 0.1, 2.5])
@@ -87,6 +92,12 @@ def adam(x, memory, i, lr=0.05, b1=0.9, b2=0.999, corrected=True, decay=0.0):
     return x - lr * decay * x - lr * m / (np.sqrt(s) + EPS)
 
 
+def lion(x, memory, i, lr=0.05, b1=0.9, b2=0.99):
+    g, m = slope(x), memory.get("m", np.zeros(4))
+    memory["m"] = b2 * m + (1 - b2) * g
+    return x - lr * np.sign(b1 * m + (1 - b1) * g)
+
+
 @pytest.mark.parametrize("fused", [None, False])
 @pytest.mark.parametrize(
     ("name", "rule", "options"),
@@ -95,6 +106,9 @@ def adam(x, memory, i, lr=0.05, b1=0.9, b2=0.999, corrected=True, decay=0.0):
         ("momentum", momentum_rate_outside, {}),
         ("momentum", momentum_rate_inside, {}),
         ("nesterov", nesterov_shifted, {}),
+        ("momentum_inside", momentum_rate_inside, {}),
+        ("nesterov_inside", nesterov_shifted, {}),
+        ("timm:lion", lambda *a: lion(*a), {}),
         ("adagrad", adagrad, {"eps": EPS}),
         ("adam", adam, {"eps": EPS}),
         ("adamw", lambda *a: adam(*a, decay=0.1), {"eps": EPS, "weight_decay": 0.1, "decay_all": True}),
@@ -102,7 +116,7 @@ def adam(x, memory, i, lr=0.05, b1=0.9, b2=0.999, corrected=True, decay=0.0):
     ],
 )
 def test_ten_steps_equal_the_formula(name, rule, options, fused):
-    if fused is False and name != "rmsprop":
+    if fused is False and OPTIMIZERS.get(name, OPTIMIZERS["rmsprop"]).fused_on:
         options = {**options, "fused": False}
     np.testing.assert_allclose(torch_path(name, 0.05, **options), numpy_path(rule), rtol=1e-12, atol=1e-13)
 
@@ -122,6 +136,139 @@ def test_the_two_momentum_forms_part_under_a_schedule_and_ours_keeps_the_rate_ou
     np.testing.assert_allclose(ours, outside, rtol=1e-12)
     np.testing.assert_allclose(ours[:5], inside[:5], rtol=1e-12)
     assert np.abs(ours[5:] - inside[5:]).max() > 0.1
+
+
+def nesterov_rate_outside(x, memory, i, schedule, lr=0.05, rho=0.9):
+    g = slope(x)
+    memory["v"] = rho * memory.get("v", 0.0) + g
+    return x - lr * schedule(i) * (g + rho * memory["v"])
+
+
+def nesterov_rate_inside(x, memory, i, schedule, lr=0.05, rho=0.9):
+    old = memory.get("v", np.zeros(4))
+    memory["v"] = rho * old - lr * schedule(i) * slope(x)
+    return x - rho * old + (1 + rho) * memory["v"]
+
+
+@pytest.mark.parametrize(
+    ("ours", "other", "rule"),
+    [
+        ("nesterov", "nesterov_inside", nesterov_rate_outside),
+        ("nesterov_inside", "nesterov", nesterov_rate_inside),
+        ("momentum_inside", "momentum", lambda x, m, i, s: momentum_rate_inside(x, m, i, schedule=s)),
+    ],
+)
+def test_each_form_follows_its_own_formula_under_a_schedule_and_parts_from_the_other(ours, other, rule):
+    def drop(i):
+        return 1.0 if i < 5 else 0.1
+
+    path = torch_path(ours, 0.05, schedule=drop)
+    np.testing.assert_allclose(path, numpy_path(lambda x, m, i: rule(x, m, i, drop)), rtol=1e-12, atol=1e-13)
+    partner = torch_path(other, 0.05, schedule=drop)
+    np.testing.assert_allclose(path[:5], partner[:5], rtol=1e-12, atol=1e-13)
+    assert np.abs(path[5:] - partner[5:]).max() > 0.05
+
+
+def newton_schulz(matrix, steps=5):
+    """Five quintic iterations towards the nearest orthogonal matrix, in float64."""
+    a, b, c = 3.4445, -4.7750, 2.0315
+    wide = matrix if matrix.shape[0] <= matrix.shape[1] else matrix.T
+    x = wide / max(np.linalg.norm(wide), 1e-7)
+    for _ in range(steps):
+        gram = x @ x.T
+        x = a * x + (b * gram + c * gram @ gram) @ x
+    return x if matrix.shape[0] <= matrix.shape[1] else x.T
+
+
+@pytest.mark.parametrize("shape", [(4, 6), (6, 3)])
+def test_ten_steps_of_muon_equal_the_formula_up_to_bfloat16(shape):
+    """torch runs the iteration in bfloat16, so each step is right to a few per cent of its size."""
+    draw = np.random.Generator(np.random.Philox(1))
+    gradients = draw.standard_normal((STEPS, *shape))
+    weight = torch.tensor(draw.standard_normal(shape), requires_grad=True)
+    x, velocity = weight.detach().numpy().copy(), np.zeros(shape)
+    lr, decay, rho = 0.02, 0.1, 0.95
+    optimizer = build_optimizer("muon", [weight], lr=lr, weight_decay=decay, momentum=rho)
+    for g in gradients:
+        weight.grad = torch.tensor(g)
+        optimizer.step()
+        velocity = rho * velocity + (1 - rho) * g
+        ahead = (1 - rho) * g + rho * velocity
+        before = x
+        x = x * (1 - lr * decay) - lr * 0.2 * math.sqrt(max(shape)) * newton_schulz(ahead)
+        moved = np.linalg.norm(x - before)
+        assert np.linalg.norm(weight.detach().numpy() - x) < 0.05 * moved
+        x = weight.detach().numpy().copy()
+
+
+def kron_bowl(steps, lr):
+    """A bowl of condition number 1e4 in a matrix, with axes that the rows and columns share."""
+    source = torch.Generator().manual_seed(0)
+    rows, columns = torch.logspace(-1, 1, 6), torch.logspace(-1, 1, 4)
+    x = torch.randn(6, 4, generator=source).requires_grad_()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        optimizer = build_optimizer("kron", [x], lr=lr)
+        for i in range(steps):
+            for group in optimizer.param_groups:
+                group["lr"] = lr * (1 - i / steps)
+            x.grad = rows[:, None] * columns * x.detach()
+            optimizer.step()
+    return (0.5 * rows[:, None] * columns * x.detach().square()).sum().item()
+
+
+def test_kron_flattens_an_ill_conditioned_bowl():
+    start = kron_bowl(0, 0.05)
+    assert kron_bowl(200, 0.05) < 1e-3 * start
+    assert kron_bowl(50, 0.05) == kron_bowl(50, 0.05)
+
+
+def test_kron_goes_on_from_a_checkpoint_as_if_it_had_never_stopped(tmp_path):
+    def run(stop_after):
+        torch.manual_seed(0)
+        net = small_net()
+        optimizer = build_optimizer("kron", net, lr=1e-3, weight_decay=0.01)
+        for i in range(6):
+            if i == stop_after:
+                save_checkpoint(tmp_path / "state", {"optimizer": optimizer.state_dict()})
+                optimizer = build_optimizer("kron", net, lr=1e-3, weight_decay=0.01)
+                optimizer.load_state_dict(load_checkpoint(tmp_path / "state")["optimizer"])
+            torch.manual_seed(i)
+            for p in net.parameters():
+                p.grad = torch.randn_like(p)
+            optimizer.step()
+        return [p.detach().clone() for p in net.parameters()]
+
+    with torch.random.fork_rng(devices=[]):
+        for a, b in zip(run(None), run(3), strict=True):
+            assert torch.equal(a, b)
+
+
+@pytest.mark.parametrize("name", ["kron", "timm:lamb", "timm:adan"])
+def test_lenet_learns_digits(name):
+    data = load_digits()
+    images = torch.tensor(data.images, dtype=torch.float32).div(8).sub(1)[:1000, None]
+    images = functional.interpolate(images, scale_factor=2)
+    targets = torch.tensor(data.target[:1000])
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        net = LeNet5(10, image_size=16, channels=1)
+        optimizer = build_optimizer(name, net, lr={"kron": 3e-3}.get(name, 1e-2))
+        for i in range(90):
+            batch = torch.arange(64).add(64 * i) % 1000
+            optimizer.zero_grad()
+            functional.cross_entropy(net(images[batch]), targets[batch]).backward()
+            optimizer.step()
+        accuracy = (net(images).argmax(1) == targets).float().mean().item()
+    assert accuracy > 0.9  # guessing gives 0.1
+
+
+def test_timms_own_defaults_hold_and_its_kron_is_not_compiled():
+    optimizer = build_optimizer("timm:sgd", small_net(), lr=0.1, momentum=0.8)
+    assert {(g["nesterov"], g["momentum"]) for g in optimizer.param_groups} == {(True, 0.8)}
+    assert isinstance(build_optimizer("timm:kronw", small_net(), lr=0.1), Kron)
+    assert build_optimizer("timm:kronw", small_net(), lr=0.1).defaults["decoupled_decay"] is True
+    assert build_optimizer("timm:kron", small_net(), lr=0.1).defaults["decoupled_decay"] is False
 
 
 def test_velocity_is_a_decaying_sum_of_gradients():
@@ -305,6 +452,13 @@ def test_a_users_own_optimizer_by_dotted_path():
         ({"name": "no_such_package:Lion"}, "cannot be imported"),
         ({"name": "torch.optim:Addam"}, "did you mean 'Adam'"),
         ({"name": ":Lion"}, "write it in that form"),
+        ({"name": "timm:lionn"}, "did you mean 'lion"),
+        ({"name": "timm:bnbadam"}, "needs apex or bitsandbytes"),
+        ({"name": "timm:adahessian"}, "second gradients"),
+        ({"name": "timm:lion", "beta": (0.9, 0.99)}, "did you mean 'betas'"),
+        ({"name": "kron", "decoupled": False}, "only decoupled"),
+        ({"name": "lbfgs", "weight_decay": 0.1}, "training.l2"),
+        ({"name": "lbfgs", "max_iterations": 3}, "did you mean 'max_iter'"),
         ({"name": "torch:float32"}, "must be a function or a class"),
     ],
 )

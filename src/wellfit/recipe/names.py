@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from wellfit.config import Config
 from wellfit.data.augmentations.table import mixing_names, parse_all
-from wellfit.dotted import is_dotted, load_dotted
-from wellfit.errors import UserError, unknown_name
+from wellfit.dotted import load_dotted
+from wellfit.errors import UserError
 from wellfit.models.zoo import resolve
 from wellfit.recipe.model_options import refuse_unknown_layers
-from wellfit.training.optimizers import OPTIMIZERS
+from wellfit.training.optimizers import check_optimizer_name
 from wellfit.training.regularize import build_criterion
 from wellfit.training.schedules import schedule
 
@@ -21,10 +21,8 @@ def refuse_unknown_names(config: Config) -> None:
             load_dotted(name, "model")
     refuse_unknown_layers(config)
     optimizer = config.optimizer.name
-    if is_dotted(optimizer):
-        load_dotted(optimizer, "optimizer")
-    elif optimizer not in ("auto", *OPTIMIZERS):
-        raise unknown_name("optimizer", optimizer, OPTIMIZERS)
+    if optimizer != "auto":
+        check_optimizer_name(optimizer)
     if config.schedule != "auto":
         schedule(config.schedule)
     build_criterion(config.loss)

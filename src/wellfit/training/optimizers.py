@@ -10,20 +10,29 @@ With g the gradient at x, the rules and what each option is called:
     adam       m, s running means of g, g², both divided by 1 − βᵗ;  x ← x − lr·m̂/(√ŝ + ε)
     adamw      adam, and x ← x − lr·λ·x beside it (decoupled decay)
     muon       orthogonalised momentum for matrices and filters, adamw for the rest
+    kron       gradients preconditioned by a Kronecker product of triangular factors, one for each dimension (O8)
+    lbfgs      quasi-Newton steps with a line search, on the whole training split at once: see full_batch.py (O7)
+
+"timm:NAME" is any optimizer of timm, with timm's defaults; `package.module:name` is the user's own.
+
+**Which to take** (O13). Adam and AdamW are good defaults and often fine at a constant lr. SGD with momentum may beat
+them, with more tuning of rate and schedule; cosine is the schedule with the fewest knobs. L-BFGS is worth a try where
+the full batch is affordable and all noise can be switched off.
 
 **Which momentum.** torch keeps the rate *outside* the velocity: v ← ρv + g, x ← x − lr·v. The other taught
 form keeps it inside: v ← ρv − lr·g, x ← x + v. At a constant lr both visit the same points; under a schedule
-they differ, because the second carries steps that were scaled by earlier rates. Here it is always torch's form: a
-lowered rate acts at once. The velocity is a decaying *sum*, g/(1 − ρ) for a steady gradient, not a mean.
+they differ, because the second carries steps that were scaled by earlier rates. The default, `momentum`, is torch's
+form, in which a lowered rate acts at once; `momentum_inside` is the other. The velocity is a decaying *sum*, g/(1 − ρ)
+for a steady gradient, not a mean.
 
 **Which Nesterov.** v ← ρv − lr·g, x ← x − ρ·v_old + (1 + ρ)·v, with g taken at the stored (shifted) point, is
-what `nesterov` computes, again with the rate outside.
+what `nesterov` computes, again with the rate outside; `nesterov_inside` keeps it inside.
 
 **Bias correction.** Without it Adam's first step would be (1 − 0.9)/√(1 − 0.999) = 3.16 times lr whatever the
 gradient; with it the first step is lr. ε is torch's (1e-8; adagrad 1e-10); courses write `eps=1e-7`.
 
-**Weight decay** λ enters as gradient λw, that of ½λ‖w‖² (sgd to adam), or decoupled, w ← w − lr·λ·w (adamw, muon).
-For plain sgd both are the same step, and both equal an L2 term λ'Σw² in the loss with λ = 2λ'; for the others not.
+**Weight decay** λ enters as gradient λw, that of ½λ‖w‖² (sgd to adam), or decoupled, w ← w − lr·λ·w (adamw, muon,
+kron). For plain sgd both are the same step, and both equal an L2 term κΣw² in the loss with λ = 2κ; for others not.
 """
 
 from __future__ import annotations
@@ -39,7 +48,9 @@ from torch import Tensor, nn
 
 from wellfit.dotted import is_dotted, load_dotted
 from wellfit.errors import UserError, unknown_name
+from wellfit.training.momentum import RateInside
 from wellfit.training.muon import MuonWithAdamW
+from wellfit.training.timm_optimizers import Kron, build_timm, check_timm_name
 
 Parameters = nn.Module | Iterable[Any]
 
@@ -55,14 +66,14 @@ def build_optimizer(
     decay_all: bool = False,
     **options: Any,
 ) -> torch.optim.Optimizer:
-    """An optimizer by its name in OPTIMIZERS, or a user's own by `package.module:name`.
+    """An optimizer by its name in OPTIMIZERS, "lbfgs", "timm:NAME", or a user's own by `package.module:name`.
 
     module_or_params: a module; or parameters, (name, parameter) pairs, or groups `{"params": …, "lr": …}`.
         Parameters that require no gradient are left out.
     lr: learning rate, ≥ 0; each group keeps it as "initial_lr", which a schedule multiplies.
     weight_decay: λ ≥ 0, applied to weights of two or more dimensions and not to biases and normalisation
         scales, nor to names that `module.no_weight_decay()` lists; `decay_all=True` applies it to all.
-    momentum: ρ in [0, 1), used by momentum, nesterov and muon; the others have none.
+    momentum: ρ in [0, 1), used by momentum, nesterov, muon, kron and timm's of that kind; the others have none.
     decoupled: None keeps the optimizer's own convention; True or False asks for it (adam ↔ adamw; sgd: the same).
     options: the torch optimizer's own arguments, e.g. `betas`, `eps`, `alpha`, `fused`.
 
@@ -75,12 +86,15 @@ def build_optimizer(
         raise UserError(f"weight decay is a finite number of at least 0, got {weight_decay}; try 1e-4")
     groups = parameter_groups(module_or_params, weight_decay=weight_decay, decay_all=decay_all)
     try:
-        if is_dotted(name):
+        if name == "lbfgs":
+            return _lbfgs(groups, lr=lr, weight_decay=weight_decay, **options)
+        if name.startswith("timm:"):
+            optimizer = build_timm(name, groups, lr=lr, momentum=momentum, **options)
+        elif is_dotted(name):
             optimizer = load_dotted(name, "optimizer")(groups, lr=lr, **options)
         else:
             name = _with_decoupling(name, decoupled)
-            if name not in OPTIMIZERS:
-                raise unknown_name("optimizer", name, OPTIMIZERS)
+            check_optimizer_name(name)
             _check_options(name, options)
             if name == "muon":
                 options.setdefault("adamw_for", _classifier_weights(module_or_params))
@@ -90,6 +104,30 @@ def build_optimizer(
     for group in optimizer.param_groups:
         group.setdefault("initial_lr", group["lr"])
     return optimizer
+
+
+def check_optimizer_name(name: str) -> None:
+    """UserError for a name that `build_optimizer` does not know, with the nearest one."""
+    if name.startswith("timm:"):
+        check_timm_name(name)
+    elif is_dotted(name):
+        load_dotted(name, "optimizer")
+    elif name not in (*OPTIMIZERS, "lbfgs"):
+        raise unknown_name("optimizer", name, [*OPTIMIZERS, "lbfgs", "timm:lion"])
+
+
+def _lbfgs(groups: list[dict[str, Any]], *, lr: float, weight_decay: float, **options: Any) -> torch.optim.Optimizer:
+    if weight_decay:
+        raise UserError(
+            f"L-BFGS takes the decay of weights as a term of the loss, got weight_decay {weight_decay:g} in the "
+            "optimizer; set it to 0 and give training.l2"
+        )
+    known = set(inspect.signature(torch.optim.LBFGS).parameters) - {"params", "lr"}
+    for option in options:
+        if option not in known:
+            raise unknown_name("option of optimizer 'lbfgs'", option, known)
+    params = [p for group in groups for p in group["params"]]
+    return torch.optim.LBFGS(params, lr=lr, **{"line_search_fn": "strong_wolfe", **options})
 
 
 def decays(name: str, parameter: Tensor, excluded: Iterable[str] = ()) -> bool:
@@ -155,9 +193,9 @@ def _with_decoupling(name: str, decoupled: bool | None) -> str:
         return name
     if name in ("adam", "adamw"):
         return "adamw" if decoupled else "adam"
-    if name == "muon" and decoupled:
+    if name in ("muon", "kron") and decoupled:
         return name
-    has = "only decoupled" if name == "muon" else "no decoupled"
+    has = "only decoupled" if name in ("muon", "kron") else "no decoupled"
     raise UserError(f"optimizer '{name}' has {has} weight decay; leave `decoupled` out, or use adam or adamw")
 
 
@@ -218,9 +256,12 @@ OPTIMIZERS: dict[str, Rule] = {
     "sgd": Rule(torch.optim.SGD, ("cpu", "cuda")),
     "momentum": Rule(torch.optim.SGD, ("cpu", "cuda"), takes_momentum=True),
     "nesterov": Rule(torch.optim.SGD, ("cpu", "cuda"), takes_momentum=True, fixed={"nesterov": True}),
+    "momentum_inside": Rule(RateInside, takes_momentum=True),
+    "nesterov_inside": Rule(RateInside, takes_momentum=True, fixed={"nesterov": True}),
     "adagrad": Rule(torch.optim.Adagrad, ("cpu",)),
     "rmsprop": Rule(torch.optim.RMSprop),
     "adam": Rule(torch.optim.Adam, ("cpu", "cuda")),
     "adamw": Rule(torch.optim.AdamW, ("cpu", "cuda")),
     "muon": Rule(MuonWithAdamW, ("cpu", "cuda"), takes_momentum=True),
+    "kron": Rule(Kron, takes_momentum=True),
 }
