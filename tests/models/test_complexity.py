@@ -273,6 +273,34 @@ def test_a_size_that_does_not_fit_is_one_sentence() -> None:
             complexity(net, wrong)
 
 
+class Peeks(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x if x.sum().item() > 0 else -x
+
+
+def test_a_net_that_needs_values_is_one_sentence() -> None:
+    for net in (Peeks(), nn.LazyConv2d(4, 3)):
+        with pytest.raises(UserError, match="without values") as caught:
+            complexity(net, (3, 8, 8))
+        assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
+def test_other_precisions_count_the_same(dtype: torch.dtype) -> None:
+    net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4))
+    assert complexity(copy.deepcopy(net).to(dtype), 8) == complexity(net, 8)
+
+
+def test_normalisation_holds_nothing_new() -> None:
+    net = nn.Sequential(
+        nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.InstanceNorm2d(4), nn.GroupNorm(2, 4), nn.LocalResponseNorm(3),
+        nn.LayerNorm([4, 6, 6]), nn.RMSNorm(6),
+    )  # fmt: skip
+    table = complexity(net, 8)
+    assert table.activations == 3 * 64 + 4 * 36
+    assert {layer.receptive_field for layer in table.layers[1:]} == {3}
+
+
 def test_vectors_have_a_table_too() -> None:
     table = complexity(nn.Sequential(nn.Linear(10, 5), nn.ReLU(), nn.Linear(5, 2)), (10,))
     assert (table.parameters, table.flops, table.activations) == (67, 120, 17)

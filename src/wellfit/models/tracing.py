@@ -107,7 +107,8 @@ def trace(module: nn.Module, shape: Sequence[int]) -> list[Step]:
     """
     net = _without_values(module).eval()
     with torch.no_grad(), torch.device("meta"):
-        image = torch.empty(1, *shape)
+        own = (parameter.dtype for parameter in net.parameters() if parameter.is_floating_point())
+        image = torch.empty(1, *shape, dtype=next(own, torch.float32))
         tracer = Tracer(image, net)
         with _steps(net, tracer), tracer:
             net(image)
@@ -174,9 +175,11 @@ def _leaving(tracer: Tracer) -> Callable[..., None]:
                 before = tracer.field_of(given)
                 if before and all(reach.axis != given.ndim - 1 for reach in before):
                     tracer.keep(out, before)
+            if isinstance(part, nn.LocalResponseNorm | nn.RMSNorm) and given is not None:
+                # Normalisations that torch composes of poolings and means: they hold nothing new, and see as before.
+                step.activations = 0
+                tracer.keep(out, tracer.field_of(given))
             step.sees = tracer.field_of(out)
-        if isinstance(part, nn.LocalResponseNorm):
-            step.activations = 0  # a normalisation, which torch computes by a pooling over the channels
         tracer.finished.append(step)
 
     return hook
