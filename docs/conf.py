@@ -19,7 +19,7 @@ extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx_gallery.gen_gallery",
 exclude_patterns = ["_build", "_extensions", "gallery"]
 myst_heading_anchors = 3
 default_role = "code"
-nitpicky = False
+suppress_warnings = ["misc.highlighting_failure"]  # contracts are written in shorthand that no lexer knows
 
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
@@ -39,7 +39,7 @@ templates_path: list[str] = []
 sphinx_gallery_conf = {
     "examples_dirs": "gallery",
     "gallery_dirs": "auto_gallery",
-    "subsection_order": ["networks", "optimisation", "regularisation"],
+    "subsection_order": ["gallery/networks", "gallery/optimisation", "gallery/regularisation"],
     "within_subsection_order": "FileNameSortKey",
     "capture_repr": (),
     "abort_on_example_error": True,

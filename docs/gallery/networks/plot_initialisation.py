@@ -101,8 +101,9 @@ for rule in ("xavier", "xavier_average"):
 # %%
 # What to see, and what it means for your choice
 # ----------------------------------------------
-# Too small (I1) and the signal is gone after a few layers; too large and tanh saturates (I2), its gradient dead, or ReLU blows
-# up (I6). Xavier keeps tanh alive (I3) and lets ReLU fade (I4); Kaiming's √2 makes up for the half that ReLU cuts
+# Too small (I1) and the signal is gone after a few layers, and so is the gradient on its way back. Too large and tanh
+# saturates (I2): most units sit at -1 or 1 where the derivative is nothing, while through the few others the gradient
+# explodes; ReLU blows up (I6). Xavier keeps tanh alive (I3) and lets ReLU fade (I4); Kaiming's √2 makes up for the half that ReLU cuts
 # off (I5). So: Kaiming for ReLU and its kin, Xavier for tanh. wellfit's own nets start so by themselves
 # (``initialisation = "kaiming"`` in ``[model.options]``). Look at your network with this function before you blame the
 # learning rate.

@@ -75,7 +75,8 @@ print(f"Hessian eigenvalues of the bowl: {eigenvalues.tolist()}; condition numbe
 # The race
 # --------
 # The point is a 1×2 matrix, so that Muon, which is made for matrices, has one to work on: it then takes steps of
-# constant length along its momentum.
+# constant length along its momentum. ``momentum_inside`` and ``nesterov_inside`` visit the same points as ``momentum`` and
+# ``nesterov`` at a constant rate, and are left out.
 
 RULES = {
     "sgd": PALETTE["ink"],
@@ -86,6 +87,7 @@ RULES = {
     "adam": PALETTE["validation"],
     "adamw": "#e8b04a",
     "muon": PALETTE["averaged"],
+    "kron": "#7b5aa6",
 }
 
 
@@ -119,7 +121,7 @@ def best_rate(rule: str) -> float:
 rates = {rule: best_rate(rule) for rule in RULES}
 paths = {(rule, land.title): run(rule, (rates[rule],), land)[0] for rule in RULES for land in LANDSCAPES}
 
-KINDS = {"SGD and momentum": ("sgd", "momentum", "nesterov", "muon"), "a rate for each coordinate": ("adagrad", "rmsprop", "adam", "adamw")}
+KINDS = {"SGD and momentum": ("sgd", "momentum", "nesterov", "muon"), "scaled by the gradients": ("adagrad", "rmsprop", "adam", "adamw", "kron")}
 figure, axes = plt.subplots(len(LANDSCAPES), len(KINDS), figsize=(10, 12.5), layout="constrained")
 for land, row in zip(LANDSCAPES, axes, strict=True):
     x, y = np.meshgrid(np.linspace(*land.x, 200), np.linspace(*land.y, 200))
@@ -152,7 +154,7 @@ for panel in axes[1]:
     panel.set_xlabel("step")
 for panel in axes[:, 0]:
     panel.set_ylabel("above the lowest point")
-figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=8)
+figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=9)
 plt.show()
 
 # %%

@@ -54,7 +54,7 @@ def views(names: list[str], count: int, seed: int = 0) -> list[np.ndarray]:
 # %%
 # One at a time
 # -------------
-# Of eight epochs, the two that differ most from the original.
+# Of eight epochs, the one that differs most from the original, and a middling one.
 
 columns = 6
 rows = -(-(len(AUGMENTATIONS) + 1) // (columns // 2))
@@ -68,7 +68,7 @@ for (left, right), (name, entry) in zip(cells[1:], AUGMENTATIONS.items(), strict
     found = views([name], 8)
     order = sorted(found, key=lambda view: -np.abs(view.astype(int) - flower).mean())
     left.imshow(order[0])
-    right.imshow(order[1])
+    right.imshow(order[4])
     strength = "" if entry.strength is None else f"={entry.strength}"
     left.set_title(f"{name}{strength}", fontsize=9.5, loc="left")
 plt.show()

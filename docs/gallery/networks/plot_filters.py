@@ -1,0 +1,126 @@
+"""
+First-layer filters
+===================
+
+The weights of a first convolution are small colour images: what each of them answers to can be looked at (row C11). Deeper
+layers look at other layers, and their weights say little to the eye.
+"""
+
+import os
+
+import matplotlib.pyplot as plt
+import numpy as np
+import torch
+from sklearn.datasets import load_sample_image
+from torch import nn
+
+from wellfit.models.init import initialise
+from wellfit.randomness import generator
+from wellfit.report.drawing import PALETTE, STYLE, plain_axes
+from wellfit.training.optimizers import build_optimizer
+from wellfit.training.schedules import schedule
+
+plt.style.use({**STYLE, "figure.dpi": 110, "text.parse_math": True})
+QUICK = os.environ.get("WELLFIT_GALLERY") == "quick"
+STEPS = 10 if QUICK else 500
+
+# %%
+# A task that needs edges
+# -----------------------
+# Patches of two photographs (scikit-learn's samples, CC BY, by *danielbuechele* and *vultilion*) are turned by 0, 90, 180 or
+# 270 degrees, and the net has to say by how much. It learns to see from that alone, without a label from anyone.
+
+SIDE, FILTERS, KERNEL = 24, 16, 7
+photos = [torch.tensor(load_sample_image(name) / 255.0, dtype=torch.float32) for name in ("china.jpg", "flower.jpg")]
+mean = torch.cat([photo.reshape(-1, 3) for photo in photos]).mean(0)
+
+
+def patches(step: int, count: int = 64) -> tuple[torch.Tensor, torch.Tensor]:
+    """count×3×SIDE×SIDE, centred, and how many quarters each was turned."""
+    draw = generator(0, "gallery-patches", step)
+    turns = draw.integers(4, size=count)
+    found = []
+    for turn in turns:
+        photo = photos[int(draw.integers(len(photos)))]
+        top, left = (int(draw.integers(length - SIDE)) for length in photo.shape[:2])
+        found.append(torch.rot90(photo[top : top + SIDE, left : left + SIDE] - mean, int(turn)))
+    return torch.stack(found).permute(0, 3, 1, 2).contiguous(), torch.from_numpy(turns)
+
+
+net = nn.Sequential(
+    nn.Conv2d(3, FILTERS, KERNEL, padding=3),
+    nn.ReLU(),
+    nn.MaxPool2d(4),
+    nn.Conv2d(FILTERS, 32, 3, padding=1),
+    nn.BatchNorm2d(32),
+    nn.ReLU(),
+    nn.MaxPool2d(2),
+    nn.Flatten(),
+    nn.Linear(32 * 9, 4),
+)
+initialise(net, seed=0)
+before = net[0].weight.detach().clone()
+optimizer = build_optimizer("adamw", net, lr=3e-3, weight_decay=0.3)
+rate = schedule("cosine")
+right = []
+for step in range(STEPS):
+    for group in optimizer.param_groups:
+        group["lr"] = 3e-3 * rate(step / STEPS)
+    images, turns = patches(step)
+    scores = net(images)
+    optimizer.zero_grad()
+    nn.functional.cross_entropy(scores, turns).backward()
+    optimizer.step()
+    right.append(float((scores.argmax(1) == turns).float().mean()))
+print(f"{np.mean(right[-50:]):.0%} of the last 50 batches' patches turned back rightly, where guessing gives 25%")
+
+
+# %%
+# Before and after
+# ----------------
+# Each filter is scaled to its own range, with grey for zero.
+
+
+def grid(weights: torch.Tensor) -> np.ndarray:
+    """2 rows of filters as one image, with a rim between them."""
+    w = weights / weights.abs().amax((1, 2, 3), keepdim=True)
+    tiles = np.pad((w.permute(0, 2, 3, 1).numpy() + 1) / 2, ((0, 0), (0, 1), (0, 1), (0, 0)), constant_values=1.0)
+    rows = [np.concatenate(list(tiles[i : i + FILTERS // 2]), axis=1) for i in (0, FILTERS // 2)]
+    return np.concatenate(rows)
+
+
+figure, axes = plt.subplots(2, 1, figsize=(8, 4.9), layout="constrained")
+for panel, (title, weights) in zip(axes, {"before": before, "after": net[0].weight.detach()}.items(), strict=True):
+    panel.imshow(grid(weights), interpolation="nearest")
+    panel.set_title(f"{FILTERS} filters of {KERNEL}×{KERNEL}×3, {title} training")
+    panel.axis("off")
+plt.show()
+
+# %%
+# Is a filter smooth?
+# -------------------
+# Noise has as much of itself in every frequency; what has learnt an edge or a colour is smooth. The share of a filter's
+# power in the lowest frequencies says which.
+
+
+def smooth_share(weights: torch.Tensor) -> np.ndarray:
+    """Share of the power at frequencies of at most one wave a filter, for each filter."""
+    power = torch.fft.fft2(weights).abs().square().sum(1)
+    low = torch.fft.fftfreq(KERNEL).abs() < 1.5 / KERNEL
+    return (power[:, low][:, :, low].sum((1, 2)) / power.sum((1, 2))).numpy()
+
+
+figure, axes = plt.subplots(figsize=(7.5, 2.9), layout="constrained")
+for title, weights, colour in (("before", before, "muted"), ("after", net[0].weight.detach(), "train")):
+    axes.plot(np.sort(smooth_share(weights)), "o-", color=PALETTE[colour], label=f"{title} training")
+axes.set(xlabel="filters, in order", ylabel="share of low frequencies", ylim=(0, 1))
+axes.legend(loc="upper left")
+plain_axes(axes)
+plt.show()
+
+# %%
+# What it means for your choice
+# -----------------------------
+# Filters that still look like noise after a long training were not trained long enough, or with too little weight decay or too
+# high a rate; several that are the same, or flat grey, are capacity that is not used. A net pretrained on photographs shows
+# oriented edges and blobs of opposite colours. If your images are photographs at all, begin with such a net.
