@@ -162,7 +162,8 @@ def complexity(model: nn.Module, input_size: int | Sequence[int]) -> Complexity:
         reason = f"{type(error).__name__}: {error}".partition("\n")[0]
         raise UserError(
             f"complexity needs a net that runs on one input of shape {'×'.join(map(str, shape))} without values, but "
-            f"{type(model).__name__} does not ({reason}); give an input_size that it takes, and a net whose steps do not hang on values"
+            f"{type(model).__name__} does not ({reason}); give an input_size that it "
+            "takes, and a net whose steps do not hang on values"
         ) from error
     layers = [Layer("input", "Input", list(shape), 0, 0, 0, prod(shape), 0, 1 if len(shape) > 1 else None)]
     used, passed_by = _not_called(steps)
