@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from wellfit.search.space import Choice, LogUniform, Space
-from wellfit.search.stages import CHANCE, NARROW, WIDEN, Trial, best_trial, diverged, local_average, narrow, winner
+from wellfit.search.stages import NARROW, WIDEN, best_trial, diverged, narrow, winner
+from wellfit.search.trial import Trial
 
 SPACE: Space = {"lr": LogUniform(1e-4, 1.0), "weight_decay": LogUniform(1e-6, 1e-2)}
 
@@ -16,15 +17,11 @@ def trial(number: int, lr: float, score: float | None, decay: float = 1e-4, **mo
 
 
 def test_the_best_has_the_highest_score_then_the_lowest_loss_then_came_first() -> None:
-    trials = [
-        trial(0, 0.1, 0.5, loss=1.0),
-        trial(1, 0.2, 0.7, loss=0.9),
-        trial(2, 0.3, 0.7, loss=0.8),
-        trial(3, 1, None),
-    ]
-    assert best_trial(trials) is trials[2]
-    assert best_trial([trial(4, 0.1, 0.7, loss=0.8), trials[2]]) is trials[2]
-    assert best_trial([trials[3]]) is None
+    far_apart = [trial(0, 1e-4, 0.5, loss=1.0), trial(1, 1e-1, 0.7, loss=0.9), trial(2, 1e2, 0.6, loss=0.8)]
+    assert best_trial(far_apart) is far_apart[1]
+    twins = [trial(0, 0.1, 0.7, loss=0.9), trial(1, 0.1, 0.7, loss=0.8), trial(2, 0.1, 0.7, loss=0.8)]
+    assert best_trial(twins) is twins[1]
+    assert best_trial([trial(3, 1, None)]) is None
     assert best_trial([]) is None
 
 
@@ -73,42 +70,28 @@ def test_where_every_trial_was_broken_off_lower_rates_are_tried() -> None:
     assert "no coarse trial finished" in result.reason
 
 
-def test_the_default_is_kept_within_chance_and_left_beyond_it() -> None:
-    error = 0.02
-    margin = CHANCE * (2 * error**2) ** 0.5
-    default = trial(0, 0.1, 0.6, error=error)
-    just_under, just_over = (
-        trial(1, 1e2, 0.6 + margin - 1e-6, error=error),  # decades away: no neighbour shares in the average
-        trial(2, 1e5, 0.6 + margin + 1e-6, error=error),
-    )
-    chosen, why = winner([default, just_under], default)
+def test_the_default_is_kept_unless_another_is_expected_to_do_better() -> None:
+    default, worse, better = trial(0, 0.1, 0.6), trial(1, 1e2, 0.59), trial(2, 1e5, 0.65)
+    chosen, why = winner([default, worse], default)
     assert chosen is default
-    assert "within chance" in why
-    chosen, why = winner([default, just_under, just_over], default)
-    assert chosen is just_over
-    assert "more than chance" in why
+    assert "no trial is expected to do better" in why
+    chosen, why = winner([default, worse, better], default)
+    assert chosen is better
+    assert "above the default" in why
 
 
 def test_a_lucky_score_among_poor_neighbours_does_not_win() -> None:
-    default, lucky = trial(0, 1e-3, 0.50), trial(1, 0.1, 0.60)
-    poor = [trial(2, 0.11, 0.40), trial(3, 0.09, 0.41)]
+    default, lucky = trial(0, 1e-3, 0.50, error=0.05), trial(1, 0.1, 0.60, error=0.05)
+    poor = [trial(2, 0.11, 0.38, error=0.05), trial(3, 0.09, 0.39, error=0.05), trial(4, 0.1, 0.38, error=0.05)]
     assert winner([default, lucky], default)[0] is lucky
     assert winner([default, lucky, *poor], default)[0] is default
 
 
 def test_a_rate_beside_a_cliff_is_passed_over() -> None:
-    default, edge, safe = trial(0, 1e-4, 0.30), trial(1, 0.10, 0.62), trial(2, 0.01, 0.60)
+    default, edge, safe = trial(0, 1e-5, 0.30), trial(1, 0.10, 0.62), trial(2, 0.01, 0.60)
     cliff = trial(3, 0.11, None)
     assert winner([default, edge, safe], default)[0] is edge
     assert winner([default, edge, safe, cliff], default)[0] is safe
-
-
-def test_the_local_average_by_hand() -> None:
-    trials = [trial(0, 0.1, 0.5, error=0.02), trial(1, 0.1 * 10**0.15, 0.7, error=0.02), trial(2, 1e4, 0.9, error=0.02)]
-    weight = 0.6065306597126334  # exp(-1/2), one width away
-    score, error = local_average(trials[0], trials)
-    assert score == pytest.approx((0.5 + weight * 0.7) / (1 + weight), abs=1e-9)
-    assert error == pytest.approx(0.02 * (1 + weight**2) ** 0.5 / (1 + weight), abs=1e-9)
 
 
 def test_a_default_that_was_broken_off_gives_way_to_any_that_finished() -> None:

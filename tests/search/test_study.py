@@ -12,8 +12,8 @@ import pytest
 from scipy import stats
 
 from wellfit.search.space import Choice, LogUniform, Space
-from wellfit.search.stages import Trial
 from wellfit.search.study import Study
+from wellfit.search.trial import Trial
 
 SPACE: Space = {
     "lr": LogUniform(1e-5, 1e-1),

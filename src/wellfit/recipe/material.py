@@ -124,19 +124,27 @@ class Material:
         batch_size = 256 if self.plan.model.image_size <= 64 else 32
         return EvaluationBatches(data.store, data.rows(indices), data.targets(indices), self.preprocessing, batch_size)
 
-    def validation_score(self, images: int = 0) -> ValidationScore:
-        """Scores on the validation split, or on `images` of it drawn once from the seed."""
+    def some_of_validation(self, images: int) -> np.ndarray:
+        """The validation split, or `images` of it drawn once from the seed."""
         indices = self.data.split.validation
-        if 0 < images < len(indices):
-            indices = indices[
-                np.sort(generator(self.plan.seed, "validation-subset").permutation(len(indices))[:images])
-            ]
+        if not 0 < images < len(indices):
+            return indices
+        return indices[np.sort(generator(self.plan.seed, "validation-subset").permutation(len(indices))[:images])]
+
+    def validation_score(self) -> ValidationScore:
+        return self.score_on(self.data.split.validation)
+
+    def score_on(self, indices: np.ndarray) -> ValidationScore:
+        """Scores on images of the source, none of the test split."""
         return ValidationScore(
             self.evaluation(indices), self.data.classes, self.plan.engine, self.preprocessing, self.plan.metric
         )
 
-    def training(self, seed: int, balance: str, batch_size: int | None = None) -> TrainingBatches:
-        data, train = self.data, self.data.split.train
+    def training(
+        self, seed: int, balance: str, batch_size: int | None = None, images: np.ndarray | None = None
+    ) -> TrainingBatches:
+        """Batches of the training split, or of the source's `images`."""
+        data, train = self.data, self.data.split.train if images is None else images
         return TrainingBatches(
             data.store,
             data.rows(train),

@@ -26,7 +26,7 @@ PRETRAINED = ("resnet18", "mobilenet_v3_small", "squeezenet1_1")  # tried in thi
 SMALL_NETS = ((16, 32, 64), (32, 64, 128), (32, 96, 192), (64, 128, 256), (128, 256, 512))  # widths, quickest first
 LOOP_EFFICIENCY = 0.85  # share of the bare step's speed that the loop with data and evaluation reaches
 CLOSING_SECONDS = 6.0  # saving, the report, leaving
-SEARCH_SHARE, CHECKS_SHARE = 0.12, 0.06  # of the time that is left after reading the data
+SEARCH_SHARE, CHECKS_SHARE = 0.18, 0.06  # of the time that is left after reading the data
 
 
 @dataclass(frozen=True)

@@ -57,13 +57,17 @@ class ChecksPlan:
 
 @dataclass(frozen=True)
 class SearchPlan:
-    """Short runs: how many of each stage, of how many steps, judged on how many validation images. 0 trials: none."""
+    """Short runs: how many of each stage, of how many steps, judged on how many validation images. 0 trials: none.
+
+    folds: runs of a trial, each judged on the images that it holds out; 0: one run, judged on validation.
+    """
 
     coarse_trials: int = 0
     fine_trials: int = 0
     coarse_steps: int = 0
     fine_steps: int = 0
     validation_images: int = 0
+    folds: int = 0
 
 
 @dataclass(frozen=True)
@@ -147,8 +151,12 @@ def plan_in_words(plan: Plan) -> list[str]:
     elif trials:
         lines.append(
             f"search     {search.coarse_trials} coarse trials of {search.coarse_steps} steps and "
-            f"{search.fine_trials} fine ones of {search.fine_steps}, scored on {search.validation_images:,} validation "
-            "images"
+            f"{search.fine_trials} fine ones of {search.fine_steps}, scored "
+            + (
+                f"by {search.folds}-fold cross-validation"
+                if search.folds
+                else f"on {search.validation_images:,} validation images"
+            )
         )
     else:
         lines.append("search     none")

@@ -32,6 +32,10 @@ MOST_EPOCHS = 8  # times the epochs that a network of this size of data wants: m
 SHORTEST_TRIAL = 2000  # images of a coarse trial: shorter ones cannot tell learning rates apart
 MOST_STEPS_NEEDED = 200  # of a tiny batch, which sees few images in many steps
 FINE_LENGTH = 3  # how many times longer a fine trial is than a coarse one (SPEC S1: 1-5 epochs, then 10-20)
+LONGEST_TRIAL = 6  # a coarse trial takes at most this part of the epochs that the training wants
+FEW_TRIALS = 10  # of the coarse stage; more of them only where each can be long
+# Coarse trials, fine trials, validation images that judge them: the first that the time can hold.
+DESIGNS = ((16, 12, 1000), (10, 5, 1000), (10, 5, 500), (7, 4, 500), (5, 3, 400), (4, 2, 300))
 EVALUATION_SHARE = 0.08  # of an epoch's time: where validation costs more, it is looked at less often
 NO_DEADLINE_SECONDS = 600.0  # what is planned for where no budget was given
 
@@ -48,11 +52,6 @@ def make_plan(job: Job, data: Prepared) -> Plan:
     choice = choose_model(job, data, left)
     reasons = choice.reasons
     transfer = choice.transfer
-    if data.split.folds is not None and transfer != "probe":
-        reasons.append(
-            "the folds are not used: they judge classifiers on frozen features, and a network that is trained in full "
-            f"is judged on the {len(data.split.validation):,} validation images"
-        )
     built = build(choice.name, len(data.classes), image_size=choice.image_size, seed=config.seed, **choice.options)
     augment = _augment(config, data, reasons)
     batch_size = config.training.batch_size or usual_batch_size(images)
@@ -151,10 +150,9 @@ def _optimizer(config: Config, module: nn.Module, batch_size: int, transfer: boo
 def expected_seconds(plan: Plan, data: Prepared, speed: float) -> dict[str, float]:
     """What each part would take at `speed` training images a second, as the probe measured it."""
     rate, search, training = speed * LOOP_EFFICIENCY, plan.search, plan.training
-    trial_images = (
-        training.batch_size * (search.coarse_trials * search.coarse_steps + search.fine_trials * search.fine_steps)
-        + search.validation_images * (search.coarse_trials + search.fine_trials) / 3
-    )
+    trained = search.coarse_trials * search.coarse_steps + search.fine_trials * search.fine_steps
+    judged = search.validation_images * (search.coarse_trials + search.fine_trials)
+    trial_images = training.batch_size * trained * max(1, search.folds) + judged / 3
     features = 2 * (len(data.split.train) + len(data.split.validation)) / 2.5
     return {
         "search": trial_images / rate,
@@ -173,18 +171,32 @@ def _search(
 ) -> tuple[SearchPlan, float]:
     """Coarse trials of 1 unit and fine ones of FINE_LENGTH units; fewer trials before ones too short to tell.
 
-    A unit is at least SHORTEST_TRIAL images (or an epoch of a small set) and at most 3 epochs.
+    A unit is at least SHORTEST_TRIAL images (or an epoch of a small set) and at most 3 epochs, or more of a set so
+    small that many are wanted. Where the split has folds, a trial is cross-validated if the time allows it.
     """
     steps_per_epoch = max(1, images // batch_size)
     shortest = min(steps_per_epoch, MOST_STEPS_NEEDED, math.ceil(SHORTEST_TRIAL / batch_size))
-    for coarse, fine, judged in ((10, 5, 1000), (10, 5, 500), (7, 4, 500), (5, 3, 400), (4, 2, 300)):
-        validation = min(judged, len(data.split.validation))
-        overhead = (coarse + fine) * (validation / (3 * rate) + 0.1)
-        units = coarse + FINE_LENGTH * fine
-        steps = int((seconds - overhead) * rate / batch_size / units)
-        if steps >= shortest:
-            steps = min(steps, 3 * steps_per_epoch)
-            plan = SearchPlan(coarse, fine, steps, FINE_LENGTH * steps, validation)
+    longest = math.ceil(max(3.0, wanted_epochs(images) / LONGEST_TRIAL) * steps_per_epoch)
+    folds = data.split.folds or []
+    for runs in (len(folds), 1) if folds else (1,):
+        for coarse, fine, judged in DESIGNS:
+            validation = min(judged, len(data.split.validation)) if runs == 1 else sum(map(len, folds))
+            overhead = (coarse + fine) * (validation / (3 * rate) + 0.1 * runs)
+            units = (coarse + FINE_LENGTH * fine) * runs
+            steps = min(longest, int((seconds - overhead) * rate / batch_size / units))
+            if steps < shortest or (coarse > FEW_TRIALS and steps < min(steps_per_epoch, 4 * shortest)):
+                continue
+            if runs > 1:
+                reasons.append(
+                    f"search trials are judged by {runs}-fold cross-validation; the training keeps its best weights by "
+                    f"the {len(data.split.validation):,} validation images"
+                )
+            elif folds:
+                reasons.append(
+                    f"{len(folds)}-fold cross-validation of the search trials does not fit into {in_words(seconds)}, "
+                    f"so they are judged on the {validation:,} validation images"
+                )
+            plan = SearchPlan(coarse, fine, steps, FINE_LENGTH * steps, validation, runs if runs > 1 else 0)
             return plan, units * steps * batch_size / rate + overhead
     reasons.append(
         f"no search: {in_words(seconds)} do not hold six trials that could tell learning rates apart; "

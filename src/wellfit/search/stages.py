@@ -7,28 +7,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import Any
 
 from wellfit.findings import Finding
+from wellfit.search.smoothing import smoothed
 from wellfit.search.space import Choice, LogUniform, Space
+from wellfit.search.trial import Trial
 
 WIDEN = 10.0  # how far a range is moved out on the side where the best value sits at the edge
 NARROW = 3.0  # half-width of the fine range, as a factor
-CHANCE = 0.5  # standard errors of a difference of local averages: below it, the default is kept
-NEIGHBOURS = 0.15  # decades of learning rate over which scores are averaged
-
-
-@dataclass(frozen=True)
-class Trial:
-    """One short run. score: what is maximised, on validation; None when it was broken off or failed."""
-
-    stage: str
-    number: int
-    settings: dict[str, Any]
-    state: str  # "finished", "pruned" or "failed"
-    score: float | None = None
-    error: float = 0.0  # standard error of the score, from the number of validation images
-    loss: float | None = None
 
 
 @dataclass
@@ -41,52 +27,33 @@ class Narrowing:
 
 
 def best_trial(trials: list[Trial]) -> Trial | None:
-    """Highest score; equal scores are told apart by validation loss. None when no trial finished."""
-    finished = [t for t in trials if t.score is not None]
+    """Of those that finished, the one that is expected to score highest, its neighbours' scores considered.
+
+    Equal ones are told apart by validation loss, then the first is taken. None when no trial finished.
+    """
+    finished = [(expected, t) for (expected, _), t in zip(smoothed(trials), trials, strict=True) if t.score is not None]
     if not finished:
         return None
-    return max(finished, key=lambda t: (t.score, -(t.loss if t.loss is not None else 0.0), -t.number))
+    return max(finished, key=lambda pair: (pair[0], -(pair[1].loss or 0.0), -pair[1].number))[1]
 
 
 def winner(trials: list[Trial], default: Trial | None) -> tuple[Trial | None, str]:
-    """The trial to train with, and why: the default is kept unless another is ahead by more than chance.
+    """The trial to train with, and why: of those that finished, the highest expected score among its neighbours.
 
-    Trials are compared by the local average of their scores over the learning rate, since the best of many single
-    scores is best by luck as much as by its settings.
+    default: the trial of the settings that would be used without a search; None where it was not run. It is trained
+    with where no other is expected to do better.
     """
-    finished = [trial for trial in trials if trial.score is not None]
-    if not finished:
+    best = best_trial(trials)
+    if best is None:
         return default, "no trial finished"
-    around = [(local_average(trial, trials), trial) for trial in finished]
-    (high, high_error), best = max(around, key=lambda pair: (pair[0][0], -pair[1].number))
     if default is None or default.score is None:
         return best, "the default settings did not finish"
-    own, own_error = local_average(default, trials)
-    margin = CHANCE * (high_error**2 + own_error**2) ** 0.5
-    if high - own > margin:
-        return best, f"{high:.3f} against {own:.3f} around the default, more than chance ({margin:.3f})"
-    return default, f"the best trials' {high:.3f} is within chance ({margin:.3f}) of the default's {own:.3f}"
-
-
-def local_average(trial: Trial, trials: list[Trial]) -> tuple[float, float]:
-    """Score and its standard error around a trial: trials of about the same learning rate and alike otherwise.
-
-    The weight of another trial falls as a Gaussian of the distance in log10(lr), of width NEIGHBOURS. One that was
-    broken off counts as 0: a rate beside a cliff is no good rate.
-    """
-    total = score = variance = 0.0
-    for other in trials:
-        if _choices(other) != _choices(trial):
-            continue
-        distance = math.log10(float(other.settings.get("lr", 1.0)) / float(trial.settings.get("lr", 1.0)))
-        weight = math.exp(-0.5 * (distance / NEIGHBOURS) ** 2)
-        total, score = total + weight, score + weight * (other.score or 0.0)
-        variance += (weight * other.error) ** 2
-    return score / total, math.sqrt(variance) / total
-
-
-def _choices(trial: Trial) -> dict[str, Any]:
-    return {name: value for name, value in trial.settings.items() if isinstance(value, str)}
+    if best.settings == default.settings:
+        return default, "no trial is expected to do better than the default"
+    expected = dict(zip(map(id, trials), smoothed(trials), strict=True))
+    (high, high_doubt), (own, own_doubt) = expected[id(best)], expected[id(default)]
+    gain, doubt = high - own, math.hypot(high_doubt, own_doubt)
+    return best, f"expected to score {gain:.3f} (± {doubt:.3f}) above the default, judged with its neighbours"
 
 
 def narrow(space: Space, trials: list[Trial], stage: str) -> Narrowing:

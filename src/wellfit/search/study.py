@@ -19,7 +19,7 @@ from optuna.trial import TrialState
 
 from wellfit.randomness import key_to_integer
 from wellfit.search.space import LogUniform, Space
-from wellfit.search.stages import Trial
+from wellfit.search.trial import Trial
 
 # What runs one trial: settings and trial number in, the finished Trial out.
 RunTrial = Callable[[str, int, dict[str, Any]], Trial]

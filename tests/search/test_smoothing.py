@@ -1,0 +1,72 @@
+"""What trials say together: a Gaussian process over log settings, held against scikit-learn's."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from sklearn.gaussian_process import GaussianProcessRegressor
+from sklearn.gaussian_process.kernels import RBF, ConstantKernel
+
+from wellfit.randomness import generator
+from wellfit.search.smoothing import LEAST_SPREAD, REACH, SEED_NOISE, smoothed
+from wellfit.search.trial import Trial
+
+
+def trial(lr: float, score: float | None, stage: str = "coarse", error: float = 0.02, **more: object) -> Trial:
+    return Trial(stage, 0, {"lr": lr, **more}, "finished" if score is not None else "pruned", score, error)
+
+
+def test_one_stage_is_the_textbook_posterior() -> None:
+    scores = np.array([0.52, 0.60, 0.66, 0.61, 0.55])
+    rates = np.logspace(-4, -2, 5)
+    found = np.array([mean for mean, _ in smoothed([trial(r, s) for r, s in zip(rates, scores, strict=True)])])
+    spread = scores.std()
+    # The offset of the stage is a constant kernel; only differences between trials are comparable then.
+    kernel = ConstantKernel(spread**2) * RBF(REACH["lr"]) + ConstantKernel(100 * spread**2)
+    process = GaussianProcessRegressor(kernel, alpha=0.02**2 + SEED_NOISE**2, optimizer=None)
+    expected = process.fit(np.log10(rates)[:, None], scores - scores.mean()).predict(np.log10(rates)[:, None])
+    assert np.diff(found) == pytest.approx(np.diff(expected), abs=1e-9)
+
+
+def test_the_level_of_a_stage_does_not_count() -> None:
+    coarse = [trial(r, s) for r, s in ((1e-4, 0.3), (1e-3, 0.4), (1e-2, 0.3))]
+    fine = [trial(r, s, "fine") for r, s in ((1e-3, 0.70), (2e-3, 0.69))]
+    lifted = [trial(t.settings["lr"], (t.score or 0) + 0.1, "fine") for t in fine]
+    before, after = smoothed([*coarse, *fine]), smoothed([*coarse, *lifted])
+    assert [m for m, _ in before] == pytest.approx([m for m, _ in after], abs=1e-9)
+    assert before[1][0] == pytest.approx(before[3][0], abs=1e-9)  # the same rate in both stages is worth the same
+
+
+def test_noise_is_shared_out_among_neighbours() -> None:
+    """Over many noisy searches of one known curve, the smoothed choice loses less than the single best score does."""
+    draw = generator(0, "smoothing")
+
+    def truth(log_lr: np.ndarray) -> np.ndarray:
+        return 0.6 - 0.08 * (log_lr + 3) ** 2
+
+    lost_smoothed, lost_single = [], []
+    for _ in range(200):
+        places = draw.uniform(-4, -2, 20)
+        scores = truth(places) + draw.normal(0, 0.03, 20)
+        trials = [trial(10.0**p, float(s), error=0.03) for p, s in zip(places, scores, strict=True)]
+        expected = [mean for mean, _ in smoothed(trials)]
+        lost_smoothed.append(0.6 - truth(places[int(np.argmax(expected))]))
+        lost_single.append(0.6 - truth(places[int(np.argmax(scores))]))
+    assert np.mean(lost_smoothed) < 0.6 * np.mean(lost_single)
+
+
+def test_what_is_not_known_shrinks_with_trials_and_never_vanishes() -> None:
+    few = smoothed([trial(1e-3, 0.5), trial(1e-2, 0.6)])
+    many = smoothed([trial(1e-3, 0.5), trial(1e-2, 0.6)] * 5)
+    assert 0 < many[0][1] < few[0][1]
+    assert few[0][1] <= max(LEAST_SPREAD, 0.05) + 1e-12
+
+
+def test_other_choices_share_nothing_and_broken_off_trials_count_as_poor() -> None:
+    plain = [trial(1e-3, 0.5, balance="none"), trial(1e-1, 0.6, balance="none")]
+    one, other = trial(1e-3, 0.7, balance="weights"), trial(1e-3, 0.7, balance="none")
+    apart, beside = smoothed([*plain, one]), smoothed([*plain, other])
+    assert beside[0][0] - beside[1][0] > apart[0][0] - apart[1][0]
+    good, cliff = trial(1e-2, 0.6), trial(1.2e-2, None)
+    assert smoothed([good, trial(1e-4, 0.5), cliff])[0][0] < smoothed([good, trial(1e-4, 0.5)])[0][0]
+    assert smoothed([]) == []
