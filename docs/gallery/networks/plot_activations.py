@@ -2,8 +2,8 @@
 Activation functions and their gradients
 ========================================
 
-Each non-linearity with its derivative: where the derivative is zero nothing is learnt (row N7). The names are those of a
-configuration (``[model.options] activation = "gelu"``), the layers those of
+Each non-linearity with its derivative: where the derivative is zero nothing is learnt (row N7). The names are those
+of a configuration (``activation = "gelu"``), the layers those of
 :func:`wellfit.models.layers.activations.build_activation`.
 """
 
@@ -26,10 +26,8 @@ def value_and_gradient(name: str, x: np.ndarray) -> tuple[np.ndarray, np.ndarray
     """Both of shape N, for N inputs."""
     point = torch.tensor(x, dtype=torch.float64, requires_grad=True)
     layer = build_activation(name).double()
-    if ACTIVATIONS[name].pieces > 1:
-        value = layer(torch.stack([point, -point / 2], dim=1))[:, 0]
-    else:
-        value = layer(point)
+    two_lines = ACTIVATIONS[name].pieces > 1
+    value = layer(torch.stack([point, -point / 2], dim=1))[:, 0] if two_lines else layer(point)
     (gradient,) = torch.autograd.grad(value.sum(), point)
     return value.detach().numpy(), gradient.numpy()
 
@@ -37,10 +35,12 @@ def value_and_gradient(name: str, x: np.ndarray) -> tuple[np.ndarray, np.ndarray
 x = np.linspace(-5, 5, 401)
 columns = 4
 rows = -(-len(ACTIVATIONS) // columns)
-figure, axes = plt.subplots(rows, columns, figsize=(10, 2.3 * rows + 0.4), layout="constrained", sharex=True, sharey=True)
+figure, axes = plt.subplots(
+    rows, columns, figsize=(10, 2.3 * rows + 0.4), layout="constrained", sharex=True, sharey=True
+)
 for panel in axes.flat[len(ACTIVATIONS) :]:
     panel.set_visible(False)
-for panel, (name, facts) in zip(axes.flat, ACTIVATIONS.items(), strict=False):
+for panel, name in zip(axes.flat, ACTIVATIONS, strict=False):
     value, gradient = value_and_gradient(name, x)
     panel.plot(x, value, color=PALETTE["train"], lw=2, label="value")
     panel.plot(x, gradient, color=PALETTE["validation"], lw=1.6, ls="--", label="gradient")
@@ -54,8 +54,8 @@ plt.show()
 # %%
 # At -10, 0 and 10
 # ----------------
-# "Saturates" says where the gradient fades however large the input is; a unit that "can die" may get stuck with a gradient
-# of exactly zero for every image.
+# "Saturates" says where the gradient fades however large the input is; a unit that "can die" may get stuck with a
+# gradient of exactly zero for every image.
 
 print(f"{'':>15}  {'value at -10, 0, 10':^26}  {'gradient at -10, 0, 10':^26}  saturates   can die")
 for name, facts in ACTIVATIONS.items():
@@ -102,8 +102,8 @@ plt.show()
 # %%
 # What it means for your choice
 # -----------------------------
-# Take ReLU first, and mind the learning rate. Then try leaky ReLU, maxout, ELU or GELU, for a little more. Tanh seldom
-# pays, and sigmoid belongs into no hidden layer. The advice beside each name:
+# Take ReLU first, and mind the learning rate. Then try leaky ReLU, maxout, ELU or GELU, for a little more. Tanh
+# seldom pays, and sigmoid belongs into no hidden layer. The advice beside each name:
 
 for name, facts in ACTIVATIONS.items():
     print(f"{name:>15}: {facts.advice}")

@@ -2,9 +2,9 @@
 Plain against residual nets at 20 and 56 layers
 ===============================================
 
-More layers can compute everything that fewer can, so a deeper net should err *less* on its own training images. A plain one
-errs more (row N9; He et al. 2015). This page draws figures that were measured by hand and kept, since they take half an
-hour: ``python benchmarks/depth.py`` measures them anew.
+More layers can compute everything that fewer can, so a deeper net should err *less* on its own training images. A
+plain one errs more (row N9; He et al. 2015). This page draws figures that were measured by hand and kept, since they
+take half an hour: ``python benchmarks/depth.py`` measures them anew.
 """
 
 import json
@@ -25,8 +25,8 @@ print(
 # %%
 # Error on the training images
 # ----------------------------
-# Thin dashed: 20 layers, thick: 56. All four saw the same batches with the same rates, and differ in nothing but depth and
-# shortcuts.
+# Thin dashed: 20 layers, thick: 56. All four saw the same batches with the same rates, and differ in nothing but
+# depth and shortcuts.
 
 figure, axes = plt.subplots(1, 2, figsize=(10, 3.9), layout="constrained", sharey=True)
 for panel, kind in zip(axes, ("plain", "resnet"), strict=True):
@@ -51,11 +51,11 @@ for net, lines in kept["nets"].items():
 # %%
 # What to see
 # -----------
-# The plain net of 56 layers stands far above the one of 20, on the images it was trained on: that is no
-# overfitting, it is a net that is harder to train. With shortcuts, 56 layers are no worse than 20.
+# The plain net of 56 layers stands far above the one of 20, on the images it was trained on: that is no overfitting,
+# it is a net that is harder to train. With shortcuts, 56 layers are no worse than 20.
 #
-# This is a short run, on small images, from one seed: only the order of the four is to be compared with the paper, whose nets saw
-# 64,000 steps at 32 pixels.
+# This is a short run, on small images, from one seed: only the order of the four is to be compared with the paper,
+# whose nets saw 64,000 steps at 32 pixels.
 #
-# What it means for your choice: go deep with shortcuts, never without. A block whose weights are zero is the identity, so a
-# deeper residual net starts as a shallower one, and has only to learn what it adds.
+# What it means for your choice: go deep with shortcuts, never without. A block whose weights are zero is the
+# identity, so a deeper residual net starts as a shallower one, and has only to learn what it adds.

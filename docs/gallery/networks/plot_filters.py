@@ -2,8 +2,8 @@
 First-layer filters
 ===================
 
-The weights of a first convolution are small colour images: what each of them answers to can be looked at (row C11). Deeper
-layers look at other layers, and their weights say little to the eye.
+The weights of a first convolution are small colour images: what each of them answers to can be looked at (row C11).
+Deeper layers look at other layers, and their weights say little to the eye.
 """
 
 import os
@@ -27,8 +27,9 @@ STEPS = 10 if QUICK else 500
 # %%
 # A task that needs edges
 # -----------------------
-# Patches of two photographs (scikit-learn's samples, CC BY, by *danielbuechele* and *vultilion*) are turned by 0, 90, 180 or
-# 270 degrees, and the net has to say by how much. It learns to see from that alone, without a label from anyone.
+# Patches of two photographs (scikit-learn's samples, CC BY, by *danielbuechele* and *vultilion*) are turned by 0, 90,
+# 180 or 270 degrees, and the net has to say by how much. It learns to see from that alone, without a label from
+# anyone.
 
 SIDE, FILTERS, KERNEL = 24, 16, 7
 photos = [torch.tensor(load_sample_image(name) / 255.0, dtype=torch.float32) for name in ("china.jpg", "flower.jpg")]
@@ -99,8 +100,8 @@ plt.show()
 # %%
 # Is a filter smooth?
 # -------------------
-# Noise has as much of itself in every frequency; what has learnt an edge or a colour is smooth. The share of a filter's
-# power in the lowest frequencies says which.
+# Noise has as much of itself in every frequency; what has learnt an edge or a colour is smooth. The share of a
+# filter's power in the lowest frequencies says which.
 
 
 def smooth_share(weights: torch.Tensor) -> np.ndarray:
@@ -121,6 +122,7 @@ plt.show()
 # %%
 # What it means for your choice
 # -----------------------------
-# Filters that still look like noise after a long training were not trained long enough, or with too little weight decay or too
-# high a rate; several that are the same, or flat grey, are capacity that is not used. A net pretrained on photographs shows
-# oriented edges and blobs of opposite colours. If your images are photographs at all, begin with such a net.
+# Filters that still look like noise after a long training were not trained long enough, or with too little weight
+# decay or too high a rate; several that are the same, or flat grey, are capacity that is not used. A net pretrained
+# on photographs shows oriented edges and blobs of opposite colours. If your images are photographs at all, begin with
+# such a net.

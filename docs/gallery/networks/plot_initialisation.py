@@ -2,8 +2,8 @@
 Initial weights: six stacks and what they do to a signal
 ========================================================
 
-The tables I1 to I6 as histograms: ten layers of 500 units on unit Gaussian input, without biases (row N8). The figures come
-from :func:`wellfit.activation_statistics`, which takes any network and any batch, also yours.
+The tables I1 to I6 as histograms: ten layers of 500 units on unit Gaussian input, without biases (row N8). The
+figures come from :func:`wellfit.activation_statistics`, which takes any network and any batch, also yours.
 """
 
 import os
@@ -24,7 +24,8 @@ UNITS, IMAGES = (50, 100) if QUICK else (500, 1000)
 # %%
 # What a course's table looks like
 # --------------------------------
-# One call, one line a layer. Here I4: ReLU with Xavier's weights, made for tanh; every layer halves the signal's power.
+# One call, one line a layer. Here I4: ReLU with Xavier's weights, made for tanh; every layer halves the signal's
+# power.
 
 batch = torch.randn(IMAGES, UNITS, generator=torch.Generator().manual_seed(0))
 targets = torch.zeros(IMAGES, dtype=torch.long)
@@ -40,8 +41,9 @@ print(statistics("relu", "xavier").table())
 # %%
 # Six stacks, layer by layer
 # --------------------------
-# Each row is one stack, from its first hidden layer on the left to its last on the right; the outermost bars hold what
-# lies beyond. The course shows I6 on 4,096 units, where a standard deviation of 0.05 is already too large; on 500 it is 0.1.
+# Each row is one stack, from its first hidden layer on the left to its last on the right; the outermost bars hold
+# what lies beyond. The course shows I6 on 4,096 units, where a standard deviation of 0.05 is already too large; on
+# 500 it is 0.1.
 
 STACKS = {
     "I1  tanh, 0.01·N(0, 1)": ("tanh", "small_gaussian=0.01"),
@@ -90,8 +92,8 @@ plt.show()
 # %%
 # Xavier has two forms
 # --------------------
-# 1/√fan_in keeps the signal on its way forward, √(2/(fan_in + fan_out)) is the compromise between both ways. In square
-# layers they are the same; in these, which halve at each step, they are not:
+# 1/√fan_in keeps the signal on its way forward, √(2/(fan_in + fan_out)) is the compromise between both ways. In
+# square layers they are the same; in these, which halve at each step, they are not:
 
 for rule in ("xavier", "xavier_average"):
     net = stack([UNITS, UNITS // 2, UNITS // 4, UNITS // 8], "tanh", initialisation=rule, bias=False, seed=0)
@@ -99,11 +101,13 @@ for rule in ("xavier", "xavier_average"):
     print(f"{rule:>15}: std of the layers {', '.join(f'{row.std:.3f}' for row in rows)}")
 
 # %%
-# What to see, and what it means for your choice
-# ----------------------------------------------
+# What to see
+# -----------
 # Too small (I1) and the signal is gone after a few layers, and so is the gradient on its way back. Too large and tanh
 # saturates (I2): most units sit at -1 or 1 where the derivative is nothing, while through the few others the gradient
-# explodes; ReLU blows up (I6). Xavier keeps tanh alive (I3) and lets ReLU fade (I4); Kaiming's √2 makes up for the half that ReLU cuts
-# off (I5). So: Kaiming for ReLU and its kin, Xavier for tanh. wellfit's own nets start so by themselves
-# (``initialisation = "kaiming"`` in ``[model.options]``). Look at your network with this function before you blame the
-# learning rate.
+# explodes; ReLU blows up (I6). Xavier keeps tanh alive (I3) and lets ReLU fade (I4); Kaiming's √2 makes up for the
+# half that ReLU cuts off (I5).
+#
+# What it means for your choice: Kaiming for ReLU and its kin, Xavier for tanh. wellfit's own nets start so by
+# themselves (``initialisation = "kaiming"`` in ``[model.options]``). Look at your network with this function before
+# you blame the learning rate.

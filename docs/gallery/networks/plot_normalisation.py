@@ -69,8 +69,8 @@ for kind in KINDS:
 # %%
 # Training against test
 # ---------------------
-# BatchNorm alone looks at the other images of the batch, so it alone needs running statistics for the test, and it alone
-# answers differently in training and at test.
+# BatchNorm alone looks at the other images of the batch, so it alone needs running statistics for the test, and it
+# alone answers differently in training and at test.
 
 x = 3.0 + 2.0 * torch.randn(16, C, 8, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
 for kind in KINDS:
@@ -82,9 +82,9 @@ for kind in KINDS:
 # %%
 # What it buys
 # ------------
-# Ten fully connected layers on 600 of scikit-learn's digits, 40 steps of plain SGD at each learning rate, from weights
-# so small that activations fade on the way up (standard deviation 0.05; compare row I1). With BatchNorm the net trains
-# over a wide range of rates; without it, at none of them.
+# Ten fully connected layers on 600 of scikit-learn's digits, 40 steps of plain SGD at each learning rate, from
+# weights so small that activations fade on the way up (standard deviation 0.05; compare row I1). With BatchNorm the
+# net trains over a wide range of rates; without it, at none of them.
 
 from sklearn.datasets import load_digits  # noqa: E402
 
@@ -126,6 +126,6 @@ plt.show()
 # %%
 # What it means for your choice
 # -----------------------------
-# BatchNorm almost always in a convolutional net (row R5), between the convolution and the non-linearity. Where batches are
-# very small its statistics are noisy: take GroupNorm, which does not look at other images. LayerNorm is for transformers
-# and fully connected stacks, InstanceNorm for style, where an image's contrast is to be forgotten.
+# BatchNorm almost always in a convolutional net (row R5), between the convolution and the non-linearity. Where
+# batches are very small its statistics are noisy: take GroupNorm, which does not look at other images. LayerNorm is
+# for transformers and fully connected stacks, InstanceNorm for style, where an image's contrast is to be forgotten.

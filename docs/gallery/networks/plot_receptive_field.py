@@ -29,13 +29,16 @@ three = nn.Sequential(*[nn.Conv2d(C, C, 3, padding=1, bias=False) for _ in range
 one = nn.Conv2d(C, C, 7, padding=3, bias=False)
 for name, net in (("three 3×3", three), ("one 7×7", one)):
     table = complexity(net, (C, 32, 32))
-    print(f"{name:>10}: receptive field {table.receptive_field}, {table.weights:,} weights ({table.weights / C**2:.0f}C²)")
+    print(
+        f"{name:>10}: receptive field {table.receptive_field}, {table.weights:,} weights ({table.weights / C**2:.0f}C²)"
+    )
 
 # %%
 # Which pixels a unit follows
 # ---------------------------
-# The gradient of the middle unit with respect to the image, for one to four convolutions with random weights, averaged
-# over 40 draws: the field grows by two pixels a layer, and its middle counts most. The frame is the field as computed.
+# The gradient of the middle unit with respect to the image, for one to four convolutions with random weights,
+# averaged over 40 draws: the field grows by two pixels a layer, and its middle counts most. The frame is the field as
+# computed.
 
 SIDE = 15
 figure, axes = plt.subplots(1, 4, figsize=(10, 2.9), layout="constrained")
@@ -61,7 +64,6 @@ plt.show()
 # Pooling and strides multiply what every later layer adds. Beside the field: where memory and parameters go.
 
 
-
 def shape_only(name: str) -> nn.Module:
     """torchvision's net without memory for its weights."""
     with torch.device("meta"):
@@ -69,7 +71,11 @@ def shape_only(name: str) -> nn.Module:
 
 
 figure, axes = plt.subplots(figsize=(8, 3.8), layout="constrained")
-for name, colour in {"resnet18": PALETTE["train"], "resnet34": PALETTE["averaged"], "vgg16": PALETTE["validation"]}.items():
+for name, colour in {
+    "resnet18": PALETTE["train"],
+    "resnet34": PALETTE["averaged"],
+    "vgg16": PALETTE["validation"],
+}.items():
     table = complexity(shape_only(name), 224)
     path = [layer for layer in table.layers if layer.type in ("Conv2d", "MaxPool2d") and "downsample" not in layer.name]
     fields = [layer.receptive_field for layer in path]
@@ -85,6 +91,6 @@ plt.show()
 # %%
 # What it means for your choice
 # -----------------------------
-# Small filters, many of them in a row. If the objects you tell apart are larger than the field of the last layer, take a
-# deeper net or smaller images; if they are a few pixels wide, a stem that shrinks the image fourfold loses them, which is
-# why wellfit gives images of up to 64 pixels a stem of stride 1.
+# Small filters, many of them in a row. If the objects you tell apart are larger than the field of the last layer,
+# take a deeper net or smaller images; if they are a few pixels wide, a stem that shrinks the image fourfold loses
+# them, which is why wellfit gives images of up to 64 pixels a stem of stride 1.

@@ -2,8 +2,8 @@
 Reading a training's curves
 ===========================
 
-The loss as dots with its moving average, train and validation accuracy in one panel (row C10), for a learning rate that
-is too low, one that is right and one that is too high; and what :class:`wellfit.Monitor` says of each in words.
+The loss as dots with its moving average, train and validation accuracy in one panel (row C10), for a learning rate
+that is too low, one that is right and one that is too high; and what :class:`wellfit.Monitor` says of each in words.
 """
 
 import os
@@ -95,8 +95,8 @@ plt.show()
 # %%
 # What the monitor says
 # ---------------------
-# It sees the same numbers and, besides, activations, gradients and the size of each update against its weight. Root cause
-# first:
+# It sees the same numbers and, besides, activations, gradients and the size of each update against its weight. Root
+# cause first:
 
 for name, (_, _, findings) in runs.items():
     print(f"{name}, lr {RATES[name]:g}")
@@ -108,7 +108,7 @@ for name, (_, _, findings) in runs.items():
 # %%
 # What it means for your choice
 # -----------------------------
-# A loss that does not move: raise the rate by tens. One that explodes or stands above log C: lower it. Both can also come
-# from the initial weights, so look at the activations first. A growing gap between train and validation asks for
-# more data, augmentation or decay; no gap at a low accuracy asks for a larger network. Any loop of your own can be watched with
-# the three lines above; ``wellfit explain ID`` tells more about a finding.
+# A loss that does not move: raise the rate by tens. One that explodes or stands above log C: lower it. Both can also
+# come from the initial weights, so look at the activations first. A growing gap between train and validation asks for
+# more data, augmentation or decay; no gap at a low accuracy asks for a larger network. Any loop of your own can be
+# watched with the three lines above; ``wellfit explain ID`` tells more about a finding.

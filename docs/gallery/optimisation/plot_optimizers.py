@@ -2,9 +2,9 @@
 Optimizers racing
 =================
 
-A bowl, a local minimum, a saddle and a noisy gradient, with the path that each update rule takes over them
-(rows O1-O6 and O11 of the recipe). Every rule is made by :func:`wellfit.training.optimizers.build_optimizer` under the
-name that a configuration gives it, and runs at the rate, of nine, that serves it best on the bowl.
+A bowl, a local minimum, a saddle and a noisy gradient, with the path that each update rule takes over them (rows
+O1-O6 and O11 of the recipe). Every rule is made by :func:`wellfit.training.optimizers.build_optimizer` under the name
+that a configuration gives it, and runs at the rate, of nine, that serves it best on the bowl.
 """
 
 import os
@@ -29,8 +29,8 @@ RATES = (1e-3, 3e-3, 1e-2, 2e-2, 3e-2, 1e-1, 3e-1, 5e-1, 1.0)
 # The four landscapes
 # -------------------
 # The bowl is 50 times as steep across as along: its **condition number**, the ratio of the largest to the smallest
-# eigenvalue of the Hessian, is 50. The saddle falls away to both sides from a ridge on which the gradient is almost zero.
-# The noisy landscape is the bowl again, with Gaussian noise on every gradient, as a mini-batch has it.
+# eigenvalue of the Hessian, is 50. The saddle falls away to both sides from a ridge on which the gradient is almost
+# zero. The noisy landscape is the bowl again, with Gaussian noise on every gradient, as a mini-batch has it.
 
 CONDITION = 50.0
 
@@ -69,14 +69,16 @@ LANDSCAPES = [
 ]
 hessian = torch.func.hessian(bowl)(torch.zeros(2, dtype=torch.float64))
 eigenvalues = torch.linalg.eigvalsh(hessian)
-print(f"Hessian eigenvalues of the bowl: {eigenvalues.tolist()}; condition number {eigenvalues[1] / eigenvalues[0]:.0f}")
+print(
+    f"Hessian eigenvalues of the bowl: {eigenvalues.tolist()}; condition number {eigenvalues[1] / eigenvalues[0]:.0f}"
+)
 
 # %%
 # The race
 # --------
 # The point is a 1×2 matrix, so that Muon, which is made for matrices, has one to work on: it then takes steps of
-# constant length along its momentum. ``momentum_inside`` and ``nesterov_inside`` visit the same points as ``momentum`` and
-# ``nesterov`` at a constant rate, and are left out.
+# constant length along its momentum. ``momentum_inside`` and ``nesterov_inside`` visit the same points as
+# ``momentum`` and ``nesterov`` at a constant rate, and are left out.
 
 RULES = {
     "sgd": PALETTE["ink"],
@@ -121,7 +123,10 @@ def best_rate(rule: str) -> float:
 rates = {rule: best_rate(rule) for rule in RULES}
 paths = {(rule, land.title): run(rule, (rates[rule],), land)[0] for rule in RULES for land in LANDSCAPES}
 
-KINDS = {"SGD and momentum": ("sgd", "momentum", "nesterov", "muon"), "scaled by the gradients": ("adagrad", "rmsprop", "adam", "adamw", "kron")}
+KINDS = {
+    "SGD and momentum": ("sgd", "momentum", "nesterov", "muon"),
+    "scaled by the gradients": ("adagrad", "rmsprop", "adam", "adamw", "kron"),
+}
 figure, axes = plt.subplots(len(LANDSCAPES), len(KINDS), figsize=(10, 12.5), layout="constrained")
 for land, row in zip(LANDSCAPES, axes, strict=True):
     x, y = np.meshgrid(np.linspace(*land.x, 200), np.linspace(*land.y, 200))
@@ -131,7 +136,8 @@ for land, row in zip(LANDSCAPES, axes, strict=True):
         panel.contour(x, y, z, levels=levels, colors=PALETTE["muted"], linewidths=0.6, alpha=0.45)
         for rule in rules:
             path = paths[rule, land.title]
-            panel.plot(path[:, 0], path[:, 1], ".-", color=RULES[rule], lw=1.4, ms=3, label=f"{rule}, lr {rates[rule]:g}")
+            label = f"{rule}, lr {rates[rule]:g}"
+            panel.plot(path[:, 0], path[:, 1], ".-", color=RULES[rule], lw=1.4, ms=3, label=label)
             panel.plot(*path[-1], "o", color=RULES[rule], ms=8, mec="white", mew=1, zorder=5)
         panel.plot(*land.start, "s", color=PALETTE["ink"], ms=7)
         panel.set(title=f"{land.title}: {kind}", xlim=land.x, ylim=land.y, xticks=[], yticks=[])
@@ -160,18 +166,18 @@ plt.show()
 # %%
 # What to see
 # -----------
-# - **The bowl.** Plain SGD must keep its rate below 2/50 or it flies out across the valley, and at such a rate it creeps
-#   along it. Momentum adds up what points along the valley and cancels what points across. The rules that divide by the
-#   gradient's own size (AdaGrad, RMSProp, Adam) see a round bowl.
+# - **The bowl.** Plain SGD must keep its rate below 2/50 or it flies out across the valley, and at such a rate it
+#   creeps along it. Momentum adds up what points along the valley and cancels what points across. The rules that
+#   divide by the gradient's own size (AdaGrad, RMSProp, Adam) see a round bowl.
 # - **The local minimum.** What carries momentum rolls through: momentum, Nesterov, Adam, Muon. Plain SGD, AdaGrad and
 #   RMSProp have none and stay where the gradient is zero.
-# - **The saddle.** On the ridge the gradient along the way out is tiny: SGD waits, while Adam's first step has length lr
-#   in *every* coordinate, however small the gradient is.
-# - **Noise.** At a constant rate nobody comes to rest: the last points scatter about the minimum. That is what a falling
-#   schedule is for.
+# - **The saddle.** On the ridge the gradient along the way out is tiny: SGD waits, while Adam's first step has length
+#   lr in *every* coordinate, however small the gradient is.
+# - **Noise.** At a constant rate nobody comes to rest: the last points scatter about the minimum. That is what a
+#   falling schedule is for.
 # - **Muon** takes steps of one length, so it circles the minimum at that distance until a schedule shortens them.
 # - **AdaGrad** does well on these few steps; its step only ever shrinks, and a training has a thousand times as many.
 #
 # What it means for your choice (row O13): Adam or AdamW is a good default and often fine at a constant rate; SGD with
-# momentum may beat it, and then needs its rate tuned and a schedule; a cosine has the fewest knobs. Where the
-# whole data set fits into one step and nothing is random, L-BFGS is worth a try.
+# momentum may beat it, and then needs its rate tuned and a schedule; a cosine has the fewest knobs. Where the whole
+# data set fits into one step and nothing is random, L-BFGS is worth a try.

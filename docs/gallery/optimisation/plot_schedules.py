@@ -2,28 +2,30 @@
 Learning-rate schedules
 =======================
 
-Each schedule is a pure function of progress, 0 at the first step and 1 after the last, to a multiplier of the base rate
-(row O9). So the same name serves a training of ten steps and of a million.
+Each schedule is a pure function of progress, 0 at the first step and 1 after the last, to a multiplier of the base
+rate (row O9). So the same name serves a training of ten steps and of a million.
 """
 
 import matplotlib.pyplot as plt
 import numpy as np
 
 from wellfit.report.drawing import PALETTE, STYLE, plain_axes
-from wellfit.training.schedules import SCHEDULES, schedule, scaled_lr
+from wellfit.training.schedules import SCHEDULES, scaled_lr, schedule
 
 plt.style.use({**STYLE, "figure.dpi": 110, "text.parse_math": True})
 
 # %%
 # All of them by name
 # -------------------
-# In a configuration: ``schedule.name = "cosine"``. A linear warm-up may stand before any: ``"warmup+cosine"``.
+# In a configuration: ``schedule = "cosine"``. A linear warm-up may stand before any: ``"warmup+cosine"``.
 
 names = [name for name in SCHEDULES if name != "1/t"]  # "1/t" is another name of inverse_time
 progress = np.linspace(0, 1, 500)
 columns = 4
 rows = -(-len(names) // columns)
-figure, axes = plt.subplots(rows, columns, figsize=(10, 2.1 * rows + 0.4), layout="constrained", sharex=True, sharey=True)
+figure, axes = plt.subplots(
+    rows, columns, figsize=(10, 2.1 * rows + 0.4), layout="constrained", sharex=True, sharey=True
+)
 for panel in axes.flat[len(names) :]:
     panel.set_visible(False)
 for panel, name in zip(axes.flat, names, strict=False):
@@ -55,8 +57,9 @@ print("good at 256 images a batch: 0.1; at 1024:", scaled_lr(0.1, 1024, 256))
 # %%
 # Restarts, and where snapshots are taken
 # ---------------------------------------
-# ``cyclic`` falls to its floor and starts again; at the foot of each cycle the weights are worth keeping, since the next
-# restart throws them out of their valley. Snapshots of several valleys make an ensemble from one training (row E2).
+# ``cyclic`` falls to its floor and starts again; at the foot of each cycle the weights are worth keeping, since the
+# next restart throws them out of their valley. Snapshots of several valleys make an ensemble from one training (row
+# E2).
 
 figure, axes = plt.subplots(figsize=(7, 3), layout="constrained")
 for growth, colour in ((1.0, PALETTE["train"]), (2.0, PALETTE["averaged"])):
@@ -73,7 +76,8 @@ plt.show()
 # %%
 # What it means for your choice
 # -----------------------------
-# Rates that are high early and low late are better than any constant one for SGD with momentum; Adam is often fine at a
-# constant rate. Cosine has no knob but its length. Try without decay first: a rate found under a schedule hides what the
-# rate itself does, and a loss that has plateaued tells you when a decay is due. wellfit's planner takes one cycle with
-# a warm-up for a training from scratch, because its end falls on your deadline whatever the speed of the machine.
+# Rates that are high early and low late are better than any constant one for SGD with momentum; Adam is often fine at
+# a constant rate. Cosine has no knob but its length. Try without decay first: a rate found under a schedule hides
+# what the rate itself does, and a loss that has plateaued tells you when a decay is due. wellfit's planner takes one
+# cycle with a warm-up for a training from scratch, because its end falls on your deadline whatever the speed of the
+# machine.

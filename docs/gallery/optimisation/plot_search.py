@@ -2,8 +2,8 @@
 Random against grid search
 ==========================
 
-Of the knobs of a training, a few matter and you do not know beforehand which. Nine trials on a grid try three values of
-each; nine random ones try nine of each (row S2; Bergstra and Bengio 2012, "Random Search for Hyper-Parameter
+Of the knobs of a training, a few matter and you do not know beforehand which. Nine trials on a grid try three values
+of each; nine random ones try nine of each (row S2; Bergstra and Bengio 2012, "Random Search for Hyper-Parameter
 Optimization").
 """
 
@@ -58,7 +58,8 @@ for column, (name, points) in enumerate({"grid, 9 trials": grid(3), "random, 9 t
     above.vlines(points[:, 0], 0.25, found, color=PALETTE["train"], lw=1)
     above.plot(points[:, 0], found, "o", color=PALETTE["train"], ms=5)
     above.plot(points[found.argmax(), 0], found.max(), "*", color=PALETTE["validation"], ms=14)
-    above.set_title(f"{name}: {len(np.unique(points[:, 0].round(9)))} values of the rate, best {as_percent(found.max().round(3))}")
+    values = len(np.unique(points[:, 0].round(9)))
+    above.set_title(f"{name}: {values} values of the rate, best {as_percent(found.max().round(3))}")
     above.yaxis.set_major_formatter(as_percent)
     above.set_ylim(0.25, 1)
     field.contourf(x, y, score(x, y), levels=12, cmap="Greys", alpha=0.55)
@@ -98,9 +99,9 @@ for n in (9, 25):
 # What to see
 # -----------
 # The grid spends six of its nine trials on repeating three rates with other values of a knob that does not matter.
-# Random trials never repeat one. The grid can still be lucky: where one of its lines happens to fall on the peak it wins,
-# and the next finer grid may lose again.
+# Random trials never repeat one. The grid can still be lucky: where one of its lines happens to fall on the peak it
+# wins, and the next finer grid may lose again.
 #
-# What it means for your choice: search at random and in the logarithm, first coarse and short, then finer around the best,
-# as ``wellfit fit`` does (rows S1, S2). If the best value lies at the edge of its range, the peak may lie outside: wellfit
-# says so and widens that side (row S4).
+# What it means for your choice: search at random and in the logarithm, first coarse and short, then finer around the
+# best, as ``wellfit fit`` does (rows S1, S2). If the best value lies at the edge of its range, the peak may lie
+# outside: wellfit says so and widens that side (row S4).

@@ -2,8 +2,8 @@
 Augmentations of one photo
 ==========================
 
-Every entry of wellfit's table of augmentations on the same photograph (rows D6 to D14). In a configuration:
-``augment = ["flip", "crop", "cutout"]``, with a strength after an equals sign where there is one: ``"rotate=30"``.
+Every entry of wellfit's table of augmentations on the same photograph (rows D6 to D14). In a configuration: ``augment
+= ["flip", "crop", "cutout"]``, with a strength after an equals sign where there is one: ``"rotate=30"``.
 """
 
 import matplotlib.pyplot as plt
@@ -76,8 +76,8 @@ plt.show()
 # %%
 # As a training sees it
 # ---------------------
-# Several in a row, twelve epochs of one image. The test side is the image itself: what was random in training is left at
-# its middle (row R4).
+# Several in a row, twelve epochs of one image. The test side is the image itself: what was random in training is left
+# at its middle (row R4).
 
 figure, axes = plt.subplots(2, 6, figsize=(10.5, 3.6), layout="constrained")
 for panel, view in zip(axes.flat, views(["flip", "crop", "colour_jitter", "rotate=10", "cutout=0.3"], 12), strict=True):
@@ -102,6 +102,7 @@ plt.show()
 # %%
 # What it means for your choice
 # -----------------------------
-# Take what leaves the class as it is. A mirrored flower is a flower; a mirrored digit is not a digit, so wellfit measures
-# on your images whether flipping is safe (``augment = "auto"``). Flip and crop almost always; cutout and mixup for small
-# sets; the policies (AutoAugment, RandAugment, TrivialAugment) for long trainings, since a harder task takes longer to learn.
+# Take what leaves the class as it is. A mirrored flower is a flower; a mirrored digit is not a digit, so wellfit
+# measures on your images whether flipping is safe (``augment = "auto"``). Flip and crop almost always; cutout and
+# mixup for small sets; the policies (AutoAugment, RandAugment, TrivialAugment) for long trainings, since a harder
+# task takes longer to learn.

@@ -2,8 +2,8 @@
 Regularised decision boundaries
 ===============================
 
-The same network on the same noisy points, with more and less restraint: L2, L1, dropout (rows R1 and R5). Penalties are
-those of :mod:`wellfit.training.regularize`.
+The same network on the same noisy points, with more and less restraint: L2, L1, dropout (rows R1 and R5). Penalties
+are those of :mod:`wellfit.training.regularize`.
 """
 
 import os
@@ -72,18 +72,19 @@ for panel, (name, setting) in zip(axes.flat, SETTINGS.items(), strict=True):
     seen, new = accuracy(net, training), accuracy(net, unseen)
     panel.set(title=f"{name}\ntrain {seen:.0%}, unseen {new:.0%}", xticks=[], yticks=[])
     weights = torch.cat([p.detach().abs().flatten() for p in net.parameters() if p.ndim > 1])
-    print(f"{name:>18}: weights' norm {float(weights.norm()):6.2f}, below 0.001 in size {float((weights < 1e-3).float().mean()):.0%}")
+    near_zero = float((weights < 1e-3).float().mean())
+    print(f"{name:>18}: weights' norm {float(weights.norm()):6.2f}, {near_zero:.0%} of them below 0.001 in size")
 plt.show()
 
 # %%
 # What to see
 # -----------
-# Without restraint the boundary runs round single points, and the net is sure of itself everywhere: the colours change at
-# once. L2 shrinks all weights; the boundary smooths and the net admits doubt near it. L1 sets most weights to (almost) zero.
-# Dropout answers as an average of many nets does. On 80 points the accuracies differ by little: restraint is worth most
-# where data are few for the size of the net, and the validation split says how much of it.
+# Without restraint the boundary runs round single points, and the net is sure of itself everywhere: the colours
+# change at once. L2 shrinks all weights; the boundary smooths and the net admits doubt near it. L1 sets most weights
+# to (almost) zero. Dropout answers as an average of many nets does. On 80 points the accuracies differ by little:
+# restraint is worth most where data are few for the size of the net, and the validation split says how much of it.
 #
 # What it means for your choice (row R5): more data and augmentation first, BatchNorm almost always; a weight decay of
 # about 1e-4 costs nothing; dropout for large fully connected layers; cutout and mixup where images are few. In a
-# configuration ``penalty.l2`` and ``penalty.l1`` are terms of the loss, ``optimizer.weight_decay`` acts in the step: for plain
-# SGD a decay of 2λ is the same as λΣw², for Adam it is not.
+# configuration ``training.l2`` and ``training.l1`` are terms of the loss, ``optimizer.weight_decay`` acts in the
+# step: for plain SGD a decay of 2λ is the same as λΣw², for Adam it is not.

@@ -2,8 +2,8 @@
 Dropout as an ensemble
 ======================
 
-Each dropout mask is another network that shares its weights with all others. Test time asks for their average, and scaling
-gives it in one pass: exactly for one linear layer, nearly for a deep net (rows N3 and R4).
+Each dropout mask is another network that shares its weights with all others. Test time asks for their average, and
+scaling gives it in one pass: exactly for one linear layer, nearly for a deep net (rows N3 and R4).
 """
 
 import itertools
@@ -11,9 +11,9 @@ import itertools
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
-from torch import nn
 
 from wellfit.models.layers.dropout import build_dropout
+from wellfit.models.stack import stack
 from wellfit.report.drawing import PALETTE, STYLE, plain_axes
 
 plt.style.use({**STYLE, "figure.dpi": 110, "text.parse_math": True})
@@ -21,8 +21,8 @@ plt.style.use({**STYLE, "figure.dpi": 110, "text.parse_math": True})
 # %%
 # One neuron, four masks
 # ----------------------
-# For inputs x, y and weights w1, w2 the four equally likely masks give w1x + w2y, w1x, w2y and 0, whose mean is
-# ½(w1x + w2y): what the *keep* probability times the whole output says.
+# For inputs x, y and weights w1, w2 the four equally likely masks give w1x + w2y, w1x, w2y and 0, whose mean is ½(w1x
+# + w2y): what the *keep* probability times the whole output says.
 
 w, xy = np.array([0.8, -0.3]), np.array([2.0, 1.0])
 masks = np.array(list(itertools.product((0, 1), repeat=2)))
@@ -50,7 +50,8 @@ logits = (every_mask / 0.5 * hidden) @ second + bias
 probabilities = torch.sigmoid(logits).numpy()
 dropout = build_dropout(0.5).eval()
 scaled = float(torch.sigmoid(dropout(hidden) @ second + bias))
-print(f"logit: mean over masks {float(logits.mean()):.4f}, scaled net {float(dropout(hidden) @ second + bias):.4f} (equal)")
+one_pass = float(dropout(hidden) @ second + bias)
+print(f"logit: mean over masks {float(logits.mean()):.4f}, scaled net {one_pass:.4f} (equal)")
 print(f"probability: mean over masks {probabilities.mean():.4f}, scaled net {scaled:.4f} (close)")
 
 figure, axes = plt.subplots(figsize=(7.5, 3.4), layout="constrained")
@@ -65,8 +66,8 @@ plt.show()
 # %%
 # Both forms agree
 # ----------------
-# Vanilla dropout zeroes in training and multiplies by the *keep* probability at test; inverted dropout divides by it in
-# training. wellfit's and torch's argument is the *drop* probability. The mean of many training passes tends to the
+# Vanilla dropout zeroes in training and multiplies by the *keep* probability at test; inverted dropout divides by it
+# in training. wellfit's and torch's argument is the *drop* probability. The mean of many training passes tends to the
 # test output in either form:
 
 x = torch.ones(1, 50)
@@ -83,10 +84,8 @@ for form in ("inverted", "vanilla"):
 # apart from it, by two or three hundredths of a probability. That rest is what one pass costs against the ensemble.
 
 counts = np.array([1, 3, 10, 30, 100, 300, 1000])
-net = nn.Sequential(nn.Linear(2, 64), nn.ReLU(), build_dropout(0.5), nn.Linear(64, 64), nn.ReLU(), build_dropout(0.5), nn.Linear(64, 1))
+net = stack((2, 64, 64), classes=1, dropout=0.5, seed=0)
 with torch.no_grad():
-    for parameter in net.parameters():
-        parameter.normal_(0, 1.0 / parameter.shape[-1] ** 0.5, generator=torch.Generator().manual_seed(parameter.numel()))
     points = torch.randn(64, 2, generator=torch.Generator().manual_seed(0))
     torch.manual_seed(1)
     draws = torch.stack([torch.sigmoid(net.train()(points)) for _ in range(counts[-1])])
@@ -103,6 +102,7 @@ plt.show()
 # %%
 # What it means for your choice
 # -----------------------------
-# A fully connected layer of 4,096 units has 2^4096, about 10^1233, masks: an ensemble that nobody could train apart. Use
-# dropout for large fully connected layers; convolutional nets with BatchNorm and augmentation seldom need it (row R5).
-# A network with dropout has to be in evaluation mode at test time, or its answers are random: wellfit's checks look.
+# A fully connected layer of 4,096 units has 2^4096, about 10^1233, masks: an ensemble that nobody could train apart.
+# Use dropout for large fully connected layers; convolutional nets with BatchNorm and augmentation seldom need it (row
+# R5). A network with dropout has to be in evaluation mode at test time, or its answers are random; wellfit sees to
+# that.
