@@ -60,6 +60,7 @@ class TrainingConfig:
 
     epochs: float = 0.0
     batch_size: int = 0
+    batch_scale: int = 1  # k: the batch × k, with the learning rate × k behind a warm-up (SPEC O10)
     label_smoothing: float = -1.0  # -1: decided by the plan
     l1: float = 0.0
     l2: float = 0.0
@@ -115,6 +116,7 @@ class Config:
             ("training.average", self.training.average, 0.0, 1.0),
             ("training.epochs", self.training.epochs, 0.0, float("inf")),
             ("training.batch_size", self.training.batch_size, 0, float("inf")),
+            ("training.batch_scale", self.training.batch_scale, 1, 1024),
             ("training.label_smoothing", self.training.label_smoothing, -1.0, 1.0),
             ("training.patience", self.training.patience, 0, float("inf")),
             ("training.l1", self.training.l1, 0.0, float("inf")),

@@ -66,7 +66,7 @@ def fit(
 
         config = going_on(config, start_from)
     _refuse_missing(data)
-    _refuse_unknown_names(config)
+    config = _with_known_names(config)
     if given is not None:
         _refuse_unknown_names(replace(config, loss=given.loss, augment=given.augment))
     config = config.replace(**{"data.test": _lasting(config.data.test)})
@@ -123,7 +123,7 @@ def train(
 
     What the configuration leaves to wellfit ("auto", 0) is settled by the plan and its defaults.
     """
-    if not config.optimizer.lr or config.optimizer.weight_decay < 0:
+    if config.optimizer.name != "lbfgs" and (not config.optimizer.lr or config.optimizer.weight_decay < 0):
         decay = 5e-4 if config.optimizer.weight_decay < 0 else config.optimizer.weight_decay
         lr = config.optimizer.lr or (1e-3 if config.optimizer.name in ("adam", "adamw") else 0.1)
         config = config.replace(**{"optimizer.lr": lr, "optimizer.weight_decay": decay})
@@ -152,7 +152,7 @@ def plan_only(
     if start_from is not None:
         config = going_on(config, start_from)
     _refuse_missing(data)
-    _refuse_unknown_names(config)
+    config = _with_known_names(config)
     with tempfile.TemporaryDirectory(prefix="wellfit-") as path:
         job = _job(RunFolder(Path(path)), data, config, Budget(parse_budget(budget), started), False, listener)
         try:
@@ -185,7 +185,7 @@ def check(
     if model is not None:
         config = config.replace(**{"model.name": model})
     _refuse_missing(data)
-    _refuse_unknown_names(config)
+    config = _with_known_names(config)
     with tempfile.TemporaryDirectory(prefix="wellfit-") as path:
         budget_ = Budget(parse_budget(budget), time.monotonic())
         job = _job(RunFolder(Path(path)), data, config, budget_, True, listener)
@@ -317,6 +317,14 @@ def _refuse_unknown_names(config: Config) -> None:
     from wellfit.recipe.names import refuse_unknown_names
 
     refuse_unknown_names(config)
+
+
+def _with_known_names(config: Config) -> Config:
+    """The configuration as its optimizer needs it, its names looked up."""
+    from wellfit.recipe.full_batch import settle
+
+    _refuse_unknown_names(config)
+    return settle(config)
 
 
 @contextmanager

@@ -15,6 +15,7 @@ from wellfit.errors import Interrupted
 from wellfit.findings import Finding, GateFailed
 from wellfit.models.probe_net import ProbeNet
 from wellfit.models.zoo import Built
+from wellfit.recipe.full_batch import is_full_batch, train_on_all
 from wellfit.recipe.job import Job
 from wellfit.recipe.material import Material, Settings
 from wellfit.recipe.model_choice import closing_time
@@ -98,13 +99,16 @@ def fine_tune(job: Job, material: Material, settings: Settings, probed: Fitted) 
 def _train(job: Job, material: Material, module: nn.Module, settings: Settings, *, name: str) -> Outcome:
     plan = material.plan
     training = plan.training
-    optimizer = material.optimizer(module, settings)
     average = WeightAverage(module, training.average, ramp=True) if training.average else None
     pace = Pace(0, job.budget.deadline)
     # Under a deadline the time decides; an epoch count that was asked for is kept to.
     longer = pace.deadline is not None and not job.config.training.epochs
     pace.steps = 3 * training.steps if longer else training.steps
     evaluate = _TimedScore(material, pace)
+    checkpoint = job.folder.checkpoint.with_name(f"{name}.safetensors")
+    if is_full_batch(plan.optimizer.name):
+        return train_on_all(job, material, module, settings, pace=pace, evaluate=evaluate, checkpoint=checkpoint)
+    optimizer = material.optimizer(module, settings)
     with Monitor(module, optimizer, classes=len(material.data.classes), every=20) as monitor:
         result = train(
             module,
@@ -122,7 +126,7 @@ def _train(job: Job, material: Material, module: nn.Module, settings: Settings, 
             patience=training.patience,
             monitor=monitor,
             record=job.record,
-            checkpoint=job.folder.checkpoint.with_name(f"{name}.safetensors"),
+            checkpoint=checkpoint,
             stop=job.stop,
         )
         if len(monitor.history.losses):  # none where a resumed training had nothing left to do

@@ -13,6 +13,7 @@ from wellfit.checks import CheckResult, run_gates
 from wellfit.models.zoo import resolve
 from wellfit.randomness import generator
 from wellfit.recipe.earlier import card_beside
+from wellfit.recipe.full_batch import is_full_batch
 from wellfit.recipe.job import Job
 from wellfit.recipe.material import Material, Settings
 from wellfit.record import read_record
@@ -88,7 +89,7 @@ def gate_results(job: Job, material: Material, share: float = BUDGET_SHARE) -> l
         lr=lr,
         penalty=material.penalty(),
         # A classifier on frozen features is solved for, not trained, and fine-tuning begins where that ends.
-        batches=batch if plan.model.transfer != "probe" else None,
+        batches=batch if plan.model.transfer != "probe" and not is_full_batch(plan.optimizer.name) else None,
         candidates=(10 * lr, lr, lr / 10),
         iterations=plan.checks.lr_iterations,
         max_steps=plan.checks.small_sample_steps,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 from torch import nn
 
@@ -11,6 +12,7 @@ from wellfit.data.symmetry import mirror_agreement, mirror_is_safe
 from wellfit.errors import UserError
 from wellfit.models.zoo import Built, build
 from wellfit.recipe.budget import in_words
+from wellfit.recipe.full_batch import PASSES, is_full_batch
 from wellfit.recipe.job import Job
 from wellfit.recipe.model_choice import (
     CHECKS_SHARE,
@@ -24,8 +26,11 @@ from wellfit.recipe.model_choice import (
     usual_batch_size,
     wanted_epochs,
 )
+from wellfit.recipe.optimizer_advice import advice
 from wellfit.recipe.plan import ChecksPlan, ModelPlan, OptimizerPlan, Plan, SearchPlan, TrainingPlan
 from wellfit.recipe.prepare import Prepared
+from wellfit.training.full_batch import check_settings, refuse_noise
+from wellfit.training.schedules import scaled_lr
 
 FINE_TUNE_FROM = 2000  # images: with fewer, a linear classifier on top is the advice (SPEC T4)
 MOST_EPOCHS = 8  # times the epochs that a network of this size of data wants: more would only pass the time
@@ -53,8 +58,16 @@ def make_plan(job: Job, data: Prepared) -> Plan:
     reasons = choice.reasons
     transfer = choice.transfer
     built = build(choice.name, len(data.classes), image_size=choice.image_size, seed=config.seed, **choice.options)
+    whole = is_full_batch(config.optimizer.name)
+    if whole:
+        refuse_noise(built.module)
+        check_settings(batch_size=config.training.batch_size, images=images)
+    reasons += advice(config.optimizer.name)
     augment = _augment(config, data, reasons)
-    batch_size = config.training.batch_size or usual_batch_size(images)
+    base_size = config.training.batch_size or usual_batch_size(images)
+    batch_size = images if whole else base_size * config.training.batch_scale
+    optimizer = _optimizer(config, built.module, base_size, choice.start is not None)
+    optimizer, learning_schedule = _scaled(config, optimizer, base_size, reasons)
     usable = max(1.0, left - closing_time(data, choice.speed))
     rate = choice.speed * LOOP_EFFICIENCY
     search, search_seconds = SearchPlan(), 0.0
@@ -65,7 +78,8 @@ def make_plan(job: Job, data: Prepared) -> Plan:
         steps = _fine_tune_steps(images, usable, rate, batch_size, steps_per_epoch, reasons)
     else:
         seconds = usable * (1 - CHECKS_SHARE) - search_seconds
-        epochs = config.training.epochs or min(MOST_EPOCHS * wanted_epochs(images), max(1.0, seconds * rate / images))
+        affordable = seconds * rate / images / (PASSES if whole else 1.0)
+        epochs = config.training.epochs or min(MOST_EPOCHS * wanted_epochs(images), max(1.0, affordable))
         steps = max(1, round(epochs * steps_per_epoch))
     validation_cost = len(data.split.validation) / (3 * rate)
     epoch_cost = images / rate
@@ -75,7 +89,7 @@ def make_plan(job: Job, data: Prepared) -> Plan:
         metric=config.metric,
         loss=config.loss,
         preprocessing=config.preprocessing,
-        schedule=config.schedule if config.schedule != "auto" else "one_cycle",
+        schedule=learning_schedule,
         augment=augment,
         reasons=tuple(reasons),
         model=ModelPlan(
@@ -88,7 +102,7 @@ def make_plan(job: Job, data: Prepared) -> Plan:
             options=built.options,
             probe_sizes=_probe_sizes(choice, data, left) if transfer == "probe" else (),
         ),
-        optimizer=_optimizer(config, built.module, batch_size, choice.start is not None),
+        optimizer=optimizer,
         engine=choice.engine,
         # A tiny batch shows a fall of the loss later than a large one; SPEC C6 looks at about 100 iterations.
         checks=ChecksPlan(lr_iterations=min(80, max(20, 2560 // batch_size))),
@@ -106,6 +120,21 @@ def make_plan(job: Job, data: Prepared) -> Plan:
             balance=config.training.balance,
         ),
     )
+
+
+def _scaled(config: Config, optimizer: OptimizerPlan, batch_size: int, reasons: list[str]) -> tuple[OptimizerPlan, str]:
+    """Rate and schedule for a batch of `training.batch_scale` times the size: lr × k behind a warm-up (SPEC O10)."""
+    k, name = config.training.batch_scale, config.schedule if config.schedule != "auto" else "one_cycle"
+    if k == 1:
+        return optimizer, name
+    lr = scaled_lr(optimizer.lr, k * batch_size, batch_size)
+    if name != "one_cycle" and not name.startswith("warmup+"):  # one_cycle begins with a warm-up of its own
+        name = f"warmup+{name}"
+    reasons.append(
+        f"the batch is scaled by {k}, from {batch_size} to {k * batch_size:,} images, so the learning rate is too, "
+        f"from {optimizer.lr:.3g} to {lr:.3g}, and the schedule '{name}' warms up to it"
+    )
+    return replace(optimizer, lr=lr), name
 
 
 def _augment(config: Config, data: Prepared, reasons: list[str]) -> tuple[str, ...]:

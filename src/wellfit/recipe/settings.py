@@ -29,7 +29,8 @@ def find_settings(job: Job, material: Material) -> Settings:
     plan = material.plan
     with job.step("search") as outcome:
         if not plan.search.coarse_trials:
-            outcome.skip("the settings are given" if job.config.optimizer.lr else "the plan leaves no time for trials")
+            why = "the settings are given" if job.config.optimizer.lr else "the plan leaves no time for trials"
+            outcome.skip(next((r for r in plan.reasons if r.startswith("no search: a line search")), why))
             return Settings.of(plan)
         study = Study.open(job.folder.search, plan.seed)
         until = time.monotonic() + SEARCH_TIME * job.budget.left

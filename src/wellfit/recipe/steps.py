@@ -107,6 +107,7 @@ def resolved(config: Config, plan: Plan, fitted: Fitted) -> Config:
             "optimizer.weight_decay": fitted.settings.weight_decay,
             "training.epochs": fitted.steps / plan.training.steps_per_epoch,
             "training.batch_size": plan.training.batch_size,
+            "training.batch_scale": 1,  # the size and the rate above hold it already
             "training.label_smoothing": plan.training.label_smoothing,
             "training.balance": fitted.settings.balance,
             "engine.device": plan.engine.device,
