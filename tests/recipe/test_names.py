@@ -14,7 +14,7 @@ from wellfit.recipe.api import fit
 from wellfit.recipe.names import refuse_unknown_names
 from wellfit.recipe.plan import SearchPlan, load_plan, save_plan
 
-BOTH = r"mixing \(mixup\) blends the labels .* and the hinge loss takes one class an image; use"
+BOTH = r"mixing \(mixup\) blends the labels .* and the hinge loss takes one an image; use"
 
 
 def test_mixing_with_the_hinge_loss_names_both_sides() -> None:

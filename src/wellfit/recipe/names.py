@@ -36,6 +36,6 @@ def refuse_mixing_with(loss: str, augment: tuple[str, ...]) -> None:
     mixing = mixing_names(augment)
     if mixing and loss.replace("_", "-") == "hinge":
         raise UserError(
-            f"mixing ({', '.join(mixing)}) blends the labels of two images and the hinge loss takes one class an image; "
+            f"mixing ({', '.join(mixing)}) blends the labels of two images, and the hinge loss takes one an image; "
             "use the loss 'cross-entropy', or leave the mixing out"
         )
