@@ -24,7 +24,6 @@ suppress_warnings = ["misc.highlighting_failure"]  # contracts are written in sh
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
 autodoc_preserve_defaults = True
-autodoc_default_options = {"members": False}
 add_module_names = False
 
 html_theme = "furo"

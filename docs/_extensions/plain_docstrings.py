@@ -65,6 +65,14 @@ def escape(text: str) -> str:
     )
 
 
+def shorten(
+    _app: Sphinx, _what: str, _name: str, _object: Any, _options: Any, signature: str | None, returns: str | None
+) -> tuple[str | None, str | None]:
+    """autodoc-process-signature: `~typing.Any` → `Any`, which Sphinx does only where it can parse the defaults."""
+    return tuple(text and re.sub(r"~(?:\w+\.)+", "", text) for text in (signature, returns))
+
+
 def setup(app: Sphinx) -> dict[str, Any]:
+    app.connect("autodoc-process-signature", shorten)
     app.connect("autodoc-process-docstring", process)
     return {"parallel_read_safe": True}

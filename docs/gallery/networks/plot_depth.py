@@ -36,8 +36,14 @@ for panel, kind in zip(axes, ("plain", "resnet"), strict=True):
         colour = PALETTE["alarm"] if kind == "plain" else PALETTE["train"]
         epochs = [line["epoch"] for line in lines]
         panel.plot(epochs, errors, dash, marker="o", ms=5, lw=width, color=colour, label=f"{depth} layers")
-        panel.annotate(as_percent(round(errors[-1], 3)), (epochs[-1], errors[-1]), (8, -3), textcoords="offset points")
-    panel.set(title="plain" if kind == "plain" else "residual", xlabel="epoch", ylim=(0, 0.9))
+        higher = errors[-1] >= kept["nets"][f"{kind}{76 - depth}"][-1]["training_error"]
+        panel.annotate(
+            as_percent(round(errors[-1], 3)),
+            (epochs[-1], errors[-1]),
+            (8, 2 if higher else -9),
+            textcoords="offset points",
+        )
+    panel.set(title="plain" if kind == "plain" else "residual", xlabel="epoch", ylim=(0, 0.9), xticks=epochs)
     panel.set_xlim(0.8, epochs[-1] + 0.7)
     panel.legend(loc="lower left")
     plain_axes(panel)

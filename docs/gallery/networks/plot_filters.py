@@ -28,28 +28,31 @@ STEPS = 10 if QUICK else 500
 # A task that needs edges
 # -----------------------
 # Patches of two photographs (scikit-learn's samples, CC BY, by *danielbuechele* and *vultilion*) are turned by 0, 90,
-# 180 or 270 degrees, and the net has to say by how much. It learns to see from that alone, without a label from
-# anyone.
+# 180 or 270 degrees, and the net has to say which photograph it is and how far it was turned: eight classes that need
+# colours, edges and their direction.
 
-SIDE, FILTERS, KERNEL = 24, 16, 7
+SIDE, FILTERS, KERNEL, LR = 24, 16, 7, 5e-3
 photos = [torch.tensor(load_sample_image(name) / 255.0, dtype=torch.float32) for name in ("china.jpg", "flower.jpg")]
 mean = torch.cat([photo.reshape(-1, 3) for photo in photos]).mean(0)
 
 
 def patches(step: int, count: int = 64) -> tuple[torch.Tensor, torch.Tensor]:
-    """count×3×SIDE×SIDE, centred, and how many quarters each was turned."""
+    """count×3×SIDE×SIDE, centred, and the class of each: the photograph and how many quarters it was turned."""
     draw = generator(0, "gallery-patches", step)
     turns = draw.integers(4, size=count)
-    found = []
+    found, classes = [], []
     for turn in turns:
-        photo = photos[int(draw.integers(len(photos)))]
+        which = int(draw.integers(len(photos)))
+        photo = photos[which]
+        classes.append(4 * which + int(turn))
         top, left = (int(draw.integers(length - SIDE)) for length in photo.shape[:2])
         found.append(torch.rot90(photo[top : top + SIDE, left : left + SIDE] - mean, int(turn)))
-    return torch.stack(found).permute(0, 3, 1, 2).contiguous(), torch.from_numpy(turns)
+    return torch.stack(found).permute(0, 3, 1, 2).contiguous(), torch.tensor(classes)
 
 
 net = nn.Sequential(
-    nn.Conv2d(3, FILTERS, KERNEL, padding=3),
+    nn.Conv2d(3, FILTERS, KERNEL, padding=3, bias=False),
+    nn.BatchNorm2d(FILTERS),
     nn.ReLU(),
     nn.MaxPool2d(4),
     nn.Conv2d(FILTERS, 32, 3, padding=1),
@@ -57,23 +60,24 @@ net = nn.Sequential(
     nn.ReLU(),
     nn.MaxPool2d(2),
     nn.Flatten(),
-    nn.Linear(32 * 9, 4),
+    nn.Linear(32 * 9, 8),
 )
 initialise(net, seed=0)
 before = net[0].weight.detach().clone()
-optimizer = build_optimizer("adamw", net, lr=3e-3, weight_decay=0.3)
+strongly = {"params": [net[0].weight], "weight_decay": 3.0}  # what the task does not hold up is forgotten
+optimizer = build_optimizer("adamw", [strongly, {"params": list(net[1:].parameters())}], lr=LR, weight_decay=0.01)
 rate = schedule("cosine")
 right = []
 for step in range(STEPS):
     for group in optimizer.param_groups:
-        group["lr"] = 3e-3 * rate(step / STEPS)
-    images, turns = patches(step)
+        group["lr"] = LR * rate(step / STEPS)
+    images, classes = patches(step)
     scores = net(images)
     optimizer.zero_grad()
-    nn.functional.cross_entropy(scores, turns).backward()
+    nn.functional.cross_entropy(scores, classes).backward()
     optimizer.step()
-    right.append(float((scores.argmax(1) == turns).float().mean()))
-print(f"{np.mean(right[-50:]):.0%} of the last 50 batches' patches turned back rightly, where guessing gives 25%")
+    right.append(float((scores.argmax(1) == classes).float().mean()))
+print(f"{np.mean(right[-50:]):.0%} of the last 50 batches' patches named rightly, where guessing gives 12.5%")
 
 
 # %%
