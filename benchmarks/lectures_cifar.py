@@ -137,8 +137,8 @@ def twenty_images(arguments: argparse.Namespace) -> Outcome:
         ends.append((accuracy(module, few), last))
     text = "; ".join(f"accuracy {right:.2f}, cost {cost:.4f}" for right, cost in ends)
     learnt = all(right == 1.0 and cost < 0.01 for right, cost in ends)
-    exact = any(abs(cost - 0.0026) < 3e-4 for _, cost in ends)
-    return text, (True if exact else None) if learnt else False
+    costs = [cost for _, cost in ends]
+    return text, (True if min(costs) <= 0.0026 <= max(costs) else None) if learnt else False
 
 
 def too_low(arguments: argparse.Namespace) -> Outcome:

@@ -10,6 +10,7 @@ from torch import nn
 
 from wellfit.data.batches import EvaluationBatches
 from wellfit.data.store import PixelStore, build_store
+from wellfit.diagnosis.filters import first_filters
 from wellfit.inference.evaluate import cross_entropy, logits_of, softmax
 from wellfit.inference.metrics import abstention_threshold, fit_temperature, summarise
 from wellfit.inference.thumbnails import save_thumbnail
@@ -18,6 +19,7 @@ from wellfit.recipe.fitting import Fitted
 from wellfit.recipe.job import Job
 from wellfit.recipe.material import Material
 from wellfit.recipe.prepare import LARGEST_SHORT_SIDE
+from wellfit.report.curves_filters import FILE as FILTERS_FILE
 
 TEMPERATURE_PRIOR = 0.5  # of ln T: a temperature outside 0.4 to 2.7 needs more evidence than a small validation set has
 SHOWN_MISTAKES, SHOWN_SAMPLES = 24, 12
@@ -46,7 +48,16 @@ def save(job: Job, material: Material, fitted: Fitted) -> None:
             "validation_accuracy": float((logits.argmax(1) == targets).mean()),
         }
         save_model(job.folder, module, card)
+        save_filters(job, module)
         outcome.reason = f"{job.folder.model_weights.stat().st_size / 1e6:.1f} MB, temperature {temperature:.2f}"
+
+
+def save_filters(job: Job, module: nn.Module) -> None:
+    """The first convolution's weights, for the report's picture of them; nothing where there is nothing to see."""
+    filters = first_filters(module)
+    if filters is not None:
+        job.folder.arrays.mkdir(parents=True, exist_ok=True)
+        np.savez_compressed(job.folder.arrays / FILTERS_FILE, filters=filters)
 
 
 def evaluate(job: Job, material: Material, module: nn.Module) -> dict[str, Any]:

@@ -47,6 +47,7 @@ def render(history: History) -> str:
         *_fitting(history),
         ("classes", "Classes and confusion", panels.classes(history)),
         ("pictures", "Pictures", panels.pictures(history)),
+        *_filters(history),
         ("checks", "Checks", sections.checks(history)),
         ("findings", "Findings", sections.findings(history)),
         ("data", "Data", sections.audit(history)),
@@ -84,6 +85,11 @@ def _fitting(history: History) -> list[tuple[str, str, Html]]:
     if history.trials or not history.transfers:
         fitting.append(("search", "Search", panels.search(history)))
     return fitting
+
+
+def _filters(history: History) -> list[tuple[str, str, Html]]:
+    shown = panels.filters(history)
+    return [] if shown is None else [("filters", "First filters", shown)]
 
 
 def _header(history: History, verdict: Verdict) -> Html:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 
-from wellfit.report import attempts, curves, evaluation, static, static_search, static_transfer
+from wellfit.report import attempts, curves, evaluation, static, static_filters, static_search, static_transfer
+from wellfit.report.curves_filters import read_filters
 from wellfit.report.curves_search import search as search_of
 from wellfit.report.curves_transfer import probe_curve
 from wellfit.report.drawing import themed
@@ -181,6 +182,26 @@ def classes(history: History) -> Html:
         tag("div", tag("div", evaluation.per_class(history)), pairs, class_="columns"),
         evaluation.other_evaluations(history),
     )
+
+
+def filters(history: History) -> Html | None:
+    """The first convolution's filters as small pictures; None where the run saved none."""
+    found = read_filters(history.folder)
+    if found is None:
+        return None
+    count, height, width = found.colours.shape[:3]
+    text = (
+        f"The {counted(count, 'filter')} of the first convolution, {height}×{width} pixels, each on its own scale; "
+        "grey is 0. A network that has learnt well shows edges, colours and simple patterns; grains like noise mean that it "
+        "was not trained long enough, or was regularised too little."
+    )
+    if min(height, width) < 5:
+        text += " On so few pixels a filter is a difference of neighbours or a colour, and not more."
+    if found.flat:
+        text += f" {counted(found.flat, 'filter')} stayed near 0 beside the others."
+    alt = f"{counted(count, 'filter')} of the first convolution as pictures"
+    figure = _figure("First filters", static_filters.draw_filters(found), alt, text, size="wide" if count > 24 else "")
+    return tag("div", figure, class_="figures")
 
 
 def pictures(history: History) -> Html:
