@@ -24,7 +24,7 @@ from wellfit.training.averaging import WeightAverage
 from wellfit.training.loop import Outcome, train
 from wellfit.training.optimizers import build_optimizer
 from wellfit.training.pace import Pace
-from wellfit.training.schedules import schedule
+from wellfit.training.schedules import Plateau, schedule
 
 SIZE, IMAGES = 8, 48
 PREPROCESSING = Preprocessing(SIZE, SIZE, (0.5,) * 3, (0.25,) * 3)
@@ -261,6 +261,32 @@ def test_the_rates_follow_the_schedule_and_come_back_at_the_end(tmp_path: Path) 
     rates = [line["lr"] for line in read_record(record.path) if line["kind"] == "step"]
     one_cycle = schedule("one_cycle")
     assert rates == [0.01 * one_cycle(i / 12) for i in range(12)]
+
+
+def test_a_plateau_lowers_the_rate_beside_the_schedule_also_after_a_resume(tmp_path: Path) -> None:
+    def rates(name: str, *stops: int) -> list[float]:
+        module, scores, found = network(), [0.5] * 20, []
+        for stop_at in (*stops, 0):
+            record, calls = Record(tmp_path / f"{name}-{stop_at}.jsonl"), itertools.count(1)
+            run(
+                module,
+                30,
+                evaluate=lambda m: (scores.pop(0), {"loss": 1.0, "accuracy": 0.5}),
+                evaluate_every=6,
+                plateau=Plateau(factor=0.5, patience=0),
+                record=record,
+                checkpoint=tmp_path / f"{name}.safetensors",
+                stop=lambda calls=calls, stop_at=stop_at: next(calls) == stop_at,
+            )
+            record.close()
+            found += [line["lr"] for line in read_record(record.path) if line["kind"] == "step"]
+        return found
+
+    whole = rates("whole")
+    one_cycle = schedule("one_cycle")
+    # The first evaluation is a gain over nothing; each later one halves the rate.
+    assert whole == pytest.approx([0.02 * one_cycle(i / 30) * 0.5 ** max(0, i // 6 - 1) for i in range(30)])
+    assert rates("stopped", 18) == whole
 
 
 def test_a_penalty_is_part_of_the_loss() -> None:

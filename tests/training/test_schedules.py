@@ -7,7 +7,15 @@ import pytest
 import torch
 
 from wellfit.errors import UserError
-from wellfit.training.schedules import SCHEDULES, Plateau, scaled_lr, schedule
+from wellfit.training.schedules import (
+    SCHEDULES,
+    Plateau,
+    plateau_of,
+    scaled_lr,
+    schedule,
+    snapshot_points,
+    warmup_share,
+)
 
 
 @pytest.mark.parametrize(
@@ -117,6 +125,41 @@ def test_batch_times_k_means_rate_times_k():
         scaled_lr(0.1, 0, 256)
 
 
+def test_snapshots_are_taken_where_cycles_end_at_the_lowest_rate():
+    for options in ({"cycles": 3}, {"cycles": 4, "growth": 2.0}, {"cycles": 5, "floor": 0.1}):
+        for name, extra in (("cyclic", {}), ("warmup+cyclic", {"warmup": 0.1})):
+            rate = schedule(name, **options, **extra)
+            points = snapshot_points(rate)
+            assert len(points) == options["cycles"]
+            assert points[-1] == pytest.approx(1.0)
+            for point in points:
+                assert rate(point - 1e-6) == pytest.approx(options.get("floor", 0.0), abs=1e-6)
+            for point in points[:-1]:
+                assert rate(point + 1e-6) == pytest.approx(1.0, abs=1e-6)
+    assert snapshot_points(schedule("cyclic", cycles=2, growth=3.0)) == (0.25, 1.0)
+    assert snapshot_points(schedule("warmup+cosine")) == (1.0,)
+    assert snapshot_points(lambda t: t) == (1.0,)
+
+
+def test_a_warm_up_is_5000_steps_and_less_of_a_short_training():
+    assert warmup_share(90_000) == pytest.approx(1 / 18)
+    assert warmup_share(90_000, iterations=900) == pytest.approx(0.01)
+    assert warmup_share(100) == 0.2
+    rate = schedule("warmup+constant", warmup=warmup_share(50_000))
+    assert [rate(step / 50_000) for step in (0, 2500, 5000, 50_000)] == pytest.approx([0.0, 0.5, 1.0, 1.0])
+    with pytest.raises(UserError, match="from 1"):
+        warmup_share(0)
+
+
+def test_a_plateau_by_name_is_a_constant_and_a_rule():
+    assert [schedule("plateau")(t) for t in (0.0, 0.5, 1.0)] == [1.0, 1.0, 1.0]
+    assert [schedule("warmup+plateau", warmup=0.5)(t) for t in (0.0, 0.25, 1.0)] == [0.0, 0.5, 1.0]
+    for name in ("plateau", "warmup+plateau"):
+        rule = plateau_of(name)
+        assert [rule.update(0.5) for _ in range(8)] == pytest.approx([1.0] * 6 + [0.1] * 2)
+    assert plateau_of("cosine") is None
+
+
 @pytest.mark.parametrize("mode", ["max", "min"])
 def test_plateau_equals_torch(mode):
     values = [0.5, 0.6, 0.6, 0.59, 0.58, 0.61, 0.6, 0.6, 0.6, 0.6, 0.6, 0.7, math.nan, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1]
@@ -148,7 +191,6 @@ def test_a_users_own_schedule_by_dotted_path():
         ("cosin", {}, "did you mean 'cosine'"),
         ("warmup+cosin", {}, "did you mean 'cosine'"),
         ("cosine", {"flor": 0.1}, "did you mean 'floor'"),
-        ("plateau", {}, "follows validation"),
         ("warmup+cosine", {"warmup": 1.5}, "between 0 and 1"),
         ("one_cycle", {"shape": "round"}, "'linear' or 'cosine'"),
         ("one_cycle", {"peak": 0.0}, "peak"),

@@ -22,7 +22,7 @@ from wellfit.recipe.model_choice import closing_time
 from wellfit.training.averaging import WeightAverage
 from wellfit.training.loop import Outcome, train
 from wellfit.training.pace import Pace
-from wellfit.training.schedules import schedule
+from wellfit.training.schedules import plateau_of, schedule
 from wellfit.transfer.probe import Probe, install
 
 CAUTIOUS_SPEED = 500.0  # images a second that are judged, before the first evaluation has been timed
@@ -118,6 +118,7 @@ def _train(job: Job, material: Material, module: nn.Module, settings: Settings, 
             engine=plan.engine,
             preprocessing=material.preprocessing,
             schedule=schedule(plan.schedule),
+            plateau=plateau_of(plan.schedule),
             pace=pace,
             penalty=material.penalty(),
             evaluate=evaluate,

@@ -26,6 +26,7 @@ from wellfit.record import Record
 from wellfit.training.averaging import WeightAverage
 from wellfit.training.checkpoint import load_checkpoint, save_checkpoint
 from wellfit.training.pace import Pace
+from wellfit.training.schedules import Plateau
 
 READ_LOSS_EVERY = 10  # steps between reads of the loss: on a GPU each read waits for the device
 CHECKPOINT_SECONDS = 20.0
@@ -93,6 +94,7 @@ def train(
     preprocessing: Preprocessing,
     schedule: Callable[[float], float],
     pace: Pace,
+    plateau: Plateau | None = None,
     penalty: Callable[[nn.Module], torch.Tensor] | None = None,
     evaluate: Evaluation | None = None,
     evaluate_every: int = 0,
@@ -108,6 +110,7 @@ def train(
     """Train `module` in place until `pace` is finished; weights of the best validation score are in `Outcome.best`.
 
     schedule: progress in [0, 1] → multiplier of each parameter group's own learning rate.
+    plateau: lowers the rate, beside the schedule, where validation stops gaining.
     penalty: a term of the weights added to the loss (SPEC R1); the recorded loss holds it.
     evaluate_every: steps between evaluations (0: one an epoch); the last step is always evaluated.
     average_from: progress from which the averaged weights are evaluated too; before it they lag behind.
@@ -130,6 +133,8 @@ def train(
         best, stale, losses, earlier_seconds = Best(**state["best"]), state["stale"], state["losses"], state["seconds"]
         tally = _Tally(**state["tally"])
         pace.resume(state["step"], state["progress"])
+        if plateau is not None:
+            plateau.load_state_dict(state["plateau"])
 
     def save() -> None:
         if checkpoint is not None:
@@ -143,6 +148,7 @@ def train(
                     "average": averaged,
                     "best": vars(best),
                     "stale": stale,
+                    "plateau": plateau.state_dict() if plateau is not None else None,
                     "losses": losses,
                     "tally": vars(tally),
                     "step": pace.step,
@@ -160,7 +166,7 @@ def train(
     for batch, waited in prefetch(batches.batch, steps_left):
         if pace.finished:
             break
-        multiplier = schedule(pace.progress)
+        multiplier = schedule(pace.progress) * (plateau.multiplier if plateau is not None else 1.0)
         for group, rate in zip(optimizer.param_groups, rates, strict=True):
             group["lr"] = rate * multiplier
 
@@ -230,6 +236,8 @@ def train(
                         best = _snapshot(module, averaged_score, averaged_loss, pace.step, averaged=True)
                 figures |= {f"averaged_validation_{name}": value for name, value in averaged.items()}
             stale = 0 if max(score, averaged_score) > before else stale + 1
+            if plateau is not None:
+                plateau.update(score)
             if best.is_beaten_by(score, loss_now):
                 best = _snapshot(module, score, loss_now, pace.step, averaged=False)
             module.train()

@@ -2,7 +2,8 @@
 
 t = step / steps, so the same schedule serves any length of training; the first step has t = 0 and the state after
 the last one t = 1. What courses give in epochs is a fraction here: a drop at epoch 30 of 90 is `at=(1/3,)`.
-Progress beyond the ends counts as the end. `Plateau` stands apart: it looks at validation and not at t.
+Progress beyond the ends counts as the end. `Plateau` stands apart: it looks at validation and not at t, and its
+multiplier is a factor beside the schedule's.
 """
 
 from __future__ import annotations
@@ -25,8 +26,10 @@ _LAST_BIT = 1e-9
 def schedule(name: str, **options: Any) -> Schedule:
     """The schedule of that name in SCHEDULES, or the user's own by `package.module:name`, with its options set.
 
-    "warmup+NAME" puts a linear warm-up before any of them, with options `warmup` (share of the training, 0.05) and
-    `warmup_start` (multiplier at its first step, 0). Raises UserError for unknown names, options and values.
+    "warmup+NAME" puts a linear warm-up before any of them, with options `warmup` (share of the training, 0.05; for the
+    usual count of about 5,000 steps see `warmup_share`) and `warmup_start` (multiplier at its first step, 0). "plateau"
+    is constant here, as a function of progress: what lowers it is the rule of `plateau_of`. Raises UserError for
+    unknown names, options and values.
 
     >>> [schedule("cosine")(t) for t in (0.0, 0.5, 1.0)]
     [1.0, 0.5, 0.0]
@@ -43,11 +46,6 @@ def schedule(name: str, **options: Any) -> Schedule:
         return functools.partial(_warm_up, inner=inner, share=warmup, start=start)
     if is_dotted(name):
         function = load_dotted(name, "schedule")
-    elif name == "plateau":
-        raise UserError(
-            "a plateau rule follows validation, not progress, so 'plateau' is no schedule by name; "
-            "use wellfit.training.schedules.Plateau after each evaluation"
-        )
     elif name not in SCHEDULES:
         raise unknown_name("schedule", name, [*SCHEDULES, "warmup+cosine"])
     else:
@@ -142,6 +140,41 @@ def _warm_up(t: float, inner: Schedule, share: float, start: float) -> float:
     return start + (1.0 - start) * max(0.0, t) / share if t < share else inner((t - share) / (1.0 - share))
 
 
+def warmup_share(steps: int, iterations: int = 5000, most: float = 0.2) -> float:
+    """The option `warmup` for a linear warm-up of about 5,000 steps; of a short training at most the share `most`.
+
+    >>> warmup_share(100_000), warmup_share(2_000)
+    (0.05, 0.2)
+    """
+    if steps < 1 or iterations < 1 or not 0.0 < most < 1.0:
+        raise UserError(
+            f"a warm-up takes steps and iterations from 1 and a share between 0 and 1, got {steps}, {iterations} and "
+            f"{most}; give the steps of the training alone"
+        )
+    return min(most, iterations / steps)
+
+
+def snapshot_points(rate: Schedule) -> tuple[float, ...]:
+    """Progress at which each cycle of a schedule ends, at its lowest rate: where snapshots for an ensemble are taken.
+
+    Schedules without restarts, and the user's own, have one point, the end. Huang et al. 2017, "Snapshot ensembles".
+
+    >>> snapshot_points(schedule("cyclic", cycles=4))
+    (0.25, 0.5, 0.75, 1.0)
+    """
+    if isinstance(rate, functools.partial):
+        if rate.func is _warm_up:
+            share = rate.keywords["share"]
+            return tuple(share + (1.0 - share) * point for point in snapshot_points(rate.keywords["inner"]))
+        if rate.func is _within:
+            return snapshot_points(rate.keywords["function"])
+        if rate.func is cyclic:
+            cycles, growth = rate.keywords.get("cycles", 4), rate.keywords.get("growth", 1.0)
+            lengths = [growth**i for i in range(cycles)]
+            return tuple(sum(lengths[: i + 1]) / sum(lengths) for i in range(cycles))
+    return (1.0,)
+
+
 def scaled_lr(lr: float, batch_size: int, reference_batch_size: int) -> float:
     """`lr` was good at the reference batch: batch ×k means lr ×k, to be used with a warm-up (SPEC row O10).
 
@@ -198,6 +231,11 @@ class Plateau:
         self.multiplier, self.stale, self.best = state["multiplier"], int(state["stale"]), state["best"]
 
 
+def plateau_of(name: str) -> Plateau | None:
+    """The rule behind "plateau" and "warmup+plateau", with a tenth after 5 evaluations without gain; else None."""
+    return Plateau(patience=5) if name.removeprefix("warmup+") == "plateau" else None
+
+
 SCHEDULES: dict[str, Callable[..., float]] = {
     "constant": constant,
     "step": step,
@@ -209,4 +247,5 @@ SCHEDULES: dict[str, Callable[..., float]] = {
     "inverse_sqrt": inverse_sqrt,
     "one_cycle": one_cycle,
     "cyclic": cyclic,
+    "plateau": constant,
 }
