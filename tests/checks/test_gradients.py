@@ -12,8 +12,14 @@ from torch.nn import functional
 
 import wellfit
 from tests.checks.conftest import fingerprint, small_convnet
-from wellfit.checks.gradients import gradient_check
+from wellfit.checks import run_gates
+from wellfit.checks.gradients import gradient_check, gradients_agree
 from wellfit.errors import UserError
+from wellfit.models.layers.activations import ACTIVATIONS, build_activation
+from wellfit.models.layers.dropout import VanillaDropout, drop_connect
+from wellfit.models.layers.normalization import NORMALIZATIONS, build_normalization
+from wellfit.models.layers.pooling import FractionalMaxPool
+from wellfit.models.layers.stochastic_depth import skipping
 from wellfit.models.zoo import build
 from wellfit.training.regularize import build_criterion, elastic_net, l1, l2
 
@@ -59,6 +65,39 @@ def test_every_entry_of_torchs_layers(name: str) -> None:
     assert result.set_aside == 0
     assert result.worst is not None
     assert result.worst.relative_error < 1e-6
+
+
+@pytest.mark.parametrize("name", sorted(ACTIVATIONS))
+def test_every_entry_of_our_activations(name: str) -> None:
+    result = gradient_check(build_activation(name), normal(3, 4, 2), every_entry=True)
+    assert result.passed, result.message
+    assert result.set_aside == 0
+
+
+@pytest.mark.parametrize("name", sorted(NORMALIZATIONS))
+def test_every_entry_of_our_normalizations(name: str) -> None:
+    result = gradient_check(build_normalization(name, 4), normal(3, 4, 3, 3), every_entry=True)
+    assert result.passed, result.message
+    assert result.set_aside == 0
+
+
+@pytest.mark.parametrize(
+    ("layer", "inputs"),
+    [
+        (VanillaDropout(0.5), normal(3, 4)),
+        (drop_connect(nn.Linear(4, 3), 0.5), normal(3, 4)),
+        (drop_connect(nn.Conv2d(2, 3, 3), 0.5), normal(2, 2, 4, 4)),
+        (FractionalMaxPool(1.4, draws=3), normal(2, 2, 7, 7)),
+        (skipping(0.5), normal(3, 4)),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_every_entry_of_our_random_layers_at_test_and_a_refusal_in_training(layer: nn.Module, inputs: Tensor) -> None:
+    result = gradient_check(layer.eval(), inputs, every_entry=True)
+    assert result.passed, result.message
+    assert result.set_aside == 0
+    with pytest.raises(UserError, match="forward pass that repeats itself"):
+        gradient_check(layer.train(), inputs)
 
 
 TARGETS = torch.tensor([0, 2, 1, 2])
@@ -326,6 +365,52 @@ class OwnTensor(nn.Module):
 def test_mistakes_are_one_sentence(call, words: str) -> None:
     with pytest.raises(UserError, match=words):
         call()
+
+
+# The gate
+
+
+class Cut(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last = nn.Conv2d(3, 4, 3), nn.Linear(4, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last(self.first(x).detach().tanh().mean((2, 3)))
+
+
+def test_the_gate_stops_at_a_detached_branch_and_passes_a_sound_network() -> None:
+    wrong = gradients_agree(Cut(), normal(2, 3, 8, 8))
+    assert wrong.stops
+    assert wrong.value == pytest.approx(1.0)
+    assert "first." in wrong.message
+    sound = gradients_agree(small_convnet(classes=4, dropout=0.5), normal(2, 3, 16, 16))
+    assert sound.passed
+    assert sound.finished
+
+
+def test_the_gate_leaves_undecided_what_it_cannot_judge() -> None:
+    for layer, inputs in ((Half(), normal(2, 3)), (nn.ReLU(), torch.zeros(2, 3))):
+        result = gradients_agree(layer, inputs)
+        assert (result.passed, result.finished, result.stops, result.finding) == (False, False, False, None)
+    late = gradients_agree(nn.Linear(3, 2), normal(2, 3), deadline=time.monotonic() - 1)
+    assert (late.passed, late.finished) == (False, False)
+    assert "the time was up" in late.message
+
+
+def test_run_gates_checks_gradients_only_when_asked() -> None:
+    net, images, targets = Cut(), normal(20, 3, 8, 8), torch.arange(20) % 3
+    options = {
+        "classes": 3,
+        "created_head": False,
+        "optimizer": lambda module, lr: torch.optim.SGD(module.parameters(), lr=lr),
+        "max_steps": 2,
+        "force": True,
+    }
+    asked = run_gates(net, functional.cross_entropy, images, targets, gradients=True, **options)
+    assert "gradient-wrong" in {result.check for result in asked if result.stops}
+    plain = run_gates(net, functional.cross_entropy, images, targets, **options)
+    assert "gradient-wrong" not in {result.check for result in plain}
 
 
 def test_it_is_exported() -> None:

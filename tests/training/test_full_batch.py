@@ -10,11 +10,15 @@ import numpy as np
 import pytest
 import torch
 from scipy.optimize import minimize
+from timm.layers import DropPath
 from torch import nn
 
 from wellfit.data.batches import Batch
 from wellfit.engine import Engine
 from wellfit.errors import UserError
+from wellfit.models.layers.dropout import VanillaDropout, drop_connect
+from wellfit.models.layers.pooling import FractionalMaxPool
+from wellfit.models.layers.stochastic_depth import skipping
 from wellfit.record import Record, read_record
 from wellfit.training.full_batch import SplitLoss, check_settings, refuse_noise, train_full_batch
 from wellfit.training.optimizers import build_optimizer
@@ -203,6 +207,11 @@ def test_a_loss_that_is_no_number_ends_it() -> None:
     [
         (nn.Dropout(0.5), r"'1' \(Dropout\) drops at random with probability 0.5"),
         (nn.BatchNorm1d(4), r"'1' \(BatchNorm1d\) makes each depend on the images beside it"),
+        (VanillaDropout(0.2), r"VanillaDropout\) drops at random with probability 0.2"),
+        (drop_connect(nn.Linear(4, 4), 0.3), r"DropConnectLinear\) drops at random with probability 0.3"),
+        (skipping(0.4), r"StochasticDepth\) drops at random with probability 0.4"),
+        (DropPath(0.1), r"DropPath\) drops at random with probability 0.1"),
+        (FractionalMaxPool(1.4), "draws its regions anew"),
         (nn.FractionalMaxPool2d(2, output_ratio=0.7), "draws its regions anew"),
     ],
 )

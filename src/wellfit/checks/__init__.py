@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 import torch
 from torch import Tensor, nn
 
+from wellfit.checks.gradients import gradients_agree
 from wellfit.checks.independence import batch_leak, input_ignored
 from wellfit.checks.initial_loss import initial_loss
 from wellfit.checks.lr_range import lr_range
@@ -19,12 +20,14 @@ from wellfit.findings import GateFailed, root_cause_first
 from wellfit.training.regularize import Penalty
 
 SMALL_SAMPLE = 20
+GRADIENT_SAMPLE = 2
 INDEPENDENCE_SAMPLE = 8  # images are alike here: a few tell as much as many
 
 __all__ = [
     "CheckResult",
     "batch_leak",
     "few_of_each_class",
+    "gradients_agree",
     "initial_loss",
     "input_ignored",
     "lr_range",
@@ -53,6 +56,7 @@ def run_gates(
     context: Context = contextlib.nullcontext,
     seed: int = 0,
     force: bool = False,
+    gradients: bool = False,
     on_result: Callable[[CheckResult], None] = lambda result: None,
 ) -> list[CheckResult]:
     """All gates in the recipe's order, cheapest first; the first that fails stops, with GateFailed, unless `force`.
@@ -61,6 +65,7 @@ def run_gates(
     optimizer(module, lr): builds the run's optimizer with its weight decay.
     batches(i): inputs and targets of iteration i, for the range of learning rates; None leaves that gate out.
     deadline: on time.monotonic's scale. A gate that it cuts short does not stop the run, and its result says so.
+    gradients: check the module's gradient too, for networks that may bring a backward pass of their own.
     on_result: called with each result as it comes, also with the one that stops.
     """
 
@@ -87,6 +92,8 @@ def run_gates(
             context=context,
             seed=seed,
         )
+        if gradients:
+            yield gradients_agree(module, inputs[:GRADIENT_SAMPLE], deadline=deadline, seed=seed)
         few = few_of_each_class(targets, SMALL_SAMPLE)
         yield small_sample(
             module,

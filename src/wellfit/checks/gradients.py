@@ -23,7 +23,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from wellfit.checks.sandbox import copy_of, own_randomness
+from wellfit.checks.result import CheckResult
+from wellfit.checks.sandbox import copy_of, own_randomness, without_noise
 from wellfit.errors import UserError
 from wellfit.findings import Finding
 from wellfit.randomness import generator
@@ -32,6 +33,8 @@ STEPS = (1e-6, 3e-8, 1e-9)  # of a tensor's own size: each closer to the point, 
 ROUNDING = 100 * float(np.finfo(np.float64).eps)  # of the loss: what a pass through a deep network loses
 NOISE_SHARE = 1e-2  # of the slope: a step at which rounding is more than this decides nothing
 TRUST = 0.1  # differences that disagree among themselves by this share of their disagreement with the formula
+TOLERANCE = 1e-6
+GATE_SECONDS = 10.0
 KINKS = 2  # entries on a kink that are taken out of a direction before it is set aside
 REFERENCE = "CS231n, gradient checks; SPEC C1"
 
@@ -90,7 +93,7 @@ def gradient_check(
     *,
     every_entry: bool = False,
     directions: int = 1,
-    tolerance: float = 1e-6,
+    tolerance: float = TOLERANCE,
     seed: int = 0,
     deadline: float | None = None,
 ) -> GradientCheck:
@@ -128,6 +131,29 @@ def gradient_check(
             if search.judge(start, direction) == "wrong":
                 break
         return search.result(finished)
+
+
+def gradients_agree(module: nn.Module, inputs: Tensor, *, deadline: float | None = None, seed: int = 0) -> CheckResult:
+    """The gate: one direction for each tensor, in random order, for ten seconds at most.
+
+    inputs: two images or so. Dropout and its like are off, BatchNorm runs by the batch. A network that cannot be run in
+    float64, or is random all the same, is left undecided, and the message says why.
+    value: the largest relative error, expected: what is allowed.
+    """
+    begun = time.monotonic()
+    until = begun + GATE_SECONDS if deadline is None else min(deadline, begun + GATE_SECONDS)
+    try:
+        seen = gradient_check(without_noise(copy_of(module)), inputs, seed=seed, deadline=until)
+    except UserError as refusal:
+        seconds = time.monotonic() - begun
+        return CheckResult("gradient-wrong", False, None, None, str(refusal), None, seconds, finished=False)
+    passed = seen.finding is None and seen.checked > 0
+    largest = None if seen.worst is None else seen.worst.relative_error
+    message = seen.message if seen.finished else f"{seen.message}; the time was up before all were looked at"
+    finished = passed or seen.finding is not None
+    return CheckResult(
+        "gradient-wrong", passed, largest, TOLERANCE, message, seen.finding, time.monotonic() - begun, finished
+    )
 
 
 class _Surface:

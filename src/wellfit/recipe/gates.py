@@ -36,7 +36,7 @@ def check(job: Job, material: Material) -> list[CheckResult]:
         passed = sum(result.passed for result in results)
         outcome.reason = f"{passed} of {len(results)} passed"
         for text, names in (
-            ("ran out of time", [r.check for r in results if not r.finished and not r.passed]),
+            ("undecided", [r.check for r in results if not r.finished and not r.passed]),
             ("gone on in spite of", [r.check for r in results if r.stops]),
             ("passed with a remark", [r.check for r in results if r.finished and not r.passed and not r.stops]),
         ):
@@ -97,5 +97,6 @@ def gate_results(job: Job, material: Material, share: float = BUDGET_SHARE) -> l
         context=plan.engine.autocast,
         seed=plan.seed,
         force=job.force,
+        gradients=resolve(plan.model.name)[0] == "user",
         on_result=on_result,
     )

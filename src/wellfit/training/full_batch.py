@@ -29,7 +29,7 @@ from wellfit.training.loop import CHECKPOINT_SECONDS, Best, Evaluation, Outcome
 from wellfit.training.pace import Pace
 
 SETTLED = 3  # steps in a row without a lower loss: float32 cannot tell the points apart any more
-DROP_NAMES = ("p", "drop_prob", "drop", "probability")
+DROP_NAMES = ("p", "drop", "drop_prob")  # of torch and torchvision, ours, timm
 
 
 def refuse_noise(module: nn.Module) -> None:
