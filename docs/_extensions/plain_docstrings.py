@@ -7,9 +7,10 @@ argument, and an indented block a table to be kept as it stands. Each is put int
 from __future__ import annotations
 
 import re
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from sphinx.application import Sphinx
+if TYPE_CHECKING:
+    from sphinx.application import Sphinx
 
 ARGUMENT = re.compile(r"^(\*{0,2}\w+(?:, \*{0,2}\w+)*): +(?=\S)")
 CODE = re.compile(r"(`[^`]+`|\*\*[^*\s][^*]*\*\*)")

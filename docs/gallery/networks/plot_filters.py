@@ -16,6 +16,7 @@ from torch import nn
 
 from wellfit.models.init import initialise
 from wellfit.randomness import generator
+from wellfit.report.curves_filters import filters_of
 from wellfit.report.drawing import PALETTE, STYLE, plain_axes
 from wellfit.training.optimizers import build_optimizer
 from wellfit.training.schedules import schedule
@@ -83,20 +84,11 @@ print(f"{np.mean(right[-50:]):.0%} of the last 50 batches' patches named rightly
 # %%
 # Before and after
 # ----------------
-# Each filter is scaled to its own range, with grey for zero.
-
-
-def grid(weights: torch.Tensor) -> np.ndarray:
-    """2 rows of filters as one image, with a rim between them."""
-    w = weights / weights.abs().amax((1, 2, 3), keepdim=True)
-    tiles = np.pad((w.permute(0, 2, 3, 1).numpy() + 1) / 2, ((0, 0), (0, 1), (0, 1), (0, 0)), constant_values=1.0)
-    rows = [np.concatenate(list(tiles[i : i + FILTERS // 2]), axis=1) for i in (0, FILTERS // 2)]
-    return np.concatenate(rows)
-
+# Each filter is scaled to its own range, with grey for zero; a run's report shows them the same way.
 
 figure, axes = plt.subplots(2, 1, figsize=(8, 4.9), layout="constrained")
 for panel, (title, weights) in zip(axes, {"before": before, "after": net[0].weight.detach()}.items(), strict=True):
-    panel.imshow(grid(weights), interpolation="nearest")
+    panel.imshow(filters_of(weights.numpy()).mosaic(FILTERS // 2), interpolation="nearest")
     panel.set_title(f"{FILTERS} filters of {KERNEL}×{KERNEL}×3, {title} training")
     panel.axis("off")
 plt.show()

@@ -100,6 +100,7 @@ def run(rule: str, lrs: tuple[float, ...], land: Landscape, steps: int = STEPS) 
     optimizer = build_optimizer(rule, groups, lr=lrs[0], weight_decay=0.01 if rule == "adamw" else 0.0)
     noise = torch.from_numpy(generator(0, "gallery-noise").normal(0.0, 1.0, (steps, 1, 2)) * land.noise)
     path = [torch.cat(points).detach()]
+    torch.manual_seed(0)  # kron probes at random
     for step in range(steps):
         optimizer.zero_grad()
         land.height(torch.cat(points)).sum().backward()
@@ -170,7 +171,7 @@ plt.show()
 #   creeps along it. Momentum adds up what points along the valley and cancels what points across. The rules that
 #   divide by the gradient's own size (AdaGrad, RMSProp, Adam) see a round bowl.
 # - **The local minimum.** What carries momentum rolls through: momentum, Nesterov, Adam, Muon. Plain SGD, AdaGrad and
-#   RMSProp have none and stay where the gradient is zero.
+#   RMSProp have none and stay where the gradient is zero; kron has some, too little at the rate that suits the bowl.
 # - **The saddle.** On the ridge the gradient along the way out is tiny: SGD waits, while Adam's first step has length
 #   lr in *every* coordinate, however small the gradient is.
 # - **Noise.** At a constant rate nobody comes to rest: the last points scatter about the minimum. That is what a

@@ -10,7 +10,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 from wellfit.report.drawing import PALETTE, STYLE, plain_axes
-from wellfit.training.schedules import SCHEDULES, scaled_lr, schedule
+from wellfit.training.schedules import SCHEDULES, Plateau, scaled_lr, schedule
 
 plt.style.use({**STYLE, "figure.dpi": 110, "text.parse_math": True})
 
@@ -19,7 +19,7 @@ plt.style.use({**STYLE, "figure.dpi": 110, "text.parse_math": True})
 # -------------------
 # In a configuration: ``schedule = "cosine"``. A linear warm-up may stand before any: ``"warmup+cosine"``.
 
-names = [name for name in SCHEDULES if name != "1/t"]  # "1/t" is another name of inverse_time
+names = [name for name in SCHEDULES if name not in ("1/t", "plateau")]  # another name; no function of progress
 progress = np.linspace(0, 1, 500)
 columns = 4
 rows = -(-len(names) // columns)
@@ -72,6 +72,16 @@ axes.set(xlabel="progress of the training", ylabel="multiplier")
 axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2)
 plain_axes(axes)
 plt.show()
+
+# %%
+# When validation has stopped improving
+# -------------------------------------
+# ``plateau`` looks at validation instead of progress: a tenth of the rate after some evaluations without gain, as
+# AlexNet was trained.
+
+rule = Plateau(factor=0.1, patience=2)
+accuracies = [0.30, 0.42, 0.51, 0.51, 0.50, 0.51, 0.58, 0.61, 0.61, 0.60, 0.61, 0.61]
+print([round(rule.update(accuracy), 4) for accuracy in accuracies])
 
 # %%
 # What it means for your choice
