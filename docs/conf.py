@@ -19,6 +19,7 @@ extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx_gallery.gen_gallery",
 exclude_patterns = ["_build", "_extensions", "gallery"]
 myst_heading_anchors = 3
 default_role = "code"
+smartquotes = False  # docstrings quote what is typed
 suppress_warnings = ["misc.highlighting_failure"]  # contracts are written in shorthand that no lexer knows
 
 autodoc_member_order = "bysource"
