@@ -21,6 +21,7 @@ from wellfit.training.pace import Pace
 from wellfit.training.schedules import schedule
 
 BREAK_OFF = 3.0  # times the initial loss (SPEC S3)
+DECAY_TRIALS = 16  # of the coarse stage: two settings ask for more trials than one
 SEARCH_TIME = 0.25  # of what is left: where the trials take longer than planned, the search ends here
 
 
@@ -46,7 +47,7 @@ def find_settings(job: Job, material: Material) -> Settings:
         default = vars(Settings.of(plan))
         why = "decades around the defaults, in log space"
         if "weight_decay" not in space:
-            why += "; weight decay is left at its default, since trials shorter than an epoch cannot judge it"
+            why += "; weight decay is left at its default, since few trials, or ones shorter than an epoch, cannot judge it"
         job.record.write("stage", name="coarse", ranges=ranges(space), reason=why)
         coarse = study.run_stage("coarse", space, plan.search.coarse_trials, run, first=[default], stop=stop)
         narrowed = narrow(space, coarse, "coarse")
@@ -83,7 +84,8 @@ def starting_space(material: Material) -> Space:
     plan = material.plan
     optimizer = plan.optimizer
     space: Space = {"lr": LogUniform(optimizer.lr / 30, optimizer.lr * 10)}
-    if optimizer.weight_decay > 0 and plan.search.coarse_steps >= plan.training.steps_per_epoch:
+    long, many = plan.search.coarse_steps >= plan.training.steps_per_epoch, plan.search.coarse_trials >= DECAY_TRIALS
+    if optimizer.weight_decay > 0 and long and many:
         space["weight_decay"] = LogUniform(optimizer.weight_decay / 10, optimizer.weight_decay * 10)
     if material.imbalanced and plan.training.balance == "auto":
         space["balance"] = Choice(("none", "weights", "sampler"))
