@@ -47,7 +47,7 @@ def find_settings(job: Job, material: Material) -> Settings:
         default = vars(Settings.of(plan))
         why = "decades around the defaults, in log space"
         if "weight_decay" not in space:
-            why += "; weight decay is left at its default, since few trials, or ones shorter than an epoch, cannot judge it"
+            why += "; weight decay is left at its default: few trials, or ones shorter than an epoch, cannot judge it"
         job.record.write("stage", name="coarse", ranges=ranges(space), reason=why)
         coarse = study.run_stage("coarse", space, plan.search.coarse_trials, run, first=[default], stop=stop)
         narrowed = narrow(space, coarse, "coarse")
