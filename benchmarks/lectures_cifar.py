@@ -230,7 +230,7 @@ def search(stage: str, taught: float) -> Callable[[argparse.Namespace], Outcome]
     def measure(arguments: argparse.Namespace) -> Outcome:
         root()
         count, ranges = COARSE if stage == "coarse" else FINE
-        trials = {"coarse": 6, "fine": 3}[stage] if arguments.quick else {"coarse": 40, "fine": 16}[stage]
+        trials = {"coarse": 6, "fine": 3}[stage] if arguments.quick else {"coarse": 32, "fine": 12}[stage]
         found = [trial(arguments, stage, i, 3 if arguments.quick else count, ranges) for i in range(trials)]
         best = max(found, key=lambda result: result["validation"])
         text = f"{best['validation']:.3f} at lr {best['lr']:.2e}, reg {best['reg']:.2e}, best of {trials} trials"
