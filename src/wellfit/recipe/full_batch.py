@@ -89,6 +89,14 @@ def train_on_all(
 ) -> Outcome:
     """The main training of a plan whose optimizer takes the whole split."""
     plan, data = material.plan, material.data
+    check_settings(  # a plan by hand may ask for anything
+        augment=plan.augment,
+        balance=settings.balance,
+        schedule=plan.schedule,
+        batch_size=plan.training.batch_size,
+        images=len(data.split.train),
+        dtype=plan.engine.dtype,
+    )
     views = material.evaluation(data.split.train)
     small = len(data.split.train) * 3 * plan.model.image_size**2 <= KEPT_BYTES
     chunks: list[Batch] | EvaluationBatches = list(views) if small else views
