@@ -7,7 +7,8 @@ turns, an epoch each.
 
 usage: WELLFIT_TEST_DATA=DIR python benchmarks/depth.py [--epochs 6] [--side 16] [--out runs/depth] [--keep FILE.json]
 
-A killed run goes on after the last whole epoch of each net. `--keep` writes the figures that the documentation draws.
+A killed run goes on after the last whole epoch of each net. `--keep` writes the figures that the documentation draws,
+anew after each epoch of all four (docs/gallery/networks/depth.json).
 """
 
 from __future__ import annotations
@@ -58,20 +59,21 @@ def main() -> None:
     for epoch in range(1, given.epochs + 1):
         for net in NETS:
             train_to(net, epoch, given.epochs, store, targets, preprocessing, given.seed, out / f"{net}.safetensors")
-    results = {net: (load_checkpoint(out / f"{net}.safetensors") or {})["lines"] for net in NETS}
-    kept = {
-        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
-        "machine": f"{platform.machine()}, one thread, {ENGINE.dtype}",
-        "torch": torch.__version__,
-        "images": len(targets),
-        "side": given.side,
-        "epochs": given.epochs,
-        "steps": len(targets) // BATCH * given.epochs,
-        "seed": given.seed,
-        "nets": results,
-    }
-    if given.keep:
-        given.keep.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
+        results = {net: (load_checkpoint(out / f"{net}.safetensors") or {})["lines"] for net in NETS}
+        if given.keep:
+            kept = {
+                "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
+                "machine": f"{platform.machine()}, one thread, {ENGINE.dtype}",
+                "torch": torch.__version__,
+                "images": len(targets),
+                "side": given.side,
+                "epochs": min(map(len, results.values())),
+                "planned": given.epochs,
+                "steps": len(targets) // BATCH * min(map(len, results.values())),
+                "seed": given.seed,
+                "nets": results,
+            }
+            given.keep.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
     for net, lines in results.items():
         print(f"{net:>9}: training error {lines[-1]['training_error']:.3f} after {len(lines)} epochs")
 
