@@ -75,7 +75,7 @@ def test_a_page_names_its_row_and_says_what_it_means(page: Path) -> None:
     title, rule = opening.splitlines()[:2]
     assert set(rule) == {"="}
     assert len(rule) == len(title)
-    assert re.search(r"\brows? [A-Z]\d", opening), "the row of the recipe"
+    assert re.search(r"\brows?\s+[A-Z]\d", opening), "the row of the recipe"
     assert "What it means for your choice" in source
 
 

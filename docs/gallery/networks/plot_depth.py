@@ -19,7 +19,8 @@ plt.style.use({**STYLE, "figure.dpi": 110, "text.parse_math": True})
 kept = json.loads(Path("depth.json").read_text(encoding="utf-8"))
 print(
     f"measured {kept['date']}, torch {kept['torch']}, {kept['machine']}: {kept['images']:,} CIFAR-10 images (JPEG) at "
-    f"{kept['side']}×{kept['side']} pixels, {kept['epochs']} of {kept['planned']} epochs, {kept['steps']:,} steps, seed {kept['seed']}"
+    f"{kept['side']}×{kept['side']} pixels, {kept['epochs']} of {kept['planned']} epochs, {kept['steps']:,} steps, "
+    f"seed {kept['seed']}"
 )
 
 # %%
