@@ -89,7 +89,7 @@ def _fitting(history: History) -> list[tuple[str, str, Html]]:
 
 def _filters(history: History) -> list[tuple[str, str, Html]]:
     shown = panels.filters(history)
-    return [] if shown is None else [("filters", "First filters", shown)]
+    return [] if shown is None else [("filters", "First layer", shown)]
 
 
 def _header(history: History, verdict: Verdict) -> Html:

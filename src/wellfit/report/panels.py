@@ -193,7 +193,8 @@ def filters(history: History) -> Html | None:
     text = (
         f"The {counted(count, 'filter')} of the first convolution, {height}×{width} pixels, each on its own scale; "
         "grey is 0. A network that has learnt well shows edges, colours and simple patterns; grains like noise mean "
-        "that it was not trained long enough, or was regularised too little."
+        "that it was not trained long enough, or was regularised too little. On grey images the colours are left over "
+        "from the random start."
     )
     if min(height, width) < 5:
         text += " On so few pixels a filter is a difference of neighbours or a colour, and not more."
