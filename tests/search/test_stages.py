@@ -70,11 +70,15 @@ def test_where_every_trial_was_broken_off_lower_rates_are_tried() -> None:
     assert "no coarse trial finished" in result.reason
 
 
-def test_the_default_is_kept_unless_another_is_expected_to_do_better() -> None:
-    default, worse, better = trial(0, 0.1, 0.6), trial(1, 1e2, 0.59), trial(2, 1e5, 0.65)
+def test_the_default_is_kept_unless_another_is_expected_to_do_better_beyond_doubt() -> None:
+    default, worse = trial(0, 0.1, 0.6, error=0.02), trial(1, 1e2, 0.59, error=0.02)
     chosen, why = winner([default, worse], default)
     assert chosen is default
     assert "no trial is expected to do better" in why
+    chosen, why = winner([default, worse, trial(2, 1e5, 0.61, error=0.02)], default)
+    assert chosen is default
+    assert "too little to leave it" in why
+    better = trial(3, 1e5, 0.8, error=0.02)
     chosen, why = winner([default, worse, better], default)
     assert chosen is better
     assert "above the default" in why
@@ -83,15 +87,15 @@ def test_the_default_is_kept_unless_another_is_expected_to_do_better() -> None:
 def test_a_lucky_score_among_poor_neighbours_does_not_win() -> None:
     default, lucky = trial(0, 1e-3, 0.50, error=0.05), trial(1, 0.1, 0.60, error=0.05)
     poor = [trial(2, 0.11, 0.38, error=0.05), trial(3, 0.09, 0.39, error=0.05), trial(4, 0.1, 0.38, error=0.05)]
-    assert winner([default, lucky], default)[0] is lucky
-    assert winner([default, lucky, *poor], default)[0] is default
+    assert best_trial([default, lucky]) is lucky
+    assert best_trial([default, lucky, *poor]) is default
 
 
 def test_a_rate_beside_a_cliff_is_passed_over() -> None:
     default, edge, safe = trial(0, 1e-5, 0.30), trial(1, 0.10, 0.62), trial(2, 0.01, 0.60)
     cliff = trial(3, 0.11, None)
-    assert winner([default, edge, safe], default)[0] is edge
-    assert winner([default, edge, safe, cliff], default)[0] is safe
+    assert best_trial([default, edge, safe]) is edge
+    assert best_trial([default, edge, safe, cliff]) is safe
 
 
 def test_a_default_that_was_broken_off_gives_way_to_any_that_finished() -> None:

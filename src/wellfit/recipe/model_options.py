@@ -51,6 +51,13 @@ def refuse_unknown_layers(config: Config) -> None:
         LayerChoice(**{key: value for key, value in options.items() if key in layers})
 
 
+def settled_activation(name: str, options: dict[str, Any]) -> str:
+    """The activation that the net was built with; "auto" for a net that brings its own."""
+    if not _takes_activation(name):
+        return "auto"
+    return str(options.get("activation", inspect.signature(OWN[name]).parameters["activation"].default))
+
+
 def _takes_activation(name: str) -> bool:
     namespace, bare = resolve(name)
     return namespace == "own" and "activation" in inspect.signature(OWN[bare]).parameters

@@ -15,6 +15,7 @@ from wellfit.recipe.fitting import Fitted, fine_tune, train_network
 from wellfit.recipe.gates import check
 from wellfit.recipe.job import Job
 from wellfit.recipe.material import Material, Settings
+from wellfit.recipe.model_options import settled_activation
 from wellfit.recipe.plan import Plan, load_plan, save_plan
 from wellfit.recipe.planning import make_plan
 from wellfit.recipe.prepare import Prepared, prepare
@@ -97,7 +98,7 @@ def resolved(config: Config, plan: Plan, fitted: Fitted) -> Config:
         **{
             "schedule": plan.schedule,
             "augment": plan.augment or ("none",),
-            "activation": plan.model.options.get("activation", "auto"),
+            "activation": settled_activation(plan.model.name, plan.model.options),
             "model.name": plan.model.name,
             "model.weights": plan.model.weights,
             "model.image_size": plan.model.image_size,

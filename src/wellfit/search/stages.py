@@ -40,8 +40,9 @@ def best_trial(trials: list[Trial]) -> Trial | None:
 def winner(trials: list[Trial], default: Trial | None) -> tuple[Trial | None, str]:
     """The trial to train with, and why: of those that finished, the highest expected score among its neighbours.
 
-    default: the trial of the settings that would be used without a search; None where it was not run. It is trained
-    with where no other is expected to do better.
+    default: the trial of the settings that would be used without a search; None where it was not run. It is kept
+    unless another is expected to do better by more than is doubtful: short trials favour higher rates than long
+    trainings bear, and the defaults were found in long ones.
     """
     best = best_trial(trials)
     if best is None:
@@ -53,7 +54,8 @@ def winner(trials: list[Trial], default: Trial | None) -> tuple[Trial | None, st
     expected = dict(zip(map(id, trials), smoothed(trials), strict=True))
     (high, high_doubt), (own, own_doubt) = expected[id(best)], expected[id(default)]
     gain, doubt = high - own, math.hypot(high_doubt, own_doubt)
-    return best, f"expected to score {gain:.3f} (± {doubt:.3f}) above the default, judged with its neighbours"
+    said = f"lr {best.settings['lr']:.3g} is expected to score {gain:.3f} (± {doubt:.3f}) above the default"
+    return (best, said) if gain > doubt else (default, f"{said}, which is too little to leave it")
 
 
 def narrow(space: Space, trials: list[Trial], stage: str) -> Narrowing:
