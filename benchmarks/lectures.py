@@ -5,7 +5,7 @@ usage: WELLFIT_TEST_DATA=DIR python benchmarks/lectures.py [--only C4 S6 …] [-
 
 Finished rows are kept in OUT/results.jsonl (trials of S6 in OUT/trials.jsonl) and not measured again; the run may be
 stopped at any time. Rows on CIFAR-10 need WELLFIT_TEST_DATA and say so without it. Its images are JPEG files, which are
-lossy: a taught figure that they do not let us reach is printed as such. --quick takes fewer images, epochs and trials.
+lossy: a taught figure that is not reached on them is printed as such. --quick takes fewer images, epochs and trials.
 The exit code is 1 where a figure is neither reached nor excused.
 """
 
@@ -26,7 +26,7 @@ from lectures_cifar import ROWS as CIFAR_ROWS
 from lectures_cifar import Missing
 from lectures_parts import ROWS as PART_ROWS
 
-WORDS = {True: "as taught", False: "NOT as taught", None: "not reached on these files"}
+WORDS = {True: "as taught", False: "NOT as taught", None: "taught figure not reached"}
 Row = tuple[str, str, str, Callable[[argparse.Namespace], tuple[str, bool | None]]]
 
 

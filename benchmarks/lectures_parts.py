@@ -64,8 +64,9 @@ def batch_norm_rescues(_: argparse.Namespace) -> Outcome:
             layers += [nn.Linear(20 if i == 0 else 50, 50)]
             layers += ([nn.BatchNorm1d(50)] if normalised else []) + [nn.Tanh()]
         net = nn.Sequential(*layers, nn.Linear(50, 2))
-        for i, p in enumerate(q for q in net.parameters() if q.ndim == 2):
-            p.data.copy_(0.01 * normal(*p.shape, seed=i))
+        for i, layer in enumerate(m for m in net if isinstance(m, nn.Linear)):
+            layer.weight.data.copy_(0.01 * normal(*layer.weight.shape, seed=i))
+            nn.init.zeros_(layer.bias)
         optimizer = build_optimizer("momentum", net, lr=0.1)
         for _step in range(300):
             loss = functional.cross_entropy(net(points), targets)
