@@ -53,28 +53,35 @@ def batch_norm_identity(_: argparse.Namespace) -> Outcome:
     return f"largest difference {off:.1e}", off < 1e-5
 
 
-def batch_norm_rescues(_: argparse.Namespace) -> Outcome:
-    """Ten tanh layers from N(0, 0.01²) at a rate of 0.1, with and without BatchNorm: loss on two classes of points."""
+def deep_tanh_loss(lr: float, seed: int, *, normalised: bool) -> float:
+    """Loss after 300 full-batch steps of ten tanh layers from N(0, 0.01²) on two classes of 256 points."""
     points = normal(256, 20)
     targets = (points[:, 0] * points[:, 1] > 0).long()
-    ends = []
-    for normalised in (False, True):
-        layers: list[nn.Module] = []
-        for i in range(10):
-            layers += [nn.Linear(20 if i == 0 else 50, 50)]
-            layers += ([nn.BatchNorm1d(50)] if normalised else []) + [nn.Tanh()]
-        net = nn.Sequential(*layers, nn.Linear(50, 2))
-        for i, layer in enumerate(m for m in net if isinstance(m, nn.Linear)):
-            layer.weight.data.copy_(0.01 * normal(*layer.weight.shape, seed=i))
-            nn.init.zeros_(layer.bias)
-        optimizer = build_optimizer("momentum", net, lr=0.1)
-        for _step in range(300):
-            loss = functional.cross_entropy(net(points), targets)
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-        ends.append(float(loss.detach()))
-    return f"loss after 300 steps {ends[0]:.3f} without, {ends[1]:.3f} with", ends[0] > 0.6 > 0.1 > ends[1]
+    layers: list[nn.Module] = []
+    for i in range(10):
+        layers += [nn.Linear(20 if i == 0 else 50, 50), *([nn.BatchNorm1d(50)] if normalised else []), nn.Tanh()]
+    net = nn.Sequential(*layers, nn.Linear(50, 2))
+    for i, layer in enumerate(m for m in net if isinstance(m, nn.Linear)):
+        layer.weight.data.copy_(0.01 * normal(*layer.weight.shape, seed=100 * seed + i))
+        nn.init.zeros_(layer.bias)
+    optimizer = build_optimizer("momentum", net, lr=lr)
+    for _step in range(300):
+        loss = functional.cross_entropy(net(points), targets)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    return float(loss.detach())
+
+
+def batch_norm_rescues(_: argparse.Namespace) -> Outcome:
+    """How many of four seeds learn (a loss below 0.1, from 0.69); the verdict is on the lower of two rates."""
+    text, learnt = [], {}
+    for lr in (0.01, 0.1):
+        for normalised in (False, True):
+            ends = [deep_tanh_loss(lr, seed, normalised=normalised) for seed in range(4)]
+            learnt[lr, normalised] = sum(end < 0.1 for end in ends)
+        text.append(f"lr {lr}: {learnt[lr, False]} of 4 seeds without, {learnt[lr, True]} with")
+    return "; ".join(text), learnt[0.01, False] == 0 and learnt[0.01, True] == 4
 
 
 def four_masks(_: argparse.Namespace) -> Outcome:
@@ -269,7 +276,7 @@ ROWS: list[tuple[str, str, str, Callable[[argparse.Namespace], Outcome]]] = [
     ("D14", "mixup's blended label", "cat 0.4, dog 0.6", mixed_labels),
     ("N1", "2×2 pooling", "max [[6 8] [3 4]], average [[3.25 5.25] [2 2]]", pooling),
     ("N2", "BatchNorm with γ = √(Var+ε), β = E", "the identity", batch_norm_identity),
-    ("N2", "ten tanh layers from N(0, 0.01²), lr 0.1", "learn with BatchNorm, not without", batch_norm_rescues),
+    ("N2", "ten tanh layers from N(0, 0.01²)", "learn with BatchNorm, not without", batch_norm_rescues),
     ("N3", "mean over the four masks of two inputs", "½(w1x + w2y)", four_masks),
     ("N3", "masks of a layer of 4096 units", "2^4096 ≈ 10^1233", masks_in_all),
     ("N7", "activations and slopes at −10, 0, 10", "sigmoid saturates (slope ¼ at 0), ReLU dies below 0", activations),
