@@ -35,6 +35,7 @@ CHANGED = {
     "optimizer.weight_decay": 0.0,
     "optimizer.momentum": 0.95,
     "training.epochs": 2.5,
+    "training.batch_scale": 4,
     "training.batch_size": 16,
     "training.label_smoothing": 0.1,
     "training.l1": 1e-5,

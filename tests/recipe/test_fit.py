@@ -206,6 +206,7 @@ def _lines(run: Path) -> int:
 def test_asked_to_stop_it_evaluates_saves_and_can_be_resumed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The first Ctrl-C finishes the step, evaluates and saves; what is left is done by resume."""
     plan = write_plan(tmp_path / "p.toml", training=longer(400))
+    before = signal.getsignal(signal.SIGINT)  # ignored, where the tests run in the background of a script
 
     def listener(kind: str, fields: dict[str, object]) -> None:
         if kind == "step" and fields["step"] == 20:
@@ -215,7 +216,7 @@ def test_asked_to_stop_it_evaluates_saves_and_can_be_resumed(tmp_path: Path, mon
         wellfit.fit("digits", plan=plan, out=tmp_path / "run", listener=listener)
     stopped = wellfit.Run(tmp_path / "run")
     assert stopped.test_accuracy is not None
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert signal.getsignal(signal.SIGINT) is before
     resumed = wellfit.resume(tmp_path / "run")
     lines = list(read_record(resumed.folder.record))
     assert max(line["step"] for line in lines if line["kind"] == "step") == 400
