@@ -25,18 +25,19 @@ SQUARES, ABSOLUTES = 1 + 4 + 9 + 0.25 + 1 + 16, 1 + 2 + 3 + 0.5 + 1 + 4
 
 
 @pytest.mark.parametrize(
-    ("penalty", "value"),
+    ("make", "value"),
     [
-        (l2(0.1), 0.1 * SQUARES),
-        (l2(0.1, half=True), 0.05 * SQUARES),
-        (l1(0.1), 0.1 * ABSOLUTES),
-        (elastic_net(0.1, beta=0.5), 0.1 * (0.5 * SQUARES + ABSOLUTES)),
-        (l2(0.0), 0.0),
-        (l2(0.1).with_strength(1e3), 1e3 * SQUARES),
+        (lambda: l2(0.1), 0.1 * SQUARES),
+        (lambda: l2(0.1, half=True), 0.05 * SQUARES),
+        (lambda: l1(0.1), 0.1 * ABSOLUTES),
+        (lambda: elastic_net(0.1, beta=0.5), 0.1 * (0.5 * SQUARES + ABSOLUTES)),
+        (lambda: l2(0.0), 0.0),
+        (lambda: l2(0.1).with_strength(1e3), 1e3 * SQUARES),
     ],
+    ids=["l2", "half l2", "l1", "elastic net", "none", "raised"],
 )
-def test_penalties_by_hand(penalty, value):
-    assert penalty(net()).item() == pytest.approx(value, rel=1e-12)
+def test_penalties_by_hand(make, value):
+    assert make()(net()).item() == pytest.approx(value, rel=1e-12)
 
 
 def test_frozen_weights_do_not_count():

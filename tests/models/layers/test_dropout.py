@@ -58,6 +58,7 @@ def test_half_dropped_averages_to_half_the_weighted_sum() -> None:
     four = seen_of(neuron)
     assert len(four) == 4
     assert sum(four) / 4 == pytest.approx(0.5 * float(W @ X))
+    assert float(neuron.eval()(X)) == pytest.approx(0.5 * float(W @ X)), "and so is the test side"
 
 
 @pytest.mark.parametrize("p", [0.1, 0.5, 0.8])
