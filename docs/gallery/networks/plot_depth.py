@@ -63,7 +63,7 @@ for net, lines in kept["nets"].items():
 # about what 5,000 measured images can tell apart, and both below either plain net.
 #
 # This is a short run, on small images, from one seed: only the order is to be compared with the paper, whose nets saw
-# 64,000 steps at 32 pixels. There the deeper residual net ends below the shallower one; in so few steps it does not yet.
+# 64,000 steps at 32 pixels. There the deeper residual net ends below the shallower one; in so few steps it does not.
 #
 # What it means for your choice: go deep with shortcuts, never without. A block whose weights are zero is the
 # identity, so a deeper residual net starts as a shallower one, and has only to learn what it adds.
