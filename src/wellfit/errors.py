@@ -38,6 +38,12 @@ def nearest(name: str, known: Iterable[str]) -> str:
     return f" (did you mean '{found[0]}'?)" if found else ""
 
 
+def _alike(name: str, known: list[str]) -> list[str]:
+    """Up to five names that begin as `name` does, or else that resemble it."""
+    beginning = [k for k in known if name[:3].lower() == k[:3].lower()]
+    return (beginning or difflib.get_close_matches(name, known, n=5, cutoff=0.4) or known)[:5]
+
+
 def unknown_name(what: str, name: str, known: Iterable[str]) -> UserError:
     """The error for a name that is not in a table: names the nearest one and the first few known.
 
@@ -45,5 +51,5 @@ def unknown_name(what: str, name: str, known: Iterable[str]) -> UserError:
     "unknown optimizer 'sdg' (did you mean 'sgd'?); known: adam, sgd"
     """
     known = sorted(known)
-    listed = ", ".join(known) if len(known) <= 20 else f"{len(known)} names, such as {', '.join(known[:5])}"
+    listed = ", ".join(known) if len(known) <= 20 else f"{len(known)} names, such as {', '.join(_alike(name, known))}"
     return UserError(f"unknown {what} '{name}'{nearest(name, known)}; known: {listed}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from pathlib import Path
+from typing import cast
 
 import pytest
 import torch
@@ -316,3 +317,13 @@ def test_as_dict_is_json(tmp_path: Path) -> None:
     shown = "name, type, output_shape, weights, biases, parameters, activations, flops, receptive_field"
     assert ", ".join(values["layers"][1]) == shown
     assert values["layers"][1]["output_shape"] == [2, 6, 6]
+
+
+def test_biases_are_told_by_name_also_in_recurrent_layers() -> None:
+    (_, layer) = complexity(nn.LSTM(5, 3), (7, 5)).layers
+    assert (layer.weights, layer.biases) == (4 * 3 * (5 + 3), 2 * 4 * 3)
+
+
+def test_a_name_is_no_network() -> None:
+    with pytest.raises(UserError, match=r"takes a network, an nn\.Module, got str"):
+        complexity(cast(nn.Module, "vgg19"), 224)

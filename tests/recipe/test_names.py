@@ -23,7 +23,7 @@ def test_mixing_with_the_hinge_loss_names_both_sides() -> None:
     with pytest.raises(UserError, match=r"mixing \(mixup, cutmix\) blends"):
         refuse_unknown_names(Config(loss="hinge", augment=("mixup", "cutmix")))
     refuse_unknown_names(Config(loss="cross-entropy", augment=("flip", "mixup")))
-    refuse_unknown_names(Config(loss="hinge", augment=("flip", "cutout=0.25", "none")))
+    refuse_unknown_names(Config(loss="hinge", augment=("flip", "cutout=0.25")))
 
 
 def test_a_plan_with_both_is_refused_before_the_data_are_read(tmp_path: Path) -> None:
@@ -49,3 +49,49 @@ def test_a_run_takes_several_with_their_strengths(tmp_path: Path) -> None:
     assert run.test_accuracy > 0.3  # 60 steps on heavily changed digits; one in ten by chance
     assert load_plan(run.folder.plan).augment == augment
     assert load_config(run.folder.config).augment == augment
+
+
+@pytest.mark.parametrize("word", ["auto", "none"])
+def test_the_words_for_all_and_nothing_stand_alone(word: str) -> None:
+    refuse_unknown_names(Config(augment=(word,)))
+    with pytest.raises(UserError, match=f"augment = '{word}' stands alone"):
+        refuse_unknown_names(Config(augment=(word, "flip")))
+
+
+@pytest.mark.parametrize(
+    ("model", "options", "sentence"),
+    [
+        ("lenet5", {"pooling": "fractional", "pooling_ratio": 0.9}, "a ratio above 1, and a ratio of 0.9 would not"),
+        ("alexnet2012", {"towers": 3}, "1 or 2 towers, got 3"),
+        ("plain20", {"stochastic_depth": 0.2}, "for a plain net"),
+        ("mlp", {"initialisation": "xavierr"}, "did you mean 'xavier'"),
+    ],
+)
+def test_what_a_constructor_refuses_is_said_before_an_image_is_read(
+    model: str, options: dict[str, object], sentence: str
+) -> None:
+    asked = Config().replace(**{"model.name": model, "model.options": options})
+    with pytest.raises(UserError, match=sentence):
+        refuse_unknown_names(asked)
+    refuse_unknown_names(asked.replace(**{"model.options": {}}))
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"training.batch_scale": 4}, "whole split as one batch, got training.batch_scale 4"),
+        ({"training.average": 0.99}, "training.average 0.99"),
+    ],
+)
+def test_lbfgs_overrides_nothing_in_silence(changes: dict[str, object], sentence: str) -> None:
+    from wellfit.recipe.full_batch import settle
+
+    asked = Config().replace(**{"optimizer.name": "lbfgs"})
+    assert settle(asked).training.average == 0.0
+    with pytest.raises(UserError, match=sentence):
+        settle(asked.replace(**changes))
+
+
+def test_a_long_table_lists_what_begins_alike() -> None:
+    with pytest.raises(UserError, match=r"unknown model 'vgg61' .* such as vgg11, "):
+        refuse_unknown_names(Config().replace(**{"model.name": "vgg61"}))

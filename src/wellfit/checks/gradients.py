@@ -119,6 +119,11 @@ def gradient_check(
             f"a gradient check takes directions from 1 and a tolerance above 0, got {directions} and {tolerance}; "
             "leave them out for 1 and 1e-6"
         )
+    if not callable(module_or_loss):
+        raise UserError(
+            f"a gradient check takes a module or a function of the inputs, got {type(module_or_loss).__name__}; "
+            "give one of these"
+        )
     watched = module_or_loss if isinstance(module_or_loss, nn.Module) else nn.Identity()
     with own_randomness(watched, seed, "gradient"):
         surface = _Surface(module_or_loss, inputs, seed)

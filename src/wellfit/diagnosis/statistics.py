@@ -124,7 +124,7 @@ def activation_statistics(
             if wants_loss:
                 inputs.requires_grad_(inputs.is_floating_point())
             watch.begin()
-            outputs = model(inputs)
+            outputs = _forward(model, inputs)
             watch.active = False
             value = _backward(model, inputs, outputs, targets, loss) if wants_loss else None
         rows = watch.rows()
@@ -139,6 +139,17 @@ def activation_statistics(
             "network with activations or two weight layers"
         )
     return ActivationStatistics(tuple(rows), len(batch), value)
+
+
+def _forward(model: nn.Module, inputs: Tensor) -> Any:
+    try:
+        return model(inputs)
+    except (RuntimeError, ValueError, TypeError, IndexError) as error:
+        reason = str(error).partition("\n")[0]
+        raise UserError(
+            f"statistics are taken on a batch that the network takes, but {type(model).__name__} does not take "
+            f"{tuple(inputs.shape)} of {inputs.dtype} ({reason}); give inputs of its shape and type"
+        ) from error
 
 
 def _backward(

@@ -155,6 +155,11 @@ def complexity(model: nn.Module, input_size: int | Sequence[int]) -> Complexity:
     >>> table.parameters, table.flops, table.layers[-1].receptive_field
     (808, 1291968, 5)
     """
+    if not isinstance(model, nn.Module):
+        raise UserError(
+            f"complexity takes a network, an nn.Module, got {type(model).__name__}; build it first, or ask "
+            "`wellfit models NAME`"
+        )
     shape = _shape(model, input_size)
     try:
         steps = trace(model, shape)
@@ -222,7 +227,7 @@ def _parameters_of(parts: Sequence[nn.Module], counted: set[int]) -> tuple[int, 
             if id(parameter) in counted:
                 continue
             counted.add(id(parameter))
-            if name.endswith("bias"):
+            if "bias" in name:  # an LSTM's are called bias_ih_l0
                 biases += parameter.numel()
             else:
                 weights += parameter.numel()

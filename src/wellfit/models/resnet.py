@@ -327,7 +327,7 @@ DEPTHS: dict[int, tuple[type[BasicBlock] | type[Bottleneck], tuple[int, int, int
 }
 PHOTOGRAPH_NETS: dict[str, Callable[..., nn.Module]] = {
     **{f"resnet{depth}": partial(build_resnet, depth, True) for depth in DEPTHS},
-    **{f"plain{depth}": partial(build_resnet, depth, False) for depth in (18, 34)},
+    **{f"plain{depth}": partial(build_resnet, depth, False) for depth in DEPTHS},
 }
 CIFAR_NETS: dict[str, Callable[..., nn.Module]] = {
     **{f"resnet{depth}": partial(build_cifar_resnet, depth, True) for depth in (20, 32, 44, 56, 110)},

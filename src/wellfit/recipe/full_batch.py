@@ -7,7 +7,7 @@ from typing import Any, cast
 
 import torch
 
-from wellfit.config import Config
+from wellfit.config import Config, TrainingConfig
 from wellfit.data.batches import Batch, EvaluationBatches
 from wellfit.dotted import is_dotted
 from wellfit.errors import UserError
@@ -52,6 +52,15 @@ def settle(config: Config) -> Config:
         raise UserError(
             "L-BFGS takes the decay of weights as a term of the loss, got optimizer.weight_decay "
             f"{config.optimizer.weight_decay:g}; set it to 0 and give training.l2"
+        )
+    if training.batch_scale > 1:
+        raise UserError(
+            f"L-BFGS takes the whole split as one batch, got training.batch_scale {training.batch_scale}; leave it at 1"
+        )
+    if training.average not in (0.0, TrainingConfig.average):
+        raise UserError(
+            "L-BFGS steps from one line search to the next, so an average of its weights says nothing, got "
+            f"training.average {training.average:g}; leave it out"
         )
     _refuse_noisy_model(config)
     changes: dict[str, Any] = {

@@ -9,6 +9,7 @@ from typing import Any
 
 from wellfit.config import Config
 from wellfit.errors import UserError
+from wellfit.models.catalogue import entry_of, hollow_net
 from wellfit.models.layers.activations import build_activation
 from wellfit.models.layers.choice import LayerChoice
 from wellfit.models.zoo import OWN, check_options, resolve
@@ -49,6 +50,9 @@ def refuse_unknown_layers(config: Config) -> None:
         check_options(name, options)
         layers = {field.name for field in dataclasses.fields(LayerChoice)}
         LayerChoice(**{key: value for key, value in options.items() if key in layers})
+        # Built without values, in a moment: what its constructor refuses is said before an image is read.
+        size = config.model.image_size or entry_of(name).input_size
+        hollow_net(name, image_size=size, classes=10, **model_options(config))
 
 
 def settled_activation(name: str, options: dict[str, Any]) -> str:

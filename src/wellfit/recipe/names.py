@@ -27,7 +27,7 @@ def refuse_unknown_names(config: Config) -> None:
         schedule(config.schedule)
     build_criterion(config.loss)
     if config.augment != ("auto",):
-        parse_all(name for name in config.augment if name != "none")
+        parse_all(() if config.augment == ("none",) else config.augment)
     refuse_mixing_with(config.loss, config.augment)
 
 

@@ -60,6 +60,8 @@ def parse(text: str) -> Chosen:
     if is_dotted(text):
         return Chosen(text, None, Augmentation(0), load_dotted(text, "augmentation"))
     name, equals, value = text.partition("=")
+    if name in ("auto", "none"):
+        raise UserError(f"augment = '{name}' stands alone, got it beside others; leave it or the others out")
     if name not in AUGMENTATIONS:
         raise unknown_name("augmentation", name, [*AUGMENTATIONS, "auto", "none"])
     entry = AUGMENTATIONS[name]
