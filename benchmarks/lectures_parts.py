@@ -18,6 +18,7 @@ from wellfit.inference.views import multi_scale
 from wellfit.models.catalogue import WINNERS
 from wellfit.models.layers.activations import build_activation
 from wellfit.models.stack import stack
+from wellfit.models.zoo import build as wellfit_net
 from wellfit.models.zoo import construct
 from wellfit.training.averaging import WeightAverage
 from wellfit.training.optimizers import build_optimizer
@@ -262,6 +263,45 @@ def hinge_start(_: argparse.Namespace) -> Outcome:
     return f"{value:.4f}", value == 9.0
 
 
+UNTRAINED = [
+    "resnet18", "resnet34", "resnet50", "resnet20", "resnet56", "plain20", "lenet5", "vgg11", "vgg11_bn",
+    "torchvision:resnet18", "torchvision:vgg11", "mobilenet_v2", "mobilenet_v3_small", "efficientnet_b0",
+    "mnasnet0_5", "mnasnet1_0", "densenet121", "shufflenet_v2_x0_5", "regnet_y_400mf", "convnext_tiny", "swin_t",
+    "timm:vit_tiny_patch16_224", "timm:test_resnet", "timm:lcnet_050", "timm:mobilenetv4_conv_small",
+    "timm:repvit_m0_9",
+]  # fmt: skip
+
+
+def untrained_zoo(_: argparse.Namespace) -> Outcome:
+    """How many nets with wellfit's scaled classifiers pass the gate, ten classes of noise at 32 pixels."""
+    from wellfit.checks.initial_loss import initial_loss
+
+    x, targets = normal(20, 3, 32, 32), torch.arange(20) % 10
+    passed = 0
+    for name in UNTRAINED:
+        module = wellfit_net(name, 10, image_size=32).module.train()
+        passed += initial_loss(module, nn.CrossEntropyLoss(), x, targets, classes=10, created_head=True).passed
+    return f"{passed} of {len(UNTRAINED)}", passed >= 25
+
+
+def foreign_starts(_: argparse.Namespace) -> Outcome:
+    """Initial loss of torchvision's own initialisation over log 2, in training mode on noise; four seeds a net."""
+    import torchvision
+
+    x, targets = normal(8, 3, 224, 224), torch.arange(8) % 2
+    factors: dict[str, list[float]] = {}
+    for name in ("resnet50", "efficientnet_b0", "mnasnet1_0"):
+        for seed in range(4):
+            with torch.random.fork_rng(), torch.no_grad():
+                torch.manual_seed(seed)
+                module = torchvision.models.get_model(name, num_classes=2).train()
+                loss = float(functional.cross_entropy(module(x), targets))
+            factors.setdefault(name, []).append(loss / math.log(2))
+    ranges = ", ".join(f"{name} {min(found):.1f} to {max(found):.1f}" for name, found in factors.items())
+    mean = {name: float(np.mean(found)) for name, found in factors.items()}
+    return ranges, mean["resnet50"] < mean["efficientnet_b0"] < mean["mnasnet1_0"] and mean["mnasnet1_0"] > 3
+
+
 def random_draws(_: argparse.Namespace) -> Outcome:
     """9 trials of two parameters: values of the important one that a grid and a random search look at."""
     from wellfit.randomness import generator
@@ -298,9 +338,12 @@ ROWS: list[tuple[str, str, str, Callable[[argparse.Namespace], Outcome]]] = [
     ("N10", "VGG-16: early memory, late weights", "72% by the end of block 2; 89% in FC layers", vgg16("shares")),
     ("N10", "ILSVRC winners' top-5 error", "ZFNet 11.7, VGG 7.3, ResNet-152 3.57", winners),
     ("N10", "three 3×3 convolutions against one 7×7", "both see 7×7; 27C² against 49C²", three_small_filters),
-    ("O4", "Adam's first step", "3.16·lr without bias correction", adam_first_step),
+    ("O6", "Adam's first step", "3.16·lr without bias correction", adam_first_step),
     ("O9", "schedules at first, middle, last step", "the printed formulas", schedules),
     ("O12", "Polyak average, started at x", "0.995·x̄ + 0.005·x", polyak),
     ("C2", "hinge loss at equal scores, 10 classes", "C − 1 = 9", hinge_start),
+    ("C2", "untrained nets of the zoo that pass the gate", "at least 25", untrained_zoo),
+    ("C2", "foreign nets, two classes, loss over log 2", "ResNet-50 up to 1.6, EfficientNet-B0 2.4-4.5, MNASNet 5.7-17",
+     foreign_starts),
     ("S2", "values of one parameter seen in 9 trials", "grid 3, random 9", random_draws),
 ]  # fmt: skip
