@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Callable
+from typing import cast
 
 import pytest
 import torch
@@ -415,3 +417,14 @@ def test_run_gates_checks_gradients_only_when_asked() -> None:
 
 def test_it_is_exported() -> None:
     assert wellfit.gradient_check is gradient_check
+
+
+def test_printed_it_is_one_sentence() -> None:
+    found = gradient_check(nn.Linear(3, 2), torch.ones(4, 3, dtype=torch.float64))
+    assert str(found) == found.message
+    assert "slopes agree with differences" in str(found)
+
+
+def test_only_what_can_be_called_is_checked() -> None:
+    with pytest.raises(UserError, match="takes a module or a function of the inputs, got str"):
+        gradient_check(cast(Callable[..., object], "net"), torch.ones(2))

@@ -221,3 +221,9 @@ def test_what_cannot_be_measured_is_the_users_mistake() -> None:
         activation_statistics(net, normal(6, 5), loss=lambda outputs: torch.tensor(1.0))
     with pytest.raises(UserError, match="limits of a histogram rise"):
         activation_statistics(net, normal(6, 5), limits=(1.0, 1.0))
+
+
+def test_printed_it_is_the_table() -> None:
+    found = activation_statistics(nn.Sequential(nn.Linear(3, 4), nn.ReLU()), torch.ones(2, 3))
+    assert str(found) == found.table()
+    assert found.table().splitlines()[0].split()[:4] == ["layer", "kind", "mean", "std"]

@@ -86,6 +86,9 @@ class GradientCheck:
             text += f"; {self.set_aside} set aside, on a kink or below rounding"
         return text
 
+    def __str__(self) -> str:
+        return self.message
+
 
 def gradient_check(
     module_or_loss: Callable[..., Any],

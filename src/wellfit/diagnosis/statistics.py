@@ -55,6 +55,9 @@ class ActivationStatistics:
     images: int
     loss: float | None = None
 
+    def __str__(self) -> str:
+        return self.table()
+
     def table(self) -> str:
         """The figures as text, one line a layer; a dash where there is none."""
         head = ["layer", "kind", "mean", "std", "saturated", "dead"]
