@@ -81,13 +81,14 @@ def settle(config: Config) -> Config:
 
 
 def _refuse_noisy_model(config: Config) -> None:
-    from wellfit.models.zoo import construct, resolve
+    from wellfit.models.catalogue import hollow_net
+    from wellfit.models.zoo import resolve
 
     name = config.model.name
     if name == "auto" or (is_dotted(name) and resolve(name)[0] == "user"):
         return  # a user's own network is looked at when the number of classes is known
     try:
-        module = construct(name, 10, image_size=config.model.image_size or 224, **config.model.options)
+        module = hollow_net(name, image_size=config.model.image_size or 224, classes=10, **config.model.options)
     except UserError:
         return  # it may be built at the images' own size
     refuse_noise(module)

@@ -31,10 +31,15 @@ def best_trial(trials: list[Trial]) -> Trial | None:
 
     Equal ones are told apart by validation loss, then the first is taken. None when no trial finished.
     """
-    finished = [(expected, t) for (expected, _), t in zip(smoothed(trials), trials, strict=True) if t.score is not None]
+    place = _place_of_best(trials, smoothed(trials))
+    return None if place is None else trials[place]
+
+
+def _place_of_best(trials: list[Trial], expected: list[tuple[float, float]]) -> int | None:
+    finished = [i for i, trial in enumerate(trials) if trial.score is not None]
     if not finished:
         return None
-    return max(finished, key=lambda pair: (pair[0], -(pair[1].loss or 0.0), -pair[1].number))[1]
+    return max(finished, key=lambda i: (expected[i][0], -(trials[i].loss or 0.0), -trials[i].number))
 
 
 def winner(trials: list[Trial], default: Trial | None) -> tuple[Trial | None, str]:
@@ -44,15 +49,16 @@ def winner(trials: list[Trial], default: Trial | None) -> tuple[Trial | None, st
     unless another is expected to do better by more than is doubtful: short trials favour higher rates than long
     trainings bear, and the defaults were found in long ones.
     """
-    best = best_trial(trials)
-    if best is None:
+    expected = smoothed(trials)
+    place = _place_of_best(trials, expected)
+    if place is None:
         return default, "no trial finished"
+    best = trials[place]
     if default is None or default.score is None:
         return best, "the default settings did not finish"
     if best.settings == default.settings:
         return default, "no trial is expected to do better than the default"
-    expected = dict(zip(map(id, trials), smoothed(trials), strict=True))
-    (high, high_doubt), (own, own_doubt) = expected[id(best)], expected[id(default)]
+    (high, high_doubt), (own, own_doubt) = expected[place], expected[trials.index(default)]
     gain, doubt = high - own, math.hypot(high_doubt, own_doubt)
     said = f"lr {best.settings['lr']:.3g} is expected to score {gain:.3f} (± {doubt:.3f}) above the default"
     return (best, said) if gain > doubt else (default, f"{said}, which is too little to leave it")
