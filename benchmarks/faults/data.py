@@ -109,7 +109,10 @@ def channels_first(images: NDArray[np.uint8]) -> Tensor:
 def standardise(
     images: Images, mean: list[float] | Tensor | None = None, std: list[float] | Tensor | None = None
 ) -> Tensors:
-    """Mean 0 and deviation 1 by the training images' own figures of each channel, or by those given (in pixel values)."""
+    """Mean 0 and deviation 1 by the figures of the training images, or by those given (in pixel values).
+
+    mean, std: one number a channel.
+    """
     train, validation = channels_first(images.train), channels_first(images.validation)
     mean = torch.as_tensor(train.mean((0, 2, 3)) if mean is None else mean).view(1, -1, 1, 1)
     std = torch.as_tensor(train.std((0, 2, 3)) if std is None else std).view(1, -1, 1, 1)

@@ -99,7 +99,7 @@ class Loop:
             loss = self.loss_of(answers, targets)
             self.backward(loss)
             losses += float(loss.detach()) * len(y)
-            correct += int((answers.detach().argmax(1) == y).sum())
+            correct += self.hits(answers.detach(), y)
             seen += len(y)
             waiting += 1
             if waiting == self.accumulate:
@@ -127,6 +127,10 @@ class Loop:
     def loss_of(self, answers: Tensor, targets: Tensor) -> Tensor:
         return self.loss(answers.float(), targets)
 
+    def hits(self, answers: Tensor, y: Tensor) -> int:
+        """How many answers are right."""
+        return int((answers.argmax(1) == y).sum())
+
     def backward(self, loss: Tensor) -> None:
         (loss / self.accumulate).backward()
 
@@ -150,7 +154,7 @@ class Loop:
             for x, y in self.validation_batches():
                 answers = self.forward(x).float()
                 losses += float(self.loss(answers, y)) * len(y)
-                correct += int((answers.argmax(1) == y).sum())
+                correct += self.hits(answers, y)
                 seen += len(y)
         self.model.train()
         return losses / seen, correct / seen

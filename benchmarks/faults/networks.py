@@ -72,21 +72,21 @@ def lenet(channels: int, size: int, classes: int, activation: Callable[[], nn.Mo
 def vgg(
     channels: int, size: int, classes: int, *, norm: bool = False, dropout: float = 0.0, act: type = nn.ReLU
 ) -> nn.Module:
-    """Pairs of 3×3 convolutions and a pool, as many as the size allows up to three, and two linear layers."""
+    """3×3 convolutions, 12 to 48 wide, a pool after each stage, and two linear layers (Simonyan & Zisserman 2015)."""
+    stages = [(12,), (24, 24)] if size < 16 else [(12,), (24, 24), (48, 48)]
     layers: list[nn.Module] = []
-    width = 16
-    for stage in range(2 if size < 16 else 3):
-        for _ in range(2):
+    for place, widths in enumerate(stages):
+        for width in widths:
             layers.append(nn.Conv2d(channels, width, 3, padding=1, bias=not norm))
             layers += [nn.BatchNorm2d(width)] if norm else []
             layers.append(act())
             channels = width
-        layers.append(nn.MaxPool2d(4 if size > 64 and stage == 0 else 2))
-        width *= 2
-    left = size // (4 if size > 64 else 1) // (2 ** (len([x for x in layers if isinstance(x, nn.MaxPool2d)])))
-    left = left if size <= 64 else left * 2
-    layers += [nn.Flatten(), nn.Linear(channels * left * left, 64), act(), nn.Dropout(dropout), nn.Linear(64, classes)]
-    return nn.Sequential(*layers)
+        pool = 4 if size > 32 and place == 0 else 2
+        layers.append(nn.MaxPool2d(pool))
+        size //= pool
+    layers += [nn.Flatten(), nn.Linear(channels * size * size, 64), act()]
+    layers += [nn.Dropout(dropout)] if dropout else []
+    return nn.Sequential(*layers, nn.Linear(64, classes))
 
 
 class Residual(nn.Module):
@@ -113,7 +113,7 @@ class ResNet(nn.Module):
 
     def __init__(self, channels: int, size: int, classes: int, width: int = 16) -> None:
         super().__init__()
-        stride = 1 if size <= 32 else 4
+        stride = 1 if size < 16 else 2 if size <= 32 else 4
         self.stem = nn.Conv2d(channels, width, 3, stride, 1, bias=False)
         self.bn = nn.BatchNorm2d(width)
         self.layer1 = Residual(width, width, 1)
@@ -132,7 +132,8 @@ def plain(channels: int, size: int, classes: int, depth: int = 10, width: int = 
     layers: list[nn.Module] = []
     for place in range(depth):
         halves = place in (depth // 3, 2 * depth // 3)
-        stride = 4 if place == 0 and size > 32 else 2 if halves else 1
+        stem = 1 if size < 16 else 2 if size <= 32 else 4
+        stride = stem if place == 0 else 2 if halves else 1
         out = width * 2 if halves else width
         layers += [nn.Conv2d(channels, out, 3, stride, 1, bias=False), nn.BatchNorm2d(out), nn.ReLU(inplace=True)]
         channels = width = out
@@ -187,7 +188,7 @@ NETWORKS: dict[str, Callable[[int, int, int], nn.Module]] = {
     "resnet": ResNet,
     "plain": plain,
     "mlp": mlp,
-    "gelu": lambda *shape: vgg(*shape, act=nn.GELU),
+    "gelu": lambda *shape: he(vgg(*shape, act=nn.GELU)),
     "gelu-mlp": lambda *shape: mlp(*shape, act=nn.GELU),
     "tanh": lambda *shape: xavier(lenet(*shape, activation=nn.Tanh)),
     "tanh-mlp": lambda *shape: xavier(mlp(*shape, act=nn.Tanh)),
