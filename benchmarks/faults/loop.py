@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim import Optimizer
+from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from faults.case import Watched
 from faults.data import Tensors
@@ -27,6 +28,7 @@ class Loop:
     """`run()` trains for `epochs`, or for `steps` optimizer steps where that is given, and returns what was watched.
 
     schedule: progress in [0, 1) → multiplier of each group's learning rate, set before every step.
+    scheduler: one of torch's, advanced after each "epoch" (by the validation loss, where it asks) or "step".
     accumulate: batches whose gradients make one step. clip: largest norm of the gradient. bfloat16: autocast.
     """
 
@@ -46,6 +48,8 @@ class Loop:
         accumulate: int = 1,
         clip: float | None = None,
         bfloat16: bool = False,
+        scheduler: Any = None,
+        scheduler_step: str = "epoch",
     ) -> None:
         self.model, self.optimizer, self.data, self.loss = model, optimizer, data, loss
         self.batch_size, self.seed, self.augment, self.accumulate = batch_size, seed, augment, accumulate
@@ -54,6 +58,7 @@ class Loop:
         self.steps_per_epoch = batches // accumulate
         self.steps = steps if steps is not None else epochs * self.steps_per_epoch
         self.step = 0
+        self.scheduler, self.scheduler_step = scheduler, scheduler_step
         self.monitor = self.make_monitor()
         self._rates = [group["lr"] for group in optimizer.param_groups]
 
@@ -70,6 +75,7 @@ class Loop:
                 train_loss, train_accuracy = self.one_epoch(epoch)
                 val_loss, accuracy = self.validate()
                 self.end_epoch(train_loss, train_accuracy, val_loss, accuracy)
+                self.advance("epoch", val_loss)
                 epoch += 1
         return Watched(self.monitor.history, accuracy, time.perf_counter() - begun)
 
@@ -106,6 +112,7 @@ class Loop:
                 self.update()
                 self.monitor.step(loss, targets=self.told(targets))
                 self.step += 1
+                self.advance("step", float(loss.detach()))
                 waiting = 0
         return losses / seen, correct / seen
 
@@ -113,6 +120,14 @@ class Loop:
         if self.schedule is not None:
             for group, rate in zip(self.optimizer.param_groups, self._rates, strict=True):
                 group["lr"] = rate * self.schedule(self.step / self.steps)
+
+    def advance(self, every: str, loss: float) -> None:
+        if self.scheduler is None or every != self.scheduler_step:
+            return
+        if isinstance(self.scheduler, ReduceLROnPlateau):
+            self.scheduler.step(loss)
+        else:
+            self.scheduler.step()
 
     def zero_grad(self) -> None:
         self.optimizer.zero_grad()
