@@ -71,13 +71,80 @@ class Output:
 
 
 @dataclass(frozen=True)
+class BatchNorm:
+    """One BatchNorm layer: whether it has trainable parameters, its momentum in torch's sense (the weight of the new
+    batch; None: plain average), whether it keeps running statistics."""
+
+    name: str
+    learns: bool = True
+    momentum: float | None = 0.1
+    running: bool = True
+
+
+@dataclass(frozen=True)
+class Modes:
+    """In which mode a watched training pass ran; arrays have one entry a layer of `History.batchnorms`.
+
+    training: the mode of the watched module itself. evaluating: which BatchNorm layers were in evaluation mode.
+    mean_gap: how far the running mean stood from the batch's, in standard deviations of the batch; median over the
+        channels. var_gap: log(running variance / batch variance), likewise. NaN where there is nothing to compare.
+    """
+
+    training: bool
+    evaluating: NDArray[np.bool_]
+    mean_gap: Floats
+    var_gap: Floats
+
+
+@dataclass(frozen=True)
+class InputFigures:
+    """The images of some batches, summed up.
+
+    shape: of one image. figures: average over the images of each one's C channel means, its C channel standard
+        deviations and its sharpness (mean step between neighbours, as a share of the standard deviation).
+    scatter: (2C+1)×(2C+1) covariance of these over the images. between: likewise over the means of the batches.
+    """
+
+    shape: tuple[int, ...]
+    images: int
+    batches: int
+    figures: Floats
+    scatter: Floats
+    between: Floats
+    low: float
+    high: float
+
+    @property
+    def channels(self) -> int:
+        return (len(self.figures) - 1) // 2
+
+
+@dataclass(frozen=True)
+class Passes:
+    """The forward passes of one epoch that no optimizer step followed: its validation.
+
+    training: how many ran with the watched module in training mode. by_batch: in how many a BatchNorm layer
+        normalised by the batch. smallest: images in the smallest batch.
+    closing: whether they stood at the epoch's end; else they ran without gradients between two steps.
+    """
+
+    passes: int
+    training: int = 0
+    by_batch: int = 0
+    smallest: int | None = None
+    inputs: InputFigures | None = None
+    closing: bool = True
+
+
+@dataclass(frozen=True)
 class Sample:
     """One watched step. The norms are one number a parameter, in the order of `History.parameters`.
 
     weight_norm, update_norm: of the weights before the step and of what the step added.
     gradient_norm: NaN where the parameter had no gradient.
     promised: −g·Δw, the fall of the loss that this step promises to first order.
-    input: mean and standard deviation of the batch that went in.
+    input: mean and standard deviation of the batch that went in. inputs: its images, to compare with validation's.
+    modes: how the training pass ran; None: not seen.
     carried: whether the last gradient was still there when the next backward pass began; None: not seen.
     """
 
@@ -90,6 +157,8 @@ class Sample:
     output: Output | None = None
     carried: bool | None = None
     input: tuple[float, float] | None = None
+    inputs: InputFigures | None = None
+    modes: Modes | None = None
 
     @property
     def update_ratio(self) -> Floats:
@@ -106,13 +175,14 @@ class Sample:
 
 @dataclass(frozen=True)
 class Epoch:
-    """Figures at the end of an epoch, as far as they are known; accuracies in [0, 1]."""
+    """Figures at the end of an epoch, as far as they are known; accuracies in [0, 1]. passes: its validation."""
 
     step: int
     train_loss: float | None = None
     train_accuracy: float | None = None
     val_loss: float | None = None
     val_accuracy: float | None = None
+    passes: Passes | None = None
 
 
 @dataclass
@@ -128,6 +198,7 @@ class History:
     samples: list[Sample] = field(default_factory=list)
     epochs: list[Epoch] = field(default_factory=list)
     parameters: list[Parameter] = field(default_factory=list)
+    batchnorms: list[BatchNorm] = field(default_factory=list)
     classes: int | None = None
     class_counts: NDArray[np.int64] | None = None
     unseen: dict[str, str] = field(default_factory=dict)

@@ -26,8 +26,11 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from wellfit.diagnosis.activations import ActivationWatch
-from wellfit.diagnosis.history import Epoch, History, Sample
+from wellfit.diagnosis.history import Epoch, History, InputFigures, Sample
+from wellfit.diagnosis.inputs import find_input, measure, sum_up_inputs, to_host
+from wellfit.diagnosis.modes import ModeWatch
 from wellfit.diagnosis.outputs import check_targets, find_answers, sum_up
+from wellfit.diagnosis.passes import PassWatch
 from wellfit.diagnosis.rules import judge, lacking
 from wellfit.diagnosis.updates import UpdateWatch
 from wellfit.errors import UserError
@@ -78,6 +81,8 @@ class Monitor:
         self._every = every
         self._updates = UpdateWatch(model, optimizers, entries)
         self._layers = ActivationWatch(model)
+        self._modes = ModeWatch(model)
+        self._passes = PassWatch()
         self._answers: Tensor | None = None
         self._input: Tensor | None = None
         self._seen_forward = False
@@ -86,7 +91,7 @@ class Monitor:
         self._without_step = 0
         self._closed = False
         self._handles = [
-            model.register_forward_pre_hook(self._before_forward),
+            model.register_forward_pre_hook(self._before_forward, with_kwargs=True),
             model.register_forward_hook(self._after_forward, always_call=True),
         ]
         self._watch_next()
@@ -136,7 +141,8 @@ class Monitor:
             begun = self.history.epochs[-1].step if self.history.epochs else 0
             steps = self.history.loss[begun:]
             figures["train_loss"] = float(steps.mean()) if len(steps) else None
-        self.history.epochs.append(Epoch(step=len(self.history.losses), **figures))
+        passes = self._passes.end_epoch(self._updates.total)
+        self.history.epochs.append(Epoch(step=len(self.history.losses), passes=passes, **figures))
 
     def findings(self) -> list[Finding]:
         """What is wrong so far, root cause first. UserError before the first step."""
@@ -186,6 +192,7 @@ class Monitor:
             handle.remove()
         self._handles = []
         self._layers.close()
+        self._modes.close()
         self._updates.close()
         self._answers = self._input = None
         self._closed = True
@@ -200,21 +207,33 @@ class Monitor:
 
     # ---- what the hooks call -----------------------------------------------------------------------
 
-    def _before_forward(self, module: nn.Module, args: Any) -> None:
-        # A validation pass runs without gradients and is not the training's business.
-        if torch.compiler.is_compiling() or not torch.is_grad_enabled():
+    def _before_forward(self, module: nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
+        if torch.compiler.is_compiling():
+            return
+        grad, x = torch.is_grad_enabled(), find_input(args, kwargs)
+        self._passes.note(
+            x,
+            grad=grad,
+            training=module.training,
+            by_batch=self._modes.by_batch() > 0,
+            recomputing=self._modes.recomputing(),
+            steps=self._updates.total,
+        )
+        # What follows is the training's business; a validation pass usually runs without gradients.
+        if not grad:
             return
         self._seen_forward = True
         if self._updates.active:
             self._layers.begin()
-            self._input = next((a.detach() for a in args if isinstance(a, Tensor) and a.is_floating_point()), None)
+            self._modes.begin()
+            self._input = x
 
     def _after_forward(self, module: nn.Module, args: Any, output: Any) -> None:
         if torch.compiler.is_compiling():
             return
         if torch.is_grad_enabled():
             self._answers = find_answers(output)
-        self._layers.active = False
+        self._layers.active = self._modes.active = False
 
     # ---- bookkeeping -------------------------------------------------------------------------------
 
@@ -228,20 +247,29 @@ class Monitor:
 
     def _sample(self, targets: Tensor | None) -> Sample:
         sample = self._updates.collect(self._count)
-        layers = self._layers.collect()
+        layers, modes = self._layers.collect(), self._modes.collect()
         output = sum_up(self._answers, targets) if self._answers is not None else None
-        return replace(sample, layers=layers, output=output, input=self._input_scale())
+        scale, inputs = self._input_scale(), self._input_figures()
+        return replace(sample, layers=layers, output=output, input=scale, inputs=inputs, modes=modes)
 
     def _input_scale(self) -> tuple[float, float] | None:
         # Data is the same all along: the first batch tells.
-        if self._input is None or self._input.numel() < 2 or self.history.samples:
+        x = self._input
+        if x is None or not x.is_floating_point() or x.numel() < 2 or self.history.samples:
             return None
-        std, mean = torch.std_mean(self._input.float(), correction=0)
+        std, mean = torch.std_mean(x.float(), correction=0)
         return float(mean), float(std)
+
+    def _input_figures(self) -> InputFigures | None:
+        measured = None if self._input is None else measure(self._input)
+        if measured is None or self._input is None:
+            return None
+        return sum_up_inputs(to_host([measured]), tuple(self._input.shape[1:]))
 
     def _keep_sample(self, sample: Sample) -> None:
         history, output = self.history, sample.output
         history.parameters = self._updates.parameters()
+        history.batchnorms = self._modes.layers()
         history.samples.append(sample)
         if len(history.samples) > KEPT:
             del history.samples[KEPT_FIRST:-KEPT_LAST:2]

@@ -24,12 +24,12 @@ from wellfit.randomness import generator
 class UpdateWatch:
     """Owns the step hooks of the optimizers; measures while `active`.
 
-    stepped: optimizer steps since the count was last reset. lr: the largest rate of the last step.
+    stepped: optimizer steps since the count was last reset. total: all of them. lr: the largest rate of the last step.
     """
 
     def __init__(self, model: nn.Module, optimizers: Sequence[Optimizer], entries: int) -> None:
         self.active = False
-        self.stepped = 0
+        self.stepped = self.total = 0
         self.lr = float("nan")
         self._optimizers = optimizers
         self._entries = entries
@@ -119,6 +119,7 @@ class UpdateWatch:
 
     def _after(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
         self.stepped += 1
+        self.total += 1
         if optimizer is self._optimizers[0]:
             rates = [group["lr"] for group in optimizer.param_groups if "lr" in group]
             on_host = [float(r) for r in rates if self.active or not isinstance(r, Tensor) or r.device.type == "cpu"]
