@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from wellfit.diagnosis.history import Layer
+from wellfit.diagnosis.links import Link
 
 RELU = (nn.ReLU, nn.ReLU6, nn.Threshold)
 BOUNDED = (nn.Tanh, nn.Sigmoid, nn.Hardtanh, nn.Hardsigmoid, nn.Softsign)
@@ -52,10 +53,10 @@ class ActivationWatch:
         modules = [(clean(name), m) for name, m in model.named_modules()]
         hooked = [(name, m) for name, m in modules if isinstance(m, RELU + BOUNDED + OTHER)]
         if hooked:
-            self._handles = [m.register_forward_hook(self._on_activation(name)) for name, m in hooked]
+            self._handles = [m.register_forward_hook(Link(self._on_activation(name))) for name, m in hooked]
         else:
             weighted = [(name, m) for name, m in modules if isinstance(m, WEIGHTED)]
-            self._handles = [m.register_forward_pre_hook(self._on_input(name)) for name, m in weighted]
+            self._handles = [m.register_forward_pre_hook(Link(self._on_input(name))) for name, m in weighted]
 
     def begin(self) -> None:
         """A training forward pass of a watched step starts: forget what an earlier one left."""

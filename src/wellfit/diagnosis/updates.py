@@ -7,7 +7,9 @@ gradient scaler or accumulation stand in the loop.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -17,59 +19,70 @@ from torch.optim import Optimizer
 
 from wellfit.diagnosis.activations import clean
 from wellfit.diagnosis.history import Floats, Parameter, Sample
+from wellfit.diagnosis.steppers import StepWatch
 from wellfit.errors import UserError
 from wellfit.randomness import generator
 
 
 class UpdateWatch:
-    """Owns the step hooks of the optimizers; measures while `active`.
+    """Reads gradients and weight changes at the steps of the optimizers; measures while `active`.
 
-    stepped: optimizer steps since the count was last reset. total: all of them. lr: the largest rate of the last step.
+    stepped: optimizer steps since the count was last reset. total: all of them.
     """
 
-    def __init__(self, model: nn.Module, optimizers: Sequence[Optimizer], entries: int) -> None:
+    def __init__(self, model: nn.Module, optimizers: Sequence[Any], entries: int) -> None:
         self.active = False
         self.stepped = self.total = 0
-        self.lr = float("nan")
-        self._optimizers = optimizers
+        self._model = model
         self._entries = entries
-        self._named = [(clean(name), p) for name, p in model.named_parameters()]
+        # None in place of a parameter that the model no longer has: its place among the norms stays.
+        self._named: list[tuple[str, Tensor | None]] = [(clean(name), p) for name, p in model.named_parameters()]
         if not self._named:
             raise UserError("a monitor watches a model that learns, but this one has no parameters; pass the network")
         if any(isinstance(p, nn.parameter.UninitializedParameter) for _, p in self._named):
             raise UserError("the model has lazy parameters without a shape yet; pass one batch through it first")
-        own, held = {id(p) for _, p in self._named}, self._held()
-        if not own & held:
+        if all(p is None or p.is_meta for _, p in self._named):
+            raise UserError("the model is on the meta device and holds no numbers yet; watch it once it has weights")
+        self._index: dict[tuple[str, int], Tensor] = {}
+        self._read: dict[int, tuple[Tensor, Tensor | None, Tensor]] = {}
+        self._carried: Tensor | None = None
+        self._leaf_hook: Any = None
+        self.steps = StepWatch(optimizers, model.parameters, self._before, self._after, self._adopted)
+        if not {id(p) for _, p in self._named} & self.steps.held():
+            self.steps.close()
             raise UserError(
                 "the optimizer holds no parameter of this model; make the optimizer from model.parameters() and "
                 "after moving or replacing layers"
             )
-        self._index: dict[str, Tensor | None] = {}
-        self._read: dict[int, tuple[Tensor, Tensor | None, Tensor]] = {}
-        self._carried: Tensor | None = None
-        self._leaf_hook: Any = None
-        self._handles = [o.register_step_pre_hook(self._before) for o in optimizers]
-        self._handles += [o.register_step_post_hook(self._after) for o in optimizers]
+
+    @property
+    def lr(self) -> float:
+        """The largest rate of the last step; NaN before there is one."""
+        return self.steps.lr
 
     def parameters(self) -> list[Parameter]:
-        held = self._held()
-        return [Parameter(n, p.numel(), p.ndim > 1, p.requires_grad, id(p) in held) for n, p in self._named]
+        """One entry a parameter, in the order of the norms. Those without numbers here count as not to learn."""
+        held, found = self.steps.held(), []
+        for name, p in self._named:
+            learns = p is not None and p.requires_grad and _size(p) > 0
+            found.append(Parameter(name, 0 if p is None else p.numel(), p is None or p.ndim > 1, learns, id(p) in held))
+        return found
 
     def gradients_are_finite(self) -> bool | None:
         """Whether all present gradients are finite; None when there is no gradient at all."""
-        present = [p.grad for _, p in self._named if p.grad is not None]
+        present = [_numbers(p.grad) for _, p in self._named if p is not None and p.grad is not None]
         return all(bool(torch.isfinite(g).all()) for g in present) if present else None
 
     def collect(self, step: int) -> Sample:
         """The watched step's norms; one transfer from each device."""
         self.active = False
         read, self._read = self._read, {}
-        held = self._held()
+        held = self.steps.held()
         weight, update, gradient = (np.zeros(len(self._named)) for _ in range(3))
         gradient[:] = np.nan
         slots, tensors = [], []
         for i, (name, p) in enumerate(self._named):
-            if not p.requires_grad:
+            if p is None or not p.requires_grad or not _size(p):
                 continue
             if i not in read:  # no optimizer that stepped holds it
                 before, grad = self._entries_of(name, p), self._gradient_of(name, p)
@@ -96,42 +109,77 @@ class UpdateWatch:
         return Sample(step, weight, update, gradient, promised, carried=carried)
 
     def close(self) -> None:
-        for handle in self._handles:
-            handle.remove()
-        self._handles = []
+        self.steps.close()
         self._forget_leaf_hook()
 
-    def _held(self) -> set[int]:
-        return {id(p) for o in self._optimizers for group in o.param_groups for p in group["params"]}
+    def _adopted(self) -> None:
+        # An optimizer made midway has just stepped unseen: the step counts, and is none to measure.
+        self.stepped += 1
+        self.total += 1
+        self.active = False
 
-    def _before(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
+    def _before(self, optimizer: Optimizer, args: Any, kwargs: Any) -> Any:
         if not self.active:
-            return
-        mine = {id(p) for group in optimizer.param_groups for p in group["params"]}
+            return None
+        if not self._read:
+            self._refresh()
+        mine = self._places(optimizer)
+        for i, name, p in mine:
+            before = self._entries_of(name, p)
+            self._read[i] = (before, None, before)
+        self._read_gradients(optimizer, mine)
+        # A closure makes the gradients within the step; the first are those at the weights that were read above.
+        closure = kwargs.get("closure", args[1] if len(args) > 1 else None)
+        if not callable(closure):
+            return None
+        fresh = True
+
+        @functools.wraps(closure)
+        def watched(*given: Any, **named: Any) -> Any:
+            nonlocal fresh
+            result = closure(*given, **named)
+            if fresh:
+                self._read_gradients(optimizer, mine)
+                fresh = False
+            return result
+
+        if "closure" in kwargs:
+            return args, {**kwargs, "closure": watched}
+        return (args[0], watched, *args[2:]), kwargs
+
+    def _read_gradients(self, optimizer: Optimizer, places: list[tuple[int, str, Tensor]]) -> None:
         scale = getattr(optimizer, "grad_scale", None)  # a fused optimizer unscales inside its step
-        for i, (name, p) in enumerate(self._named):
-            if p.requires_grad and id(p) in mine:
-                grad = self._gradient_of(name, p)
-                if grad is not None and scale is not None:
-                    grad = grad / scale
-                before = self._entries_of(name, p)
-                self._read[i] = (before, grad, before)
+        for i, name, p in places:
+            grad = self._gradient_of(name, p)
+            before = self._read[i][0]
+            self._read[i] = (before, grad / scale if grad is not None and scale is not None else grad, before)
 
     def _after(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
         self.stepped += 1
         self.total += 1
-        if optimizer is self._optimizers[0]:
-            rates = [group["lr"] for group in optimizer.param_groups if "lr" in group]
-            on_host = [float(r) for r in rates if self.active or not isinstance(r, Tensor) or r.device.type == "cpu"]
-            self.lr = max(on_host, default=self.lr)
+        self.steps.note_rate(optimizer, may_wait=self.active)
         if not self.active:
             return
-        mine = {id(p) for group in optimizer.param_groups for p in group["params"]}
-        for i, (name, p) in enumerate(self._named):
-            if i in self._read and id(p) in mine:
+        for i, name, p in self._places(optimizer):
+            if i in self._read:
                 before, grad, _ = self._read[i]
                 self._read[i] = (before, grad, self._entries_of(name, p))
         self._watch_for_old_gradient()
+
+    def _places(self, optimizer: Optimizer) -> list[tuple[int, str, Tensor]]:
+        """Number, name and tensor of the parameters that the optimizer moves."""
+        mine = {id(p) for group in optimizer.param_groups for p in group["params"]}
+        named = enumerate(self._named)
+        return [(i, name, p) for i, (name, p) in named if p is not None and p.requires_grad and id(p) in mine]
+
+    def _refresh(self) -> None:
+        """Take up parameters that the model got since, and let go of those that it lost."""
+        present = {id(p): (clean(name), p) for name, p in self._model.named_parameters()}
+        if len(present) == len(self._named) and all(id(p) in present for _, p in self._named):
+            return
+        known = {id(p) for _, p in self._named if p is not None}
+        self._named = [(name, p if id(p) in present else None) for name, p in self._named]
+        self._named += [pair for key, pair in present.items() if key not in known]
 
     def _watch_for_old_gradient(self) -> None:
         """At the next backward pass, see whether one small parameter still holds the gradient of this step."""
@@ -151,8 +199,10 @@ class UpdateWatch:
 
     def _small_gradient(self) -> tuple[Tensor, Tensor] | None:
         """A small parameter that has a gradient, and a copy of it."""
-        leaves = [(p, p.grad) for i, (_, p) in enumerate(self._named) if i in self._read and p.is_leaf]
-        dense = [(p, grad) for p, grad in leaves if grad is not None and not grad.is_sparse]
+        read = [p for i, (_, p) in enumerate(self._named) if i in self._read and p is not None and p.is_leaf]
+        # Of a sharded parameter (a DTensor) another tensor takes part in the backward pass.
+        whole = [(p, p.grad) for p in read if not hasattr(p, "to_local")]
+        dense = [(p, grad) for p, grad in whole if grad is not None and not grad.is_sparse]
         for p, grad in sorted(dense, key=lambda pair: pair[0].numel())[:8]:
             old = grad.detach().clone()
             if bool(old.any()) and bool(torch.isfinite(old).all()):
@@ -169,15 +219,13 @@ class UpdateWatch:
             return None
         if p.grad.is_sparse:
             # Only touched rows are stored: their norm is the norm, and they have no place among fixed entries.
-            values = p.grad.detach().coalesce().values().flatten()
-            return values.norm().reshape(1) / (_size(p) / min(_size(p), self._entries)) ** 0.5
+            return _numbers(p.grad).norm().reshape(1) / (_size(p) / min(_size(p), self._entries)) ** 0.5
         return self._entries_of(name, p.grad)
 
     def _entries_of(self, name: str, tensor: Tensor) -> Tensor:
         """A copy of the fixed entries of a tensor, in logical order whatever its memory layout."""
-        index = self._index_of(name, tensor)
-        flat = tensor.detach()
-        flat = torch.view_as_real(flat) if flat.is_complex() else flat
+        flat = _here(tensor)
+        index = self._index_of(name, flat)
         if flat.is_contiguous():
             flat = flat.view(-1)
             return flat.clone() if index is None else flat.index_select(0, index)
@@ -186,25 +234,59 @@ class UpdateWatch:
         return flat[torch.unravel_index(index, flat.shape)]
 
     def _index_of(self, name: str, tensor: Tensor) -> Tensor | None:
-        size = _size(tensor)
+        size = tensor.numel()
         if size <= self._entries:
             return None
-        index = self._index.get(name)
+        index = self._index.get((name, size))
         if index is None or index.device != tensor.device:
             chosen = np.sort(generator(0, "watched entries", name).integers(0, size, self._entries))
-            index = self._index[name] = torch.from_numpy(chosen.astype(np.int32)).to(tensor.device)
+            index = self._index[name, size] = torch.from_numpy(chosen.astype(np.int32)).to(tensor.device)
         return index
 
 
+def widened(sample: Sample, count: int) -> Sample:
+    """The sample with norms of zero, and no gradients, for parameters that came after it."""
+    more = count - len(sample.weight_norm)
+    if not more:
+        return sample
+    return replace(
+        sample,
+        weight_norm=np.append(sample.weight_norm, np.zeros(more)),
+        update_norm=np.append(sample.update_norm, np.zeros(more)),
+        gradient_norm=np.append(sample.gradient_norm, np.full(more, np.nan)),
+    )
+
+
+def _here(tensor: Tensor) -> Tensor:
+    """The real numbers of a tensor that this process holds: the own shard, real and imaginary parts side by side."""
+    plain = tensor.detach()
+    if hasattr(plain, "to_local"):
+        plain = plain.to_local()
+    return torch.view_as_real(plain.resolve_conj()) if plain.is_complex() else plain
+
+
 def _size(tensor: Tensor) -> int:
+    """How many real numbers this process holds of it; 0 on the meta device."""
+    if tensor.is_meta:
+        return 0
+    if hasattr(tensor, "to_local"):
+        tensor = tensor.detach().to_local()
     return tensor.numel() * (2 if tensor.is_complex() else 1)
+
+
+def _numbers(grad: Tensor) -> Tensor:
+    """A gradient's numbers in one row; of a sparse one those that are stored."""
+    grad = grad.detach()
+    return _here(grad.coalesce().values() if grad.is_sparse else grad).reshape(-1)
 
 
 def _to_host(tensors: list[Tensor]) -> list[Floats]:
     arrays: list[Floats | None] = [None] * len(tensors)
     for device in {t.device for t in tensors}:
         places = [i for i, t in enumerate(tensors) if t.device == device]
-        joined = torch.cat([tensors[i].float() for i in places]).cpu().numpy().astype(np.float64)
+        # In float64 a step may be smaller than float32 can tell.
+        wide = torch.float64 if any(tensors[i].dtype == torch.float64 for i in places) else torch.float32
+        joined = torch.cat([tensors[i].to(wide) for i in places]).cpu().numpy().astype(np.float64)
         parts = np.split(joined, np.cumsum([tensors[i].numel() for i in places])[:-1])
         for i, part in zip(places, parts, strict=True):
             arrays[i] = part
