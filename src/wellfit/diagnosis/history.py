@@ -124,7 +124,8 @@ class Passes:
     """The forward passes of one epoch that no optimizer step followed: its validation.
 
     training: how many ran with the watched module in training mode. by_batch: in how many a BatchNorm layer
-        normalised by the batch. smallest: images in the smallest batch.
+        normalised by the batch. smallest: images in the smallest batch. inputs: one for each set of images that was
+        passed, as far as they can be told apart.
     closing: whether they stood at the epoch's end; else they ran without gradients between two steps.
     """
 
@@ -132,7 +133,7 @@ class Passes:
     training: int = 0
     by_batch: int = 0
     smallest: int | None = None
-    inputs: InputFigures | None = None
+    inputs: tuple[InputFigures, ...] = ()
     closing: bool = True
 
 

@@ -315,7 +315,7 @@ class Monitor:
             return
         if not self._seen_forward:
             reason = "model(x) was never called on the watched module, or it is compiled; watch what the loop calls"
-            unseen.update(layers=reason, outputs=reason)
+            unseen.update(layers=reason, outputs=reason, modes=reason)
         elif not any(s.layers for s in self.history.samples):
             unseen["layers"] = "no activation or weight layer that torch.nn names was called, or they are compiled"
 

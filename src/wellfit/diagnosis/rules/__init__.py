@@ -7,11 +7,11 @@ lack. To add one: write it in the file of its family and list it in that file's 
 from __future__ import annotations
 
 from wellfit.diagnosis.history import History
-from wellfit.diagnosis.rules import epochs, layers, loss, outputs, rates, updates
+from wellfit.diagnosis.rules import epochs, inputs, layers, loss, modes, outputs, rates, updates
 from wellfit.diagnosis.rules.rule import Rule
 from wellfit.findings import Finding, root_cause_first
 
-FAMILIES = (loss, rates, updates, layers, outputs, epochs)
+FAMILIES = (inputs, modes, loss, rates, updates, layers, outputs, epochs)
 RULES: dict[str, Rule] = {name: rule for family in FAMILIES for name, rule in family.RULES.items()}
 
 

@@ -48,6 +48,26 @@ def inputs(h: History) -> str:
     return "" if any(s.input is not None for s in h.samples) else "an input tensor: model(x) on the watched module"
 
 
+def modes(h: History) -> str:
+    """The mode of the training passes."""
+    if "modes" in h.unseen:
+        return f"the modes: {h.unseen['modes']}"
+    return "" if any(s.modes is not None for s in h.samples) else "a training pass: model(x) on the watched module"
+
+
+def training_inputs(h: History) -> str:
+    """Images of training batches."""
+    if "modes" in h.unseen:
+        return f"the training images: {h.unseen['modes']}"
+    return "" if any(s.inputs is not None for s in h.samples) else "training images: model(x) with a batch of floats"
+
+
+def validation_inputs(h: History) -> str:
+    """Images of validation batches."""
+    seen = any(e.passes is not None and e.passes.inputs for e in h.epochs)
+    return "" if seen else "validation images: model(x) on the watched module before end_epoch(…)"
+
+
 def outputs(h: History) -> str:
     """The network's outputs, one column a class."""
     if "outputs" in h.unseen:

@@ -1,0 +1,170 @@
+"""The rule train-val-mismatch: training and validation images that were not prepared in the same way.
+
+Compared are averages over images: the level and contrast of each channel, the levels of the channels among
+each other, and the sharpness. A difference counts when it is large in itself and many times what the draw of
+the batches explains. Augmentation moves these a little, so that the limits lie beyond what it does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from wellfit.diagnosis.history import Floats, History, InputFigures
+from wellfit.diagnosis.rules import needs
+from wellfit.diagnosis.rules.rule import Rule
+from wellfit.findings import Finding
+
+# Standard errors beyond which no draw of batches explains a difference.
+NOISE = 6.0
+# Differences in contrast (a factor), in level and among the channels (standard deviations of the pixels).
+CONTRAST = 1.7
+LEVEL = 0.75
+COLOUR = 0.25
+# In sharpness, a factor: random crops enlarge and blur training images by less.
+SHARPNESS = 2.0
+# Images a side must have shown.
+ENOUGH = 16
+
+ACTION = "Prepare validation images as the training images are: the same scaling, normalisation and channel order"
+
+
+def train_val_mismatch(h: History) -> Finding | None:
+    """Any of the sets that the last epoch with images was validated on, against all training images seen."""
+    train = pool([s.inputs for s in h.samples])
+    shown = [(k, e.passes.inputs) for k, e in enumerate(h.epochs, 1) if e.passes is not None and e.passes.inputs]
+    if train is None or not shown:
+        return None
+    epoch, sets = shown[-1]
+    for val in sets:
+        if val.channels != train.channels or min(train.images, val.images) < ENOUGH:
+            continue
+        seen = _contrast(train, val) or _level(train, val) or _colour(train, val) or _sharpness(train, val)
+        if seen is not None:
+            return Finding(
+                "train-val-mismatch",
+                "warning",
+                f"the training images ({_said(train)}) and those of epoch {epoch}'s validation ({_said(val)}) were not "
+                f"prepared in the same way: {seen}",
+                {"epoch": epoch, "train": _evidence(train), "val": _evidence(val)},
+                ACTION,
+                "SPEC D3, D5, C9",
+            )
+    return None
+
+
+def pool(seen: Sequence[InputFigures | None]) -> InputFigures | None:
+    """Several figures as one; those of another number of channels than the last are left out."""
+    there = [f for f in seen if f is not None]
+    there = [f for f in there if len(f.figures) == len(there[-1].figures)]
+    if not there:
+        return None
+    weights = np.array([f.images for f in there], np.float64)
+    figures = np.array([f.figures for f in there])
+    mean = weights @ figures / weights.sum()
+    # Within each part and between the parts, which are batches of their own where they hold one.
+    parts = [f.scatter * max(1, f.images - 1) + f.images * np.outer(d, d) for f, d in _with(there, figures - mean)]
+    batches = sum(f.batches for f in there)
+    between = [f.between * max(0, f.batches - 1) + f.batches * np.outer(d, d) for f, d in _with(there, figures - mean)]
+    return InputFigures(
+        shape=there[-1].shape,
+        images=int(weights.sum()),
+        batches=batches,
+        figures=mean,
+        scatter=np.sum(parts, axis=0) / max(1.0, weights.sum() - 1),
+        between=np.sum(between, axis=0) / max(1, batches - 1),
+        low=min(f.low for f in there),
+        high=max(f.high for f in there),
+    )
+
+
+def _with(there: Sequence[InputFigures], differences: Floats) -> list[tuple[InputFigures, Floats]]:
+    return list(zip(there, differences, strict=True))
+
+
+def _variance(f: InputFigures, direction: Floats) -> float:
+    """Squared standard error of one combination of the figures: by images, or by batches where they differ more."""
+    by_image = float(direction @ f.scatter @ direction) / f.images
+    by_batch = float(direction @ f.between @ direction) / f.batches if f.batches > 1 else 0.0
+    return max(by_image, by_batch)
+
+
+def _told_apart(train: InputFigures, val: InputFigures, direction: Floats) -> bool:
+    error = np.sqrt(_variance(train, direction) + _variance(val, direction))
+    return bool(abs(direction @ (train.figures - val.figures)) > NOISE * error)
+
+
+def _unit(f: InputFigures, *places: int) -> Floats:
+    """1 at the first place, -1 at the second."""
+    direction = np.zeros(len(f.figures))
+    direction[list(places)] = (1.0, -1.0)[: len(places)]
+    return direction
+
+
+def _pixel_std(f: InputFigures) -> float:
+    """Of the entries over all images: within an image and from image to image."""
+    c = f.channels
+    return float(np.sqrt(np.mean(f.figures[c:-1] ** 2 + np.diag(f.scatter)[:c])))
+
+
+def _contrast(train: InputFigures, val: InputFigures) -> str | None:
+    c = train.channels
+    ours, theirs = float(train.figures[c:-1].mean()), float(val.figures[c:-1].mean())
+    direction = np.concatenate([np.zeros(c), np.full(c, 1 / c), [0.0]])
+    factor = max(ours, theirs) / max(min(ours, theirs), 1e-12)
+    if factor < CONTRAST or not _told_apart(train, val, direction):
+        return None
+    return f"their contrast differs by a factor of {factor:.3g}"
+
+
+def _level(train: InputFigures, val: InputFigures) -> str | None:
+    c, std = train.channels, _pixel_std(train)
+    shifts = (val.figures[:c] - train.figures[:c]) / max(std, 1e-12)
+    far = [i for i in range(c) if abs(shifts[i]) > LEVEL and _told_apart(train, val, _unit(train, i))]
+    if not far:
+        return None
+    return f"their level differs by {max(abs(shifts[far])):.2g} standard deviations"
+
+
+def _colour(train: InputFigures, val: InputFigures) -> str | None:
+    c, std = train.channels, _pixel_std(train)
+    for i in range(c):
+        for j in range(i + 1, c):
+            direction = _unit(train, i, j)
+            shift = float(direction @ (val.figures - train.figures)) / max(std, 1e-12)
+            if abs(shift) > COLOUR and _told_apart(train, val, direction):
+                return f"channel {i} against channel {j} differs by {abs(shift):.2g} standard deviations"
+    return None
+
+
+def _sharpness(train: InputFigures, val: InputFigures) -> str | None:
+    if train.shape != val.shape:
+        return None  # another size is another sharpness
+    ours, theirs = float(train.figures[-1]), float(val.figures[-1])
+    factor = max(ours, theirs) / max(min(ours, theirs), 1e-12)
+    if factor < SHARPNESS or not _told_apart(train, val, _unit(train, len(train.figures) - 1)):
+        return None
+    return f"the {'validation' if theirs < ours else 'training'} images are more blurred, by a factor of {factor:.2g}"
+
+
+def _said(f: InputFigures) -> str:
+    c = f.channels
+    mean, std = (" / ".join(f"{v:.3g}" for v in part[:4]) for part in (f.figures[:c], f.figures[c:-1]))
+    return f"mean {mean}, standard deviation {std}{' by channel' if c > 1 else ''}"
+
+
+def _evidence(f: InputFigures) -> dict[str, object]:
+    c = f.channels
+    return {
+        "images": f.images,
+        "shape": list(f.shape),
+        "mean": f.figures[:c].tolist(),
+        "std": f.figures[c:-1].tolist(),
+        "sharpness": float(f.figures[-1]),
+        "low": f.low,
+        "high": f.high,
+    }
+
+
+RULES = {"train-val-mismatch": Rule(train_val_mismatch, (needs.training_inputs, needs.validation_inputs))}
