@@ -11,13 +11,17 @@ from typing import Any
 
 
 class Link:
-    """Calls `function` as a hook; copied or pickled, it becomes a hook that does nothing."""
+    """Calls `function` as a hook of a module; copied or pickled, it becomes a hook that does nothing.
+
+    The replicas that nn.DataParallel makes at each pass share the hooks of the module, and are left out too.
+    """
 
     def __init__(self, function: Callable[..., None]) -> None:
         self.function = function
 
     def __call__(self, *args: Any) -> None:
-        self.function(*args)
+        if not getattr(args[0], "_is_replica", False):
+            self.function(*args)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Callable[..., None]:
         return nothing

@@ -12,6 +12,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from wellfit.diagnosis.activations import clean
 from wellfit.diagnosis.history import BatchNorm, Modes
+from wellfit.diagnosis.links import Link
 
 # Entries of one BatchNorm input that are read: a hundred a channel for 512 channels.
 ENTRIES = 1 << 16
@@ -27,7 +28,7 @@ class ModeWatch:
         self._momenta = [m.momentum for _, m in self._layers]
         self._seen: dict[int, Tensor] = {}
         self._modes: tuple[bool, list[bool]] | None = None
-        self._handles = [m.register_forward_pre_hook(self._on_input(i)) for i, (_, m) in enumerate(self._layers)]
+        self._handles = [m.register_forward_pre_hook(Link(self._on_input(i))) for i, (_, m) in enumerate(self._layers)]
 
     def layers(self) -> list[BatchNorm]:
         return [

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import math
 from array import array
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from types import TracebackType
 from typing import Any
@@ -26,13 +26,16 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from wellfit.diagnosis.activations import ActivationWatch
+from wellfit.diagnosis.calls import CallWatch
 from wellfit.diagnosis.history import Epoch, History, InputFigures, Sample
 from wellfit.diagnosis.inputs import find_input, measure, sum_up_inputs, to_host
 from wellfit.diagnosis.modes import ModeWatch
-from wellfit.diagnosis.outputs import check_targets, find_answers, sum_up
+from wellfit.diagnosis.outputs import check_targets, find_answers, shape_of, sum_up, why_no_classes
 from wellfit.diagnosis.passes import PassWatch
 from wellfit.diagnosis.rules import judge, lacking
-from wellfit.diagnosis.updates import UpdateWatch
+from wellfit.diagnosis.state import resumed, to_state
+from wellfit.diagnosis.steppers import family
+from wellfit.diagnosis.updates import UpdateWatch, widened
 from wellfit.errors import UserError
 from wellfit.findings import Finding
 
@@ -64,8 +67,8 @@ class Monitor:
         every: int = 10,
         entries: int = 4096,
     ) -> None:
-        optimizers = [optimizer] if isinstance(optimizer, Optimizer) else list(_iterable(optimizer))
-        if not optimizers or not all(isinstance(o, Optimizer) for o in optimizers):
+        optimizers = list(optimizer) if isinstance(optimizer, list | tuple) else [optimizer]
+        if not optimizers or not all(family(o) for o in optimizers):
             raise UserError(
                 f"a monitor needs a torch optimizer or several, got {type(optimizer).__name__}; pass the one whose "
                 "step() trains the model"
@@ -86,14 +89,13 @@ class Monitor:
         self._answers: Tensor | None = None
         self._input: Tensor | None = None
         self._seen_forward = False
+        self._unlike: str | None = None
+        self._no_classes = ""
         self._given_classes = classes
         self._waiting: list[Tensor] = []
         self._without_step = 0
         self._closed = False
-        self._handles = [
-            model.register_forward_pre_hook(self._before_forward, with_kwargs=True),
-            model.register_forward_hook(self._after_forward, always_call=True),
-        ]
+        self._calls = CallWatch(model, self._before_forward, self._after_forward)
         self._watch_next()
 
     # ---- what a loop calls -------------------------------------------------------------------------
@@ -104,7 +106,9 @@ class Monitor:
             raise UserError("this monitor is closed and has let go of the model; make a new one to go on watching")
         _check_loss(loss)
         if targets is not None:
-            check_targets(targets, self._answers)
+            check_targets(targets, self._answers, values=self._updates.active)
+        if not self._updates.stepped and self._updates.steps.accumulating:
+            return
         stepped, self._updates.stepped = self._updates.stepped > 0, 0
         if not stepped:
             self._check_skipped()
@@ -185,12 +189,35 @@ class Monitor:
             },
         }
 
+    @property
+    def answers(self) -> Tensor | None:
+        """The N×C outputs of the last training pass since the last step(); None where there were none."""
+        return self._answers
+
+    @property
+    def stepped(self) -> bool:
+        """Whether an optimizer has made a step since the last step()."""
+        return self._updates.stepped > 0
+
+    def state_dict(self) -> dict[str, Any]:
+        """What was seen so far, for a checkpoint: numbers, text and tensors."""
+        self._flush()
+        return to_state(self.history)
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from such a state. UserError where it is none, or of a network with other parameters."""
+        history = resumed(state, [p.name for p in self._updates.parameters()])
+        self.history = history
+        self._losses, self._lrs, self._waiting = array("d", history.losses), array("d", history.lrs), []
+        history.losses, history.lrs = self._losses, self._lrs
+        if self._given_classes is not None:
+            history.classes = self._given_classes
+        self._watch_next()
+
     def close(self) -> None:
         """Remove every hook. Findings and statistics stay."""
         self._flush()
-        for handle in self._handles:
-            handle.remove()
-        self._handles = []
+        self._calls.close()
         self._layers.close()
         self._modes.close()
         self._updates.close()
@@ -207,9 +234,7 @@ class Monitor:
 
     # ---- what the hooks call -----------------------------------------------------------------------
 
-    def _before_forward(self, module: nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
-        if torch.compiler.is_compiling():
-            return
+    def _before_forward(self, module: nn.Module, args: Any, kwargs: dict[str, Any], fresh: bool) -> None:
         grad, x = torch.is_grad_enabled(), find_input(args, kwargs)
         self._passes.note(
             x,
@@ -223,16 +248,25 @@ class Monitor:
         if not grad:
             return
         self._seen_forward = True
-        if self._updates.active:
+        if fresh:
+            self._answers = None
+        if not self._updates.active:
+            return
+        if fresh:
             self._layers.begin()
             self._modes.begin()
             self._input = x
+        else:
+            self._layers.active = self._modes.active = True
+            self._input = x if self._input is None else self._input
 
-    def _after_forward(self, module: nn.Module, args: Any, output: Any) -> None:
-        if torch.compiler.is_compiling():
-            return
+    def _after_forward(self, output: Any) -> None:
         if torch.is_grad_enabled():
-            self._answers = find_answers(output)
+            answers = find_answers(output, self._given_classes)
+            if answers is not None:
+                self._answers = answers
+            elif self._updates.active and self._unlike is None:
+                self._unlike = f"the model returned {shape_of(output)}, where a classifier's are (images, classes)"
         self._layers.active = self._modes.active = False
 
     # ---- bookkeeping -------------------------------------------------------------------------------
@@ -243,12 +277,16 @@ class Monitor:
 
     def _watch_next(self) -> None:
         self._answers = self._input = None
+        self._calls.reset()
         self._updates.active = self._count < FIRST or self._count % self._every == 0
 
     def _sample(self, targets: Tensor | None) -> Sample:
         sample = self._updates.collect(self._count)
         layers, modes = self._layers.collect(), self._modes.collect()
-        output = sum_up(self._answers, targets) if self._answers is not None else None
+        output = None
+        if self._answers is not None:
+            self._no_classes = self._no_classes or why_no_classes(self._answers, targets)
+            output = None if self._no_classes else sum_up(self._answers, targets)
         scale, inputs = self._input_scale(), self._input_figures()
         return replace(sample, layers=layers, output=output, input=scale, inputs=inputs, modes=modes)
 
@@ -270,6 +308,8 @@ class Monitor:
         history, output = self.history, sample.output
         history.parameters = self._updates.parameters()
         history.batchnorms = self._modes.layers()
+        if history.samples and len(history.samples[-1].weight_norm) < len(sample.weight_norm):
+            history.samples[:] = [widened(s, len(sample.weight_norm)) for s in history.samples]
         history.samples.append(sample)
         if len(history.samples) > KEPT:
             del history.samples[KEPT_FIRST:-KEPT_LAST:2]
@@ -319,6 +359,11 @@ class Monitor:
         elif not any(s.layers for s in self.history.samples):
             unseen["layers"] = "no activation or weight layer that torch.nn names was called, or they are compiled"
 
+        if self._no_classes:
+            unseen["outputs"] = self._no_classes
+        elif self._unlike and not any(s.output for s in self.history.samples):
+            unseen.setdefault("outputs", self._unlike)
+
 
 def _check_loss(loss: float | Tensor) -> None:
     if isinstance(loss, Tensor) and loss.numel() != 1:
@@ -327,7 +372,3 @@ def _check_loss(loss: float | Tensor) -> None:
         )
     if not isinstance(loss, Tensor | float | int | np.number):
         raise UserError(f"a loss is a number or a tensor with one, got {type(loss).__name__}; pass loss or loss.item()")
-
-
-def _iterable(value: Any) -> Iterable[Any]:
-    return value if isinstance(value, list | tuple) else [value]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import fields, is_dataclass
 from typing import Any
 
 import numpy as np
@@ -14,34 +15,83 @@ from wellfit.errors import UserError
 
 # Larger answers (dense maps, huge vocabularies) are cut to their first rows.
 ENTRIES = 1 << 20
+# The class number that torch's cross-entropy leaves out unless told otherwise.
+IGNORED = -100
 
 
-def find_answers(output: Any) -> Tensor | None:
-    """The N×C tensor in what a model returned: itself, `.logits`, or the first of a tuple or mapping; else None."""
+def find_answers(output: Any, classes: int | None = None) -> Tensor | None:
+    """The N×C tensor in what a model returned: itself, `.logits`, or one of a tuple, mapping or dataclass; else None.
+
+    Of several the one that has `classes` columns, or else the first.
+    """
+    found = list(_tables(output))
+    return next((t for t in found if t.shape[1] == classes), found[0] if found else None)
+
+
+def _tables(output: Any) -> Iterator[Tensor]:
     if isinstance(output, Tensor):
-        return output.detach() if output.ndim == 2 and output.is_floating_point() else None
-    logits = getattr(output, "logits", None)
-    if logits is not None:
-        return find_answers(logits)
+        if output.ndim == 2 and output.is_floating_point():
+            yield output.detach()
+        return
     if isinstance(output, Mapping):
-        output = [output["logits"]] if "logits" in output else list(output.values())
-    if isinstance(output, list | tuple):
-        return next((found for part in output if (found := find_answers(part)) is not None), None)
-    return None
+        parts = [output["logits"]] if output.get("logits") is not None else list(output.values())
+    elif getattr(output, "logits", None) is not None:
+        parts = [output.logits]
+    elif isinstance(output, list | tuple):
+        parts = list(output)
+    elif is_dataclass(output) and not isinstance(output, type):
+        parts = [getattr(output, f.name, None) for f in fields(output)]
+    else:
+        return
+    for part in parts:
+        yield from _tables(part)
 
 
-def check_targets(targets: Tensor, answers: Tensor | None) -> None:
-    """UserError unless the targets are class numbers (N,) or class shares (N, C) for the answers (N, C)."""
-    if answers is None or not isinstance(targets, Tensor):
-        if isinstance(targets, Tensor):
-            return
+def shape_of(output: Any) -> str:
+    """What a model returned, in words, where there is no N×C tensor in it."""
+    if isinstance(output, Tensor):
+        return f"a tensor of shape {tuple(output.shape)}"
+    inner = getattr(output, "logits", None)
+    return shape_of(inner) if isinstance(inner, Tensor) else f"a {type(output).__name__} without such a tensor"
+
+
+def check_targets(targets: Tensor, answers: Tensor | None, *, values: bool = False) -> None:
+    """UserError unless the targets are class numbers (N,) or class shares (N, C) for the answers (N, C).
+
+    values: look at the numbers too, for which an accelerator has to finish.
+    """
+    if not isinstance(targets, Tensor):
         raise UserError(f"targets are a tensor of class numbers, got {type(targets).__name__}; pass the batch's labels")
+    if answers is None:
+        return
     n, width = answers.shape
     if tuple(targets.shape) not in {(n,), (n, width)}:
         raise UserError(
             f"targets are class numbers of shape ({n},) or shares of shape ({n}, {width}) for outputs of shape "
             f"({n}, {width}), got shape {tuple(targets.shape)}; pass the labels of the batch that made the loss"
         )
+    if not values or targets.ndim == 2 or width < 2 or targets.is_floating_point():
+        return
+    true = targets[targets != IGNORED]
+    if len(true) and not (int(true.min()) >= 0 and int(true.max()) < width):
+        raise UserError(
+            f"targets are class numbers from 0 to {width - 1}, as the model has {width} outputs, got values from "
+            f"{int(true.min())} to {int(true.max())}; number the classes from 0 or enlarge the last layer"
+        )
+
+
+def why_no_classes(answers: Tensor, targets: Tensor | None) -> str:
+    """Why the answers (N×C) do not choose one class of several an image; "" where they may."""
+    if answers.shape[1] < 2:
+        return "the model has one output, as for a regression or for two classes on one logit"
+    if targets is None:
+        return ""
+    if targets.ndim == 1:
+        return "the targets are no class numbers but fractions" if targets.is_floating_point() else ""
+    shares = targets.detach().double()
+    if bool((shares >= 0).all()) and bool(((shares.sum(1) - 1).abs() < 1e-2).all()):
+        return ""
+    return "the targets name several classes an image, or none"
 
 
 def sum_up(answers: Tensor, targets: Tensor | None) -> Output | None:
@@ -83,11 +133,10 @@ def _against(
         true = given.argmax(1).numpy()
     else:
         true = given.to(torch.int64).numpy()
-        if true.min() < 0 or true.max() >= width:
-            raise UserError(
-                f"targets are class numbers from 0 to {width - 1}, as the model has {width} outputs, got values from "
-                f"{true.min()} to {true.max()}; number the classes from 0 or enlarge the last layer"
-            )
+        kept = true != IGNORED
+        if not kept.any():
+            return {}
+        true, table, logs, said = true[kept], table[kept], logs[kept], said[kept]
         wanted = np.eye(width)[true] if width <= 4096 else None
     figures: dict[str, Any] = {
         "targets": np.bincount(true, minlength=width),

@@ -57,7 +57,7 @@ class StepWatch:
         self._handles: list[Any] = []
         # accelerate turns step() into nothing while it accumulates, and says so here.
         states = [getattr(o, "__dict__", {}).get("gradient_state") for o in optimizers]
-        self._gradient_states = [s for s in states if hasattr(s, "sync_gradients")]
+        self._gradient_states: list[Any] = [s for s in states if hasattr(s, "sync_gradients")]
         for optimizer in optimizers:
             for one in family(optimizer):
                 self._follow(one)

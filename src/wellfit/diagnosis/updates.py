@@ -259,9 +259,7 @@ def widened(sample: Sample, count: int) -> Sample:
 
 def _here(tensor: Tensor) -> Tensor:
     """The real numbers of a tensor that this process holds: the own shard, real and imaginary parts side by side."""
-    plain = tensor.detach()
-    if hasattr(plain, "to_local"):
-        plain = plain.to_local()
+    plain = _local(tensor)
     return torch.view_as_real(plain.resolve_conj()) if plain.is_complex() else plain
 
 
@@ -269,9 +267,14 @@ def _size(tensor: Tensor) -> int:
     """How many real numbers this process holds of it; 0 on the meta device."""
     if tensor.is_meta:
         return 0
-    if hasattr(tensor, "to_local"):
-        tensor = tensor.detach().to_local()
-    return tensor.numel() * (2 if tensor.is_complex() else 1)
+    return _local(tensor).numel() * (2 if tensor.is_complex() else 1)
+
+
+def _local(tensor: Any) -> Tensor:
+    """A DTensor's own shard; any other tensor itself."""
+    plain = tensor.detach()
+    found: Tensor = plain.to_local() if hasattr(plain, "to_local") else plain
+    return found
 
 
 def _numbers(grad: Tensor) -> Tensor:
