@@ -1,0 +1,224 @@
+"""wrong-batchnorm-mode: named where BatchNorm runs in the wrong mode, silent where a mode is a choice."""
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch.optim.swa_utils import update_bn
+
+from tests.diagnosis.conftest import cnn, digits, mlp
+from wellfit.diagnosis.history import BatchNorm, Epoch, History, Modes, Passes, Sample
+from wellfit.diagnosis.monitor import Monitor
+from wellfit.diagnosis.rules import RULES
+
+NAME = "wrong-batchnorm-mode"
+TRAIN, BATCH = 1200, 64
+
+
+class Loop:
+    """A loop as people write it; a mistake is a method that does otherwise."""
+
+    def begin(self, model):
+        model.train()
+
+    def before_validation(self, model):
+        model.eval()
+
+    def after_training(self, model):
+        pass
+
+    def trained(self, model, epochs=3, every=10):
+        optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], 0.05, momentum=0.9)
+        x, y = digits()
+        order = torch.Generator().manual_seed(0)
+        with Monitor(model, optimizer, every=every) as monitor:
+            for _ in range(epochs):
+                self.begin(model)
+                for rows in torch.randperm(TRAIN, generator=order).split(BATCH):
+                    loss = F.cross_entropy(model(x[rows]), y[rows])
+                    optimizer.zero_grad()
+                    loss.backward()
+                    optimizer.step()
+                    monitor.step(loss, targets=y[rows])
+                self.after_training(model)
+                self.before_validation(model)
+                with torch.no_grad():
+                    right = [model(x[i : i + 100]).argmax(1) == y[i : i + 100] for i in range(TRAIN, len(x), 100)]
+                monitor.end_epoch(val_accuracy=float(torch.cat(right).float().mean()))
+        return monitor
+
+    def finding(self, model, **settings):
+        monitor = self.trained(model, **settings)
+        assert NAME not in monitor.unjudged
+        return RULES[NAME].judge(monitor.history)
+
+
+class Healthy(Loop):
+    pass
+
+
+class FrozenBatchNorm(Loop):
+    def begin(self, model):
+        model.train()
+        for m in model.modules():
+            if isinstance(m, nn.BatchNorm2d):
+                m.eval()
+
+
+class MonteCarlo(Loop):
+    def before_validation(self, model):
+        model.eval()
+        for m in model.modules():
+            if isinstance(m, nn.Dropout):
+                m.train()
+
+
+class Averaged(Loop):
+    def after_training(self, model):
+        update_bn(list(digits()[0][:600].split(64)), model)
+
+
+class NoTrain(Loop):
+    def begin(self, model):
+        pass
+
+
+class NoTrainAtAll(Loop):
+    def begin(self, model):
+        model.eval()
+
+
+class NoEval(Loop):
+    def before_validation(self, model):
+        pass
+
+
+def pretrained():
+    torch.manual_seed(0)
+    model = cnn()
+    Healthy().trained(model, epochs=1)
+    return model
+
+
+def with_momentum(momentum):
+    def make():
+        model = cnn()
+        for m in model.modules():
+            if isinstance(m, nn.BatchNorm2d):
+                m.momentum = momentum
+        return model
+
+    return make
+
+
+@pytest.mark.parametrize(
+    ("loop", "make"),
+    [
+        (Healthy, cnn),
+        (Healthy, mlp),
+        (NoTrainAtAll, mlp),
+        (NoEval, mlp),
+        (MonteCarlo, lambda: nn.Sequential(cnn(), nn.Dropout(0.2))),
+        (Averaged, cnn),
+        (FrozenBatchNorm, pretrained),
+        (Healthy, with_momentum(0.01)),
+        (Healthy, with_momentum(None)),
+    ],
+)
+def test_silent_where_nothing_is_wrong(loop, make):
+    assert loop().finding(make(), epochs=8) is None
+
+
+def test_silent_where_only_a_head_is_trained_on_a_network_in_evaluation_mode():
+    model = pretrained()
+    for p in model[:-1].parameters():
+        p.requires_grad_(False)
+    assert NoTrainAtAll().finding(model) is None
+
+
+def test_named_where_train_is_forgotten_after_validation():
+    finding = NoTrain().finding(cnn())
+    assert "training ran in evaluation mode since step 20" in finding.message
+    assert finding.evidence["was_training"]
+    assert "model.train()" in finding.action
+
+
+def test_named_where_a_network_trains_in_evaluation_mode_from_the_start():
+    finding = NoTrainAtAll().finding(cnn(), epochs=1)
+    assert "from the first step on" in finding.message
+    assert finding.severity == "error"  # 0 and 1 are far from any batch
+
+
+def test_named_where_eval_is_forgotten_before_validation():
+    finding = NoEval().finding(cnn(), epochs=2)
+    assert "validation of epoch 2 ran in training mode" in finding.message
+    assert finding.evidence["epochs"] == [1, 2]
+    assert "model.eval()" in finding.action
+
+
+@pytest.mark.parametrize(("momentum", "words"), [(0.99, "set momentum to 0.01"), (1e-4, "do not follow")])
+def test_named_where_the_momentum_is_that_of_another_framework(momentum, words):
+    finding = Healthy().finding(with_momentum(momentum)(), epochs=8)
+    assert words in f"{finding.message} {finding.action}".lower()
+
+
+def test_named_where_single_images_are_normalised_by_themselves():
+    model = cnn()
+    for m in model.modules():
+        if isinstance(m, nn.BatchNorm2d):
+            m.track_running_stats, m.running_mean, m.running_var = False, None, None
+    optimizer = torch.optim.SGD(model.parameters(), 0.01)
+    monitor = Monitor(model, optimizer)
+    x, y = digits()
+    for step in range(20):
+        loss = F.cross_entropy(model(x[step * 32 :][:32]), y[step * 32 :][:32])
+        loss.backward()
+        optimizer.step()
+        monitor.step(loss)
+    model.eval()
+    with torch.no_grad():
+        for image in x[1200:1220].split(1):
+            model(image)
+    monitor.end_epoch(val_accuracy=0.3)
+    assert "batches of 1" in RULES[NAME].judge(monitor.history).message
+
+
+# ---- histories written by hand ---------------------------------------------------------------------------
+
+
+def history(*, training=True, evaluating=False, gap=0.0, passes=None, momentum=0.1, steps=400, figures=0.5):
+    modes = Modes(training, np.array([evaluating] * 2), np.full(2, gap), np.full(2, gap))
+    norms = np.ones(1)
+    samples = [Sample(s, norms, 0.01 * norms, norms, modes=modes) for s in range(0, steps, 10)]
+    epochs = [Epoch(steps, val_accuracy=figures, passes=passes)]
+    layers = [BatchNorm("a", momentum=momentum), BatchNorm("b", momentum=momentum)]
+    return History(losses=[1.0] * steps, samples=samples, epochs=epochs, batchnorms=layers)
+
+
+@pytest.mark.parametrize(
+    ("changed", "named"),
+    [
+        ({}, False),
+        ({"training": False, "evaluating": True}, True),
+        ({"training": False}, False),  # its BatchNorm layers do train
+        ({"evaluating": True}, False),  # BatchNorm alone is frozen
+        ({"passes": Passes(5, training=5, by_batch=5)}, True),
+        ({"passes": Passes(5, training=5, by_batch=0)}, False),  # in training mode but for BatchNorm
+        ({"passes": Passes(5, training=2, by_batch=2)}, False),  # the others were the validation
+        ({"passes": Passes(5, training=5, by_batch=5, closing=False)}, False),
+        ({"passes": Passes(5, training=5, by_batch=5), "figures": None}, False),  # no figures rest on them
+        ({"momentum": 1e-4, "gap": 2.0}, True),
+        ({"momentum": 1e-4, "gap": 0.1}, False),  # pretrained: they fit already
+        ({"momentum": 0.1, "gap": 2.0}, False),  # they follow, the network runs ahead
+        ({"momentum": 0.9}, True),
+        ({"momentum": 0.9, "evaluating": True}, False),  # nothing is collected
+    ],
+)
+def test_histories_written_by_hand(changed, named):
+    seen = history(**changed)
+    before = copy.deepcopy(seen.losses)
+    assert (RULES[NAME].judge(seen) is not None) == named
+    assert seen.losses == before
