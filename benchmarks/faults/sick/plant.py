@@ -103,9 +103,7 @@ class Setting:
 
     def run(self) -> Watched:
         """Train it, the monitor at its defaults."""
-        images = load(
-            self.data, train=self.train, validation=self.validation, classes=self.classes, seed=self.seed
-        )
+        images = load(self.data, train=self.train, validation=self.validation, classes=self.classes, seed=self.seed)
         if self.side is not None:
             images = shrunk(images, self.side)
         data = self.tensors(self.images(images) if self.images is not None else images)

@@ -1,0 +1,153 @@
+"""Is a planted fault a fault? Each sick training beside its healthy twin, judged by the symptom that defines the id.
+
+    python benchmarks/faults/sickness.py [--only ID] [--name PART] [--jobs 2]
+
+No finding is looked at here: a symptom is a comparison of losses, accuracies and recorded figures with the twin's.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import math
+import multiprocessing
+import pickle
+import re
+import sys
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import torch
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from faults.case import Watched, all_cases
+from faults.sick.plant import Planted
+from wellfit.data.sources.cache import cache_folder
+from wellfit.diagnosis.history import Floats, History
+from wellfit.record import write_atomically
+
+
+class Seen:
+    """What the symptoms look at in one training."""
+
+    def __init__(self, watched: Watched) -> None:
+        self.history: History = watched.history
+        self.loss: Floats = self.history.loss
+        self.accuracy = watched.validation_accuracy
+        self.seconds = watched.seconds
+        tenth = max(5, len(self.loss) // 10)
+        self.finite = bool(np.isfinite(self.loss).all())
+        self.first = float(self.loss[:3].mean())
+        self.last = float(self.loss[-tenth:].mean()) if np.isfinite(self.loss[-tenth:]).all() else math.inf
+        outputs = [sample.output for sample in self.history.samples if sample.output is not None]
+        self.width = outputs[-1].width if outputs else 10
+        self.chance = math.log(self.width)
+        self.spread = outputs[-1].spread if outputs else math.nan
+        self.sums_to_one = bool(outputs) and all(o.probabilities for o in outputs)
+
+    @property
+    def fall(self) -> float:
+        return self.first - self.last
+
+    @property
+    def gradients(self) -> Floats:
+        return np.array([sample.total_gradient for sample in self.history.samples])
+
+    def unmoved(self) -> list[str]:
+        """Parameters that require a gradient and that no watched step moved."""
+        moved = np.zeros(len(self.history.parameters), bool)
+        for sample in self.history.samples:
+            moved |= sample.update_norm > 0
+        return [p.name for p, m in zip(self.history.parameters, moved, strict=True) if p.requires_grad and not m]
+
+    def line(self) -> str:
+        epochs = " ".join(f"{e.train_accuracy or 0:.2f}/{e.val_accuracy or 0:.2f}" for e in self.history.epochs)
+        return f"{len(self.loss)} steps {self.seconds:.1f} s, loss {self.first:.3g} -> {self.last:.3g}, {epochs}"
+
+
+Symptom = Callable[[Seen, Seen], bool]
+
+
+def worse(sick: Seen, twin: Seen) -> bool:
+    """Clearly: a tenth less accuracy, a third more loss, or no loss at all."""
+    return not sick.finite or sick.accuracy < twin.accuracy - 0.1 or sick.last > 1.33 * twin.last + 0.1
+
+
+def exploded(sick: Seen, twin: Seen) -> bool:
+    def growth(seen: Seen) -> float:
+        finite = np.abs(seen.loss[np.isfinite(seen.loss)])
+        gradients = seen.gradients[np.isfinite(seen.gradients)]
+        return max(float(finite.max() / max(seen.first, seen.chance)), float(gradients.max() / gradients[0]))
+
+    return (not sick.finite or growth(sick) > 30) and growth(sick) > 5 * growth(twin)
+
+
+def unscaled(sick: Seen, twin: Seen) -> bool:
+    mean, std = sick.history.samples[0].input or (0.0, 1.0)
+    return (abs(mean) > 2 or not 0.1 < std < 4) and worse(sick, twin)
+
+
+SYMPTOMS: dict[str, Symptom] = {
+    "nan": lambda sick, twin: not sick.finite and twin.finite,
+    "exploding": exploded,
+    "lr-too-high": worse,
+    "lr-too-low": lambda sick, twin: sick.fall < 0.5 * twin.fall and sick.last > twin.last + 0.3,
+    "not-learning": lambda sick, twin: sick.last > 0.93 * sick.chance and twin.last < 0.8 * twin.chance,
+    "gradients-accumulate": worse,
+    "double-softmax": lambda sick, twin: (
+        sick.last > math.log1p((sick.width - 1) / math.e) - 0.02 and sick.last > twin.last + 0.1
+    ),
+    "constant-output": lambda sick, twin: sick.spread < 1e-3 < 0.05 < twin.spread,
+    "frozen-parameters": lambda sick, twin: bool(sick.unmoved()) and not twin.unmoved(),
+    "unnormalised-input": unscaled,
+    "train-val-mismatch": lambda sick, twin: sick.accuracy < twin.accuracy - 0.08 and sick.last < twin.last + 0.2,
+}
+
+
+def twin_of(planted: Planted) -> Watched:
+    """The training without the mistake; settings are shared by many cases, so it is kept."""
+    sources = b"".join((Path(__file__).parent / name).read_bytes() for name in ("loop.py", "networks.py", "data.py"))
+    setting = re.sub(r" at 0x[0-9a-f]+", "", repr(planted.setting))
+    kept = cache_folder() / "faults" / "twins" / f"{hashlib.sha256(sources + setting.encode()).hexdigest()[:32]}.pkl"
+    if kept.exists():
+        watched: Watched = pickle.loads(kept.read_bytes())
+    else:
+        watched = planted(sick=False)
+        write_atomically(kept, pickle.dumps(watched))
+    return watched
+
+
+def both(name: str) -> tuple[str, bool]:
+    torch.set_num_threads(1)
+    case = all_cases()[name]
+    assert isinstance(case.run, Planted)
+    sick, twin = Seen(case.run()), Seen(twin_of(case.run))
+    ill = SYMPTOMS[case.fault](sick, twin)
+    return f"{'sick' if ill else 'NOT SICK'}  {name}\n    sick: {sick.line()}\n    twin: {twin.line()}", ill
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", help="one finding's id")
+    parser.add_argument("--name", default="", help="cases whose name holds this")
+    parser.add_argument("--jobs", type=int, default=2)
+    given = parser.parse_args()
+    names = [
+        case.name
+        for case in all_cases().values()
+        if isinstance(case.run, Planted) and given.name in case.name and given.only in (None, case.fault)
+    ]
+    well = 0
+    with ProcessPoolExecutor(given.jobs, multiprocessing.get_context("spawn")) as pool:
+        for line, ill in pool.map(both, names):
+            print(line, flush=True)
+            well += not ill
+    print(f"{len(names) - well} of {len(names)} are sick")
+    return 1 if well else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
