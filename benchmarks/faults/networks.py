@@ -31,23 +31,25 @@ def build(name: str, data: Tensors, seed: int = 0) -> nn.Module:
 
 
 def he(module: nn.Module) -> nn.Module:
-    """He et al. 2015, for convolutions and linear layers before a ReLU; biases 0."""
-    for layer in module.modules():
-        if isinstance(layer, nn.Conv2d | nn.Linear):
-            nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
-            if layer.bias is not None:
-                nn.init.zeros_(layer.bias)
+    """He et al. 2015 for the layers before a ReLU; biases 0. The last linear layer stays as PyTorch draws it."""
+    for layer in _hidden(module):
+        nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+        if layer.bias is not None:
+            nn.init.zeros_(layer.bias)
     return module
 
 
 def xavier(module: nn.Module) -> nn.Module:
-    """Glorot & Bengio 2010, with the gain for tanh; biases 0."""
-    for layer in module.modules():
-        if isinstance(layer, nn.Conv2d | nn.Linear):
-            nn.init.xavier_normal_(layer.weight, nn.init.calculate_gain("tanh"))
-            if layer.bias is not None:
-                nn.init.zeros_(layer.bias)
+    """Glorot & Bengio 2010 for the layers before a tanh; biases 0. The last linear layer stays as PyTorch draws it."""
+    for layer in _hidden(module):
+        nn.init.xavier_normal_(layer.weight, nn.init.calculate_gain("tanh"))
+        if layer.bias is not None:
+            nn.init.zeros_(layer.bias)
     return module
+
+
+def _hidden(module: nn.Module) -> list[nn.Conv2d | nn.Linear]:
+    return [layer for layer in module.modules() if isinstance(layer, nn.Conv2d | nn.Linear)][:-1]
 
 
 def lenet(channels: int, size: int, classes: int, activation: Callable[[], nn.Module] = nn.ReLU) -> nn.Module:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -203,6 +203,29 @@ class History:
     classes: int | None = None
     class_counts: NDArray[np.int64] | None = None
     unseen: dict[str, str] = field(default_factory=dict)
+
+    def until(self, step: int) -> History:
+        """The history as it stood after `step` steps: what a user would have seen who asked then.
+
+        Class counts are those of the watched steps that are still kept. Parameters, and what could not be watched,
+        are the same throughout a training.
+        """
+        samples = [s for s in self.samples if s.step < step]
+        counts = None
+        for output in (s.output for s in samples if s.output is not None):
+            if output.targets is not None:
+                fits = counts is not None and len(counts) == output.width
+                counts = counts + output.targets if fits else output.targets.copy()
+        return replace(
+            self,
+            losses=self.losses[:step],
+            lrs=self.lrs[:step],
+            samples=samples,
+            epochs=[e for e in self.epochs if e.step <= step],
+            parameters=list(self.parameters),
+            class_counts=counts,
+            unseen=dict(self.unseen),
+        )
 
     @property
     def loss(self) -> Floats:
