@@ -211,11 +211,12 @@ class History:
         are the same throughout a training.
         """
         samples = [s for s in self.samples if s.step < step]
-        counts = None
+        counts: NDArray[np.int64] | None = None
         for output in (s.output for s in samples if s.output is not None):
             if output.targets is not None:
-                fits = counts is not None and len(counts) == output.width
-                counts = counts + output.targets if fits else output.targets.copy()
+                if counts is None or len(counts) != output.width:
+                    counts = np.zeros(output.width, np.int64)
+                counts = counts + output.targets
         return replace(
             self,
             losses=self.losses[:step],
