@@ -256,7 +256,7 @@ def test_a_report_that_cannot_be_written_is_one_sentence(make_run: RunMaker, mon
     def refuse(path: Path, content: str | bytes) -> None:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr("wellfit.report.page.write_atomically", refuse)
+    monkeypatch.setattr("wellfit.report.document.write_atomically", refuse)
     with pytest.raises(UserError, match=r"Permission denied; free some space"):
         write_report(folder)
     assert stat.S_ISDIR(folder.path.stat().st_mode)

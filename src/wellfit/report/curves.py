@@ -146,7 +146,11 @@ def thin(values: ArrayLike, most: int = MOST_POINTS) -> NDArray[np.int64]:
 
 def loss_curve(history: History) -> LossCurve | None:
     """Loss as scatter plus moving average (SPEC C10), with the learning rate."""
-    steps, losses, lr = (column(history.steps, name) for name in ("step", "loss", "lr"))
+    return loss_points(*(column(history.steps, name) for name in ("step", "loss", "lr")), classes=len(history.classes))
+
+
+def loss_points(steps: Floats, losses: Floats, lr: Floats, *, classes: int = 0) -> LossCurve | None:
+    """The same from one number a step; NaN where a learning rate is not known, classes 0 where their number is not."""
     finite = np.isfinite(losses)
     if not finite.any():
         return None
@@ -155,7 +159,6 @@ def loss_curve(history: History) -> LossCurve | None:
     scatter = np.flatnonzero(finite)
     scatter = scatter[thin(losses[scatter])]
     line, rates = evenly(len(steps), MOST_POINTS // 2), thin(lr, MOST_POINTS // 2)
-    classes = len(history.classes)
     return LossCurve(
         steps=steps[scatter],
         losses=losses[scatter],
@@ -172,7 +175,13 @@ def loss_curve(history: History) -> LossCurve | None:
 def accuracy_curve(history: History) -> AccuracyCurve | None:
     """Train and validation accuracy together, the gap named (SPEC C10)."""
     names = ("step", "train_accuracy", "validation_accuracy", "averaged_validation_accuracy")
-    steps, train, validation, averaged = (column(history.epochs, name) for name in names)
+    return accuracy_points(*(column(history.epochs, name) for name in names), classes=len(history.classes))
+
+
+def accuracy_points(
+    steps: Floats, train: Floats, validation: Floats, averaged: Floats, *, classes: int = 0
+) -> AccuracyCurve | None:
+    """The same from one number an evaluation; NaN where one is not known."""
     if not np.isfinite(np.concatenate([train, validation, averaged])).any():
         return None
     both = np.flatnonzero(np.isfinite(train) & np.isfinite(validation))
@@ -190,30 +199,38 @@ def accuracy_curve(history: History) -> AccuracyCurve | None:
         gap_step=float(steps[last]) if last is not None else None,
         best=float(either[top]) if top is not None else None,
         best_step=float(steps[top]) if top is not None else None,
-        chance=1 / len(history.classes) if history.classes else None,
+        chance=1 / classes if classes else None,
     )
 
 
 def update_ratios(history: History) -> UpdateRatios | None:
-    """Size of each update beside the size of its weights; about 1e-3 is healthy (SPEC C8).
+    """Size of each update beside the size of its weights; about 1e-3 is healthy (SPEC C8)."""
+    measured = [line for line in history.steps if mapping(line, "update_ratio")]
+    measured = [measured[i] for i in evenly(len(measured), MOST_COLUMNS)]
+    names = list(dict.fromkeys(name for line in measured for name in mapping(line, "update_ratio")))
+    ratios = np.array([[number(mapping(line, "update_ratio").get(name)) for line in measured] for name in names])
+    return ratio_table(names, column(measured, "step"), ratios)
+
+
+def ratio_table(names: list[str], steps: Floats, ratios: Floats) -> UpdateRatios | None:
+    """The same from a table with a row for each parameter and a column for each measured step.
 
     Of very many parameters, those with more than a bias' or a normalisation's role come first; of very many
     measured steps, evenly spaced ones are kept.
     """
-    measured = [line for line in history.steps if mapping(line, "update_ratio")]
-    measured = [measured[i] for i in evenly(len(measured), MOST_COLUMNS)]
-    names = list(dict.fromkeys(name for line in measured for name in mapping(line, "update_ratio")))
-    if not names:
+    if not names or not len(steps):
         return None
-    kept = names
-    if len(kept) > MOST_ROWS:
-        kept = [name for name in names if name.endswith("weight")] or names
-        kept = [kept[i] for i in evenly(len(kept), MOST_ROWS)]
-    ratios = np.array([[number(mapping(line, "update_ratio").get(name)) for line in measured] for name in kept])
-    logs = np.log10(np.where(np.isfinite(ratios) & (ratios > 0), ratios, np.nan))
+    chosen = np.arange(len(names))
+    if len(chosen) > MOST_ROWS:
+        weights = np.array([i for i in chosen if names[i].endswith("weight")], np.int64)
+        chosen = weights if len(weights) else chosen
+        chosen = chosen[evenly(len(chosen), MOST_ROWS)]
+    columns = evenly(len(steps), MOST_COLUMNS)
+    shown = np.asarray(ratios, np.float64)[np.ix_(chosen, columns)]
+    logs = np.log10(np.where(np.isfinite(shown) & (shown > 0), shown, np.nan))
     if not np.isfinite(logs).any():
         return None
-    return UpdateRatios(kept, column(measured, "step"), logs, len(names))
+    return UpdateRatios([names[i] for i in chosen], steps[columns], logs, len(names))
 
 
 def confusion(history: History) -> Confusion | None:

@@ -1,26 +1,22 @@
 """`report.html`: one self-contained page without scripts or requests, verdict first.
 
-Every name, message and setting from the record is text to the page, never markup (see `markup`); a
-content-security policy forbids scripts and requests besides.
+Every name, message and setting from the record is text to the page, never markup (see `markup`).
 """
 
 from __future__ import annotations
 
 import math
-from importlib import resources
 from pathlib import Path
 
-from wellfit.errors import UserError
-from wellfit.record import RunFolder, write_atomically
+from wellfit.record import RunFolder
 from wellfit.report import panels, sections, settled
+from wellfit.report.document import Part, document, write_page
 from wellfit.report.history import History, mapping, read_history
 from wellfit.report.markup import Html, prose, tag
 from wellfit.report.origin import origin
 from wellfit.report.settled import model_name
 from wellfit.report.verdict import Verdict, judge, state_sentences
 from wellfit.report.words import count, duration, interval, percent, plain
-
-_POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
 
 
 def write_report(folder: RunFolder) -> Path:
@@ -29,15 +25,7 @@ def write_report(folder: RunFolder) -> Path:
     Reads only the run folder; works on a run that is unfinished, failed or torn, and says what is missing.
     UserError where the folder is no run or cannot be written to.
     """
-    page = render(read_history(folder))
-    try:
-        write_atomically(folder.report, page)
-    except OSError as error:
-        raise UserError(
-            f"the report needs a place to be written to, but '{folder.report}' cannot be written: {error.strerror}; "
-            "free some space or make the run folder writable"
-        ) from error
-    return folder.report
+    return write_page(folder.report, render(read_history(folder)))
 
 
 def render(history: History) -> str:
@@ -54,28 +42,11 @@ def render(history: History) -> str:
         ("steps", "Steps", sections.recipe_steps(history)),
         ("origin", "How to repeat it", origin(history)),
     ]
-    title = f"{model_name(history)}, {plain(history.folder.path.name, 80)}"
-    head = tag(
-        "head",
-        tag("meta", charset="utf-8"),
-        tag("meta", http_equiv="Content-Security-Policy", content=_POLICY),
-        tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
-        tag("meta", name="color-scheme", content="light dark"),
-        tag("title", f"wellfit: {title}"),
-        tag("style", Html(resources.files("wellfit.report").joinpath("style.css").read_text(encoding="utf-8"))),
-    )
-    links = [tag("a", heading, href=f"#{anchor}") for anchor, heading, _ in parts]
-    body = tag(
-        "body",
-        _header(history, verdict),
-        tag("nav", *links, aria_label="Sections"),
-        tag("main", *(tag("section", tag("h2", heading), inside, id=anchor) for anchor, heading, inside in parts)),
-        tag("footer", _footer(history)),
-    )
-    return f"<!doctype html>\n{tag('html', head, body, lang='en')}\n"
+    title = f"wellfit: {model_name(history)}, {plain(history.folder.path.name, 80)}"
+    return document(title, _header(history, verdict), parts, _footer(history))
 
 
-def _fitting(history: History) -> list[tuple[str, str, Html]]:
+def _fitting(history: History) -> list[Part]:
     """How the model came about. A run that only fits classifiers on features has neither training nor search."""
     fitting = []
     if history.transfers:
@@ -87,7 +58,7 @@ def _fitting(history: History) -> list[tuple[str, str, Html]]:
     return fitting
 
 
-def _filters(history: History) -> list[tuple[str, str, Html]]:
+def _filters(history: History) -> list[Part]:
     shown = panels.filters(history)
     return [] if shown is None else [("filters", "First layer", shown)]
 

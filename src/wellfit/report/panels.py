@@ -8,11 +8,12 @@ from wellfit.report import attempts, curves, evaluation, static, static_filters,
 from wellfit.report.curves_filters import read_filters
 from wellfit.report.curves_search import search as search_of
 from wellfit.report.curves_transfer import probe_curve
-from wellfit.report.drawing import themed
+from wellfit.report.document import figure
 from wellfit.report.history import History, rows
-from wellfit.report.markup import Html, escape, join, nothing, prose, tag
+from wellfit.report.markup import Html, join, nothing, prose, tag
 from wellfit.report.thumbnails import Thumbnails
-from wellfit.report.words import count, counted, figure, number, percent, plain, points
+from wellfit.report.words import count, counted, number, percent, plain, points
+from wellfit.report.words import figure as number_text
 
 
 def training(history: History) -> Html:
@@ -27,7 +28,7 @@ def training(history: History) -> Html:
         )
         if loss.lost:
             text += f" In {counted(len(loss.lost), 'step')} the loss was not finite, first at step {loss.lost[0]:,}."
-        figures.append(_figure("Loss and learning rate", static.draw_loss(loss), alt, text))
+        figures.append(figure("Loss and learning rate", static.draw_loss(loss), alt, text))
     if accuracy is not None:
         best = (
             f"best validation accuracy {percent(accuracy.best)}" if accuracy.best is not None else "no validation yet"
@@ -40,7 +41,7 @@ def training(history: History) -> Html:
             text = f"At the end training is {_ahead(accuracy.gap)} validation. {text}"
         text += " Training accuracy is measured on augmented images, so it can lie below validation."
         figures.append(
-            _figure("Train and validation accuracy", static.draw_accuracy(accuracy), f"Accuracy: {best}", text)
+            figure("Train and validation accuracy", static.draw_accuracy(accuracy), f"Accuracy: {best}", text)
         )
     if ratios is not None:
         shown = len(ratios.parameters)
@@ -52,7 +53,7 @@ def training(history: History) -> Html:
             text += f" Shown are {shown} of {ratios.parameters_in_all} parameters, evenly chosen."
         alt = f"Update-to-weight ratio of {counted(shown, 'parameter')} over time"
         drawing = static.draw_update_ratios(ratios)
-        figures.append(_figure("Update / weight ratio", drawing, alt, text, size="wide" if shown > 8 else ""))
+        figures.append(figure("Update / weight ratio", drawing, alt, text, size="wide" if shown > 8 else ""))
     if not figures:
         return nothing("No training step is recorded.")
     return tag("div", *figures, class_="figures")
@@ -71,8 +72,8 @@ def transfer(history: History) -> Html:
     )
     if taken is not None:
         text += (
-            f" Taken was the one at {taken.image_size} px with strength {figure(taken.strength)}: "
-            f"{curve.metric} {percent(taken.score)}, loss {figure(taken.loss)}."
+            f" Taken was the one at {taken.image_size} px with strength {number_text(taken.strength)}: "
+            f"{curve.metric} {percent(taken.score)}, loss {number_text(taken.loss)}."
         )
     tried = f"of {counted(sum(len(line.strengths) for line in curve.lines), 'classifier')}"
     said = (
@@ -85,11 +86,11 @@ def transfer(history: History) -> Html:
         "that are level."
     )
     heading = f"{curve.metric[:1].upper()}{curve.metric[1:]} on held-out images"
-    figures = [_figure(heading, static_transfer.draw_probe_scores(curve), f"{heading} {tried} by strength", said)]
+    figures = [figure(heading, static_transfer.draw_probe_scores(curve), f"{heading} {tried} by strength", said)]
     if curve.has_losses:
         heading = "Loss on held-out images"
         drawing = static_transfer.draw_probe_losses(curve)
-        figures.append(_figure(heading, drawing, f"{heading} {tried} by strength", loss_said))
+        figures.append(figure(heading, drawing, f"{heading} {tried} by strength", loss_said))
     return join(
         tag("p", text),
         parts,
@@ -130,11 +131,11 @@ def search(history: History) -> Html:
             "A best trial (ring) at the edge of its box means that the range should be wider there."
         )
         drawing = static_search.draw_search_map(found)
-        figures.append(_figure("Learning rate and weight decay", drawing, f"Map of {len(found.trials)} trials", said))
+        figures.append(figure("Learning rate and weight decay", drawing, f"Map of {len(found.trials)} trials", said))
     if any(len(trial.steps) for trial in found.trials):
         said = "The loss of each trial in the colour of the accuracy that it reached; dashed ones were broken off."
         drawing = static_search.draw_trial_curves(found)
-        figures.append(_figure("Trials, step by step", drawing, "Loss curves of all trials", said))
+        figures.append(figure("Trials, step by step", drawing, "Loss curves of all trials", said))
     for setting in varied[:6]:
         said = (
             "A clear hill shows that the setting matters; an even scatter, that it hardly does. Bars: ranges of the "
@@ -142,7 +143,7 @@ def search(history: History) -> Html:
         )
         drawing = static_search.draw_setting(found, setting)
         heading = f"Accuracy against {plain(static_search.setting_name(setting), 40)}"
-        figures.append(_figure(heading, drawing, f"{heading} for {len(found.trials)} trials", said))
+        figures.append(figure(heading, drawing, f"{heading} for {len(found.trials)} trials", said))
     because = [(stage, why) for stage, why in found.reasons.items() if why]
     reasons = [tag("li", tag("bdi", plain(stage, 40)), ": ", prose(why)) for stage, why in because]
     return join(
@@ -165,7 +166,7 @@ def classes(history: History) -> Html:
         size = "" if len(matrix.classes) <= 14 else "wide" if len(matrix.classes) <= 40 else "wide huge"
         among = counted(len(matrix.classes), "class", "classes")
         alt = f"Confusion matrix of {among}, {count(int(matrix.counts.sum()))} images"
-        figures.append(_figure("Confusion matrix", static.draw_confusion(matrix), alt, text, size=size))
+        figures.append(figure("Confusion matrix", static.draw_confusion(matrix), alt, text, size=size))
     if calibration is not None:
         text = (
             "Where the model says 80%, is it right in 80 of 100 cases? Points below the dotted line mean that it is "
@@ -173,7 +174,7 @@ def classes(history: History) -> Html:
             f"On average its confidence is off by {100 * calibration.error:.1f} points."
         )
         figures.append(
-            _figure("Reliability", static.draw_reliability(calibration), "Accuracy by stated confidence", text)
+            figure("Reliability", static.draw_reliability(calibration), "Accuracy by stated confidence", text)
         )
     pairs = tag("div", evaluation.worst_pairs(matrix)) if matrix is not None else None
     return join(
@@ -201,8 +202,8 @@ def filters(history: History) -> Html | None:
     if found.flat:
         text += f" {counted(found.flat, 'filter')} stayed near 0 beside the others."
     alt = f"{counted(count, 'filter')} of the first convolution as pictures"
-    figure = _figure("First filters", static_filters.draw_filters(found), alt, text, size="wide" if count > 24 else "")
-    return tag("div", figure, class_="figures")
+    drawn = figure("First filters", static_filters.draw_filters(found), alt, text, size="wide" if count > 24 else "")
+    return tag("div", drawn, class_="figures")
 
 
 def pictures(history: History) -> Html:
@@ -217,12 +218,6 @@ def pictures(history: History) -> Html:
         text = "Where the model was surest and wrong. Look first whether the label is right."
         parts += [tag("h3", "Most confident mistakes"), tag("p", text), evaluation.pictures(mistakes, thumbnails)]
     return join(parts)
-
-
-def _figure(heading: str, svg: str, alt: str, text: str, *, size: str = "") -> Html:
-    drawing = themed(svg).replace("<svg ", f'<svg role="img" aria-label="{escape(alt)}" ', 1)
-    box = tag("div", Html(drawing), class_="scroll", tabindex=0)
-    return tag("figure", tag("h3", heading), box, tag("figcaption", text), class_=size or None)
 
 
 def _ahead(gap: float) -> str:
