@@ -48,10 +48,10 @@ class Case:
 @cache
 def all_cases() -> dict[str, Case]:
     """Every case by its name. ValueError where two share one."""
-    from faults import healthy, sick
+    from faults import healthy, healthy_apart, sick
 
     found: dict[str, Case] = {}
-    for module in (healthy, *sick.modules()):
+    for module in (healthy, healthy_apart, *sick.modules()):
         for case in _of(module):
             if case.name in found:
                 raise ValueError(f"two cases are called '{case.name}'; the name is what their results are kept under")
@@ -64,15 +64,20 @@ def _of(module: ModuleType) -> list[Case]:
 
 
 def split(cases: Iterable[Case]) -> dict[str, Half]:
-    """The half of each case by name: sorted by a hash of the name within each fault, every other one."""
+    """The half of each case by name: within each fault, sorted by a hash of the name, every other one."""
     halves: dict[str, Half] = {}
-    by_fault: dict[str, list[str]] = {}
+    by_fault: dict[str, list[Case]] = {}
     for case in cases:
-        by_fault.setdefault(case.fault, []).append(case.name)
-    for names in by_fault.values():
-        for place, name in enumerate(sorted(names, key=lambda n: hashlib.sha256(n.encode()).hexdigest())):
-            halves[name] = "report" if place % 2 else "calibrate"
+        by_fault.setdefault(case.fault, []).append(case)
+    for of_fault in by_fault.values():
+        for place, case in enumerate(sorted(of_fault, key=_draw)):
+            halves[case.name] = "report" if place % 2 else "calibrate"
     return halves
+
+
+def _draw(case: Case) -> tuple[str, str]:
+    # Ground by ground, so that a fault that several are to see is halved in each.
+    return case.ground, hashlib.sha256(case.name.encode()).hexdigest()
 
 
 @cache

@@ -1,10 +1,112 @@
-"""Trainings in which nothing is wrong."""
+"""Trainings in which nothing is wrong: networks × data × optimizers × schedules × rates, thinned by a fixed rule.
+
+`healthy_apart.py` adds what a product does not reach. A rate is one that trained well in a sweep in which no finding
+was looked at; `at_least` was set with it.
+"""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from functools import partial
+
+from torch.optim import Optimizer, lr_scheduler
+
 from faults.case import Case
+from faults.lengths import CIFAR, DIGITS, FASHION
+from faults.sick.plant import Setting
+
+# The good decade of each network for momentum (and Nesterov) and for Adam (and AdamW): low, best, high.
+RATES: dict[str, tuple[tuple[float, float, float], tuple[float, float, float]]] = {
+    "lenet": ((0.02, 0.03, 0.06), (0.002, 0.004, 0.01)),
+    "vgg": ((0.005, 0.01, 0.03), (0.001, 0.003, 0.006)),
+    "vgg-dropout": ((0.005, 0.01, 0.03), (0.001, 0.003, 0.006)),
+    "vgg-bn": ((0.005, 0.02, 0.05), (0.0005, 0.002, 0.005)),
+    "resnet": ((0.005, 0.02, 0.06), (0.0005, 0.002, 0.006)),
+    "plain": ((0.005, 0.01, 0.03), (0.0005, 0.001, 0.003)),
+    "mlp": ((0.015, 0.03, 0.08), (0.001, 0.003, 0.006)),
+    "gelu": ((0.005, 0.01, 0.03), (0.001, 0.003, 0.006)),
+    "gelu-mlp": ((0.02, 0.04, 0.08), (0.001, 0.003, 0.006)),
+    "tanh": ((0.01, 0.03, 0.06), (0.001, 0.003, 0.006)),
+    "tanh-mlp": ((0.005, 0.015, 0.04), (0.0005, 0.0015, 0.004)),
+    "functional": ((0.015, 0.03, 0.06), (0.001, 0.003, 0.006)),
+}
+# Plain SGD takes larger steps than momentum adds up to in short runs; RMSprop smaller ones than Adam.
+OPTIMIZERS: dict[str, tuple[int, float]] = {
+    "momentum": (0, 1.0),
+    "Adam": (1, 1.0),
+    "SGD": (0, 6.0),
+    "AdamW": (1, 1.0),
+    "Nesterov": (0, 1.0),
+    "RMSprop": (1, 0.3),
+}
+DATA = {"digits": DIGITS, "fashion-mnist": FASHION, "cifar10": CIFAR}
+# Validation accuracy after these epochs that only a training that works reaches; of linear layers alone on CIFAR-10.
+AT_LEAST = {"digits": 0.92, "fashion-mnist": 0.72, "cifar10": 0.35}
+FLAT_AT_LEAST = {"digits": 0.92, "fashion-mnist": 0.74, "cifar10": 0.3}
+EACH = {"digits": 6, "fashion-mnist": 4, "cifar10": 4}
+
+
+def steps_of(setting: Setting) -> int:
+    """Optimizer steps of the training."""
+    return setting.epochs * (math.ceil(setting.train / setting.batch_size) // setting.accumulate)
+
+
+def cosine(optimizer: Optimizer, steps: int) -> lr_scheduler.LRScheduler:
+    return lr_scheduler.CosineAnnealingLR(optimizer, steps)
+
+
+def one_cycle(optimizer: Optimizer, steps: int) -> lr_scheduler.LRScheduler:
+    return lr_scheduler.OneCycleLR(optimizer, optimizer.param_groups[0]["lr"], steps + 1, cycle_momentum=False)
+
+
+def in_steps(optimizer: Optimizer, steps: int) -> lr_scheduler.LRScheduler:
+    return lr_scheduler.MultiStepLR(optimizer, [round(0.6 * steps), round(0.85 * steps)], gamma=0.1)
+
+
+def warmed_up(optimizer: Optimizer, steps: int) -> lr_scheduler.LRScheduler:
+    """A tenth of the steps up, the others down along a cosine."""
+    up = max(1, steps // 10)
+    warm = lr_scheduler.LinearLR(optimizer, 0.1, total_iters=up)
+    down = lr_scheduler.CosineAnnealingLR(optimizer, steps - up)
+    return lr_scheduler.SequentialLR(optimizer, [warm, down], [up])
+
+
+SCHEDULES: dict[str, Callable[[Optimizer, int], lr_scheduler.LRScheduler] | None] = {
+    "constant": None,
+    "cosine": cosine,
+    "one-cycle": one_cycle,
+    "steps": in_steps,
+    "warm-up": warmed_up,
+}
+
+
+def with_schedule(setting: Setting, name: str) -> Setting:
+    """The setting with the schedule of that name."""
+    make = SCHEDULES[name]
+    if make is None:
+        return setting
+    return replace(setting, scheduler=partial(make, steps=steps_of(setting)), scheduler_step="step")
+
+
+def product() -> Iterator[Case]:
+    """Every network on every data set; optimizers, schedules and rates take turns at different paces."""
+    optimizers, schedules = list(OPTIMIZERS), list(SCHEDULES)
+    for row, network in enumerate(RATES):
+        for column, data in enumerate(DATA):
+            for turn in range(EACH[data]):
+                optimizer = optimizers[(turn + row + 4 * column) % len(optimizers)]
+                schedule = schedules[(turn + 2 * row + column) % len(schedules)]
+                level = (turn + row + column) % 3
+                family, factor = OPTIMIZERS[optimizer]
+                lr = RATES[network][family][level] * factor
+                setting = with_schedule(Setting(network, data, optimizer, lr, seed=turn, **DATA[data]), schedule)
+                floors = FLAT_AT_LEAST if network.endswith("mlp") else AT_LEAST
+                name = f"healthy: {network} on {data}, {optimizer} {lr:.2g}, {schedule}, seed {turn}"
+                yield Case(name, "", "training", setting.run, at_least=floors[data])
 
 
 def cases() -> list[Case]:
-    """All healthy cases."""
-    return []
+    """The product's cases."""
+    return list(product())
