@@ -1,6 +1,7 @@
 """What is wrong with the data, in words, before anything trains on them (SPEC D5).
 
-Of a sealed test split only bytes are compared: its pixels are not decoded before the final evaluation.
+Of a sealed test split only bytes are compared: a run does not decode its pixels before the final evaluation. An audit
+that no training follows may open it.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from wellfit.data.copies import find_copies
 from wellfit.data.groups import chain, codes, connected
 from wellfit.data.inspect import Inspection
 from wellfit.data.sources import LeftOut, Source
+from wellfit.data.split_mismatch import decoded, split_mismatch
 from wellfit.data.store import PixelStore
 from wellfit.errors import UserError
 from wellfit.findings import Finding, root_cause_first
@@ -54,9 +56,11 @@ class Audit:
     copies: np.ndarray = field(default_factory=lambda: np.zeros(0, dtype=bool))
 
 
-def audit(source: Source, inspection: Inspection, store: PixelStore) -> Audit:
+def audit(source: Source, inspection: Inspection, store: PixelStore, *, open_test: bool = False) -> Audit:
     """Count, compare and name. store: the decoded images, those of a given test split apart.
 
+    open_test: decode some pictures of that split too, to see whether they were prepared like the others; for an audit
+    that no training follows.
     Raises UserError for fewer than two classes, and for a class with fewer than two usable images.
     """
     usable = inspection.usable.copy()
@@ -74,6 +78,7 @@ def audit(source: Source, inspection: Inspection, store: PixelStore) -> Audit:
         *conflicts(source, copies),
         *leaks(source, copies, splits, usable),
         *near_duplicates(source, copies),
+        *split_mismatch(source, inspection, store, usable, splits, opened=decoded(source) if open_test else None),
         *class_sizes(counts),
     ]
     return Audit(

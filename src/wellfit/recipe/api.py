@@ -211,7 +211,7 @@ def audit(data: Any, *, config: Config | None = None, listener: Listener | None 
         if listener is not None:
             listener("progress", {"what": "decoding", "done": done, "of": total})
 
-    source, _, _, audited = look_at_data(data, (config or Config()).data, progress)
+    source, _, _, audited = look_at_data(data, (config or Config()).data, progress, open_test=True)
     return {
         "images": audited.images,
         "classes": audited.classes,

@@ -50,8 +50,13 @@ class Prepared:
         return int(np.median(sides))
 
 
-def look_at_data(data: Any, config: DataConfig, progress: Any = None) -> tuple[Source, Inspection, PixelStore, Audit]:
-    """Open, inspect, decode and audit; what `wellfit audit` shows and every run begins with."""
+def look_at_data(
+    data: Any, config: DataConfig, progress: Any = None, *, open_test: bool = False
+) -> tuple[Source, Inspection, PixelStore, Audit]:
+    """Open, inspect, decode and audit; what `wellfit audit` shows and every run begins with.
+
+    open_test: look at pictures of a given test split too; never where a training follows.
+    """
     source = open_source(
         data,
         image_column=config.image_column,
@@ -63,7 +68,7 @@ def look_at_data(data: Any, config: DataConfig, progress: Any = None) -> tuple[S
     open_to_us = np.array([split != "test" for split in source.splits], dtype=bool)
     indices = np.flatnonzero(open_to_us & inspection.usable)
     store = build_store(source, inspection, indices, short_side=LARGEST_SHORT_SIDE, progress=progress)
-    return source, inspection, store, audit(source, inspection, store)
+    return source, inspection, store, audit(source, inspection, store, open_test=open_test)
 
 
 def prepare(job: Job) -> Prepared:

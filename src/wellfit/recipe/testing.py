@@ -8,7 +8,9 @@ from typing import Any
 import numpy as np
 from torch import nn
 
+from wellfit.data.audit import stated_splits
 from wellfit.data.batches import EvaluationBatches
+from wellfit.data.split_mismatch import split_mismatch
 from wellfit.data.store import PixelStore, build_store
 from wellfit.diagnosis.filters import first_filters
 from wellfit.inference.evaluate import cross_entropy, logits_of, softmax
@@ -19,6 +21,7 @@ from wellfit.recipe.fitting import Fitted
 from wellfit.recipe.job import Job
 from wellfit.recipe.material import Material
 from wellfit.recipe.prepare import LARGEST_SHORT_SIDE
+from wellfit.record import read_record
 from wellfit.report.curves_filters import FILE as FILTERS_FILE
 
 TEMPERATURE_PRIOR = 0.5  # of ln T: a temperature outside 0.4 to 2.7 needs more evidence than a small validation set has
@@ -76,6 +79,7 @@ def evaluate(job: Job, material: Material, module: nn.Module) -> dict[str, Any]:
         figures = judge(job, material, module, store, rows, indices, "test")
         for item in store.left_out:
             job.say(f"test image left out: {item.file}: {item.reason}")
+        report_mismatch(job, material, store)
         low, high = figures["interval"]
         outcome.reason = f"accuracy {figures['accuracy']:.4f} ({low:.4f} to {high:.4f}) on {figures['images']:,} images"
         return figures
@@ -89,6 +93,25 @@ def open_test_split(material: Material) -> PixelStore:
         return data.store
     usable = sealed[data.inspection.usable[sealed]]
     return build_store(data.source, data.inspection, usable, short_side=LARGEST_SHORT_SIDE)
+
+
+def report_mismatch(job: Job, material: Material, store: PixelStore) -> None:
+    """Say where the test images, opened only now, were prepared otherwise than the training images."""
+    data = material.data
+    splits = stated_splits(data.source)
+    if store is data.store or not (splits == "test").any():
+        return
+    splits[splits == "validation"] = ""  # looked at by the audit
+
+    def opened(index: int) -> np.ndarray | None:
+        row = int(store.row_of[index])
+        return store.image(row) if row >= 0 else None
+
+    found = split_mismatch(data.source, data.inspection, data.store, data.audit.usable, splits, opened=opened)
+    said = {
+        (line["id"], line["evidence"].get("split")) for line in read_record(job.folder.record) if "evidence" in line
+    }
+    job.report(*(finding for finding in found if (finding.id, "test") not in said))
 
 
 def judge(
