@@ -24,14 +24,16 @@ def find_answers(output: Any, classes: int | None = None) -> Tensor | None:
 
     Of several the one that has `classes` columns, or else the first.
     """
-    found = list(_tables(output))
-    return next((t for t in found if t.shape[1] == classes), found[0] if found else None)
+    found = list(tables(output))
+    chosen = next((t for t in found if t.shape[1] == classes), found[0] if found else None)
+    return None if chosen is None else chosen.detach()
 
 
-def _tables(output: Any) -> Iterator[Tensor]:
+def tables(output: Any) -> Iterator[Tensor]:
+    """Every N×C tensor in what a model returned, in its order, with its gradient."""
     if isinstance(output, Tensor):
         if output.ndim == 2 and output.is_floating_point():
-            yield output.detach()
+            yield output
         return
     if isinstance(output, Mapping):
         parts = [output["logits"]] if output.get("logits") is not None else list(output.values())
@@ -44,7 +46,7 @@ def _tables(output: Any) -> Iterator[Tensor]:
     else:
         return
     for part in parts:
-        yield from _tables(part)
+        yield from tables(part)
 
 
 def shape_of(output: Any) -> str:
