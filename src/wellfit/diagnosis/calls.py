@@ -29,10 +29,11 @@ class CallWatch:
         self._inside = 0
         self._whole = False
         self._begun: set[int] = set()
-        self._handles = [
-            model.register_forward_pre_hook(Link(self._enter), with_kwargs=True),
-            model.register_forward_hook(Link(self._leave), always_call=True),
-        ]
+        self._handles: list[Any] = []
+        if isinstance(model, torch.jit.ScriptModule):  # takes no hooks, nor do its parts
+            return
+        self._handles.append(model.register_forward_pre_hook(Link(self._enter), with_kwargs=True))
+        self._handles.append(model.register_forward_hook(Link(self._leave), always_call=True))
         for part in _parts(model):
             self._handles.append(part.register_forward_pre_hook(Link(self._enter_part), with_kwargs=True))
             self._handles.append(part.register_forward_hook(Link(self._leave_part)))
@@ -78,5 +79,5 @@ def _parts(model: nn.Module) -> Iterator[nn.Module]:
     for child in model.children():
         if isinstance(child, nn.ModuleList | nn.ModuleDict):
             yield from _parts(child)
-        elif next(child.parameters(), None) is not None:
+        elif next(child.parameters(), None) is not None and not isinstance(child, torch.jit.ScriptModule):
             yield child

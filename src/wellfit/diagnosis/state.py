@@ -16,7 +16,7 @@ from wellfit.diagnosis import history as shapes
 from wellfit.diagnosis.history import History
 from wellfit.errors import UserError
 
-KIND = "kind"
+KIND = "class of history.py"
 
 
 def to_state(history: History) -> dict[str, Any]:

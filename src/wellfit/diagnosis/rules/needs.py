@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import numpy as np
+
 from wellfit.diagnosis.history import History
 
 Need = Callable[[History], str]
@@ -15,8 +17,16 @@ def steps(n: int) -> Need:
 
 
 def steps_or_bad(n: int) -> Need:
-    """`n` steps, or fewer when a loss was not finite: then there is nothing to wait for."""
-    return lambda h: "" if h.first_bad_step is not None else steps(n)(h)
+    """`n` steps, or fewer when a loss was not finite: then there is nothing to wait for. They stay above zero."""
+    return lambda h: _below_zero(h) or ("" if h.first_bad_step is not None else steps(n)(h))
+
+
+def _below_zero(h: History) -> str:
+    # Shares of a loss say nothing once it crosses zero, as that of a density does; a stray one does not matter.
+    loss = h.finite_loss
+    if not len(loss) or np.mean(loss < -1e-3 * np.abs(loss).max()) <= 0.05:
+        return ""
+    return f"a loss that stays above zero (the lowest was {loss.min():.3g}): it is judged by shares of itself"
 
 
 def samples(n: int) -> Need:
@@ -28,6 +38,13 @@ def samples(n: int) -> Need:
         return "" if len(h.samples) >= n else f"{n} watched steps (has {len(h.samples)})"
 
     return need
+
+
+def carried(h: History) -> str:
+    """Whether the last gradient was still there when the next backward pass began."""
+    if any(s.carried is not None for s in h.samples):
+        return ""
+    return "a gradient to find again at the next backward pass, on a parameter that is not sharded"
 
 
 def layers(kind: str | None = None) -> Need:

@@ -149,7 +149,7 @@ def _has_learned(h: History) -> bool:
 
 RULES = {
     "frozen-parameters": Rule(frozen_parameters, (needs.samples(3),)),
-    "gradients-accumulate": Rule(gradients_accumulate, (needs.samples(3),)),
+    "gradients-accumulate": Rule(gradients_accumulate, (needs.samples(3), needs.carried)),
     "vanishing-gradient": Rule(vanishing_gradient, (needs.samples(PATIENCE),)),
     "updates-too-small": Rule(updates_too_small, (needs.samples(PATIENCE),)),
     "updates-too-large": Rule(updates_too_large, (needs.samples(PATIENCE),)),
