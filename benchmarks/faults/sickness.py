@@ -49,6 +49,11 @@ class Seen:
         self.sums_to_one = bool(outputs) and all(o.probabilities for o in outputs)
 
     @property
+    def mean_accuracy(self) -> float:
+        """Of validation, over the epochs."""
+        return float(np.mean([e.val_accuracy for e in self.history.epochs]))
+
+    @property
     def fall(self) -> float:
         return self.first - self.last
 
@@ -87,23 +92,28 @@ def exploded(sick: Seen, twin: Seen) -> bool:
 
 def unscaled(sick: Seen, twin: Seen) -> bool:
     mean, std = sick.history.samples[0].input or (0.0, 1.0)
-    return (abs(mean) > 2 or not 0.1 < std < 4) and worse(sick, twin)
+    off = abs(mean) > 3 * std or not 0.1 < std < 4
+    return off and (worse(sick, twin) or sick.accuracy < twin.accuracy - 0.05 or sick.first > 3 * twin.first)
 
 
 SYMPTOMS: dict[str, Symptom] = {
     "nan": lambda sick, twin: not sick.finite and twin.finite,
     "exploding": exploded,
     "lr-too-high": worse,
-    "lr-too-low": lambda sick, twin: sick.fall < 0.5 * twin.fall and sick.last > twin.last + 0.3,
+    "lr-too-low": lambda sick, twin: (
+        sick.last > twin.last + 0.3 and (sick.fall < 0.5 * twin.fall or sick.last > 0.95 * sick.chance)
+    ),
     "not-learning": lambda sick, twin: sick.last > 0.93 * sick.chance and twin.last < 0.8 * twin.chance,
     "gradients-accumulate": worse,
     "double-softmax": lambda sick, twin: (
-        sick.last > math.log1p((sick.width - 1) / math.e) - 0.02 and sick.last > twin.last + 0.1
+        sick.last > math.log1p((sick.width - 1) / math.e) - 0.02 and sick.last > twin.last + 0.05
     ),
     "constant-output": lambda sick, twin: sick.spread < 1e-3 < 0.05 < twin.spread,
     "frozen-parameters": lambda sick, twin: bool(sick.unmoved()) and not twin.unmoved(),
     "unnormalised-input": unscaled,
-    "train-val-mismatch": lambda sick, twin: sick.accuracy < twin.accuracy - 0.08 and sick.last < twin.last + 0.2,
+    "train-val-mismatch": lambda sick, twin: (
+        sick.mean_accuracy < twin.mean_accuracy - 0.06 and sick.last < twin.last + 0.2
+    ),
 }
 
 
@@ -132,13 +142,13 @@ def both(name: str) -> tuple[str, bool]:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", help="one finding's id")
-    parser.add_argument("--name", default="", help="cases whose name holds this")
+    parser.add_argument("--name", default="", help="cases whose name holds this, or one of several between |")
     parser.add_argument("--jobs", type=int, default=2)
     given = parser.parse_args()
     names = [
         case.name
         for case in all_cases().values()
-        if isinstance(case.run, Planted) and given.name in case.name and given.only in (None, case.fault)
+        if isinstance(case.run, Planted) and any(part in case.name for part in given.name.split("|")) and given.only in (None, case.fault)
     ]
     well = 0
     with ProcessPoolExecutor(given.jobs, multiprocessing.get_context("spawn")) as pool:

@@ -72,14 +72,6 @@ class ImagesShuffledAlone(Loop):
             yield self.data.train[rows], y
 
 
-def nearly_all_dropped(model: nn.Module) -> nn.Module:
-    """0.98 was the share to keep; Dropout takes the share to drop. Behind every activation."""
-    layers: list[nn.Module] = []
-    for layer in model.children():
-        layers += [layer, nn.Dropout(0.98)] if isinstance(layer, nn.ReLU | nn.GELU) else [layer]
-    return nn.Sequential(*layers)
-
-
 class OtherAnswers(Loop):
     """The loss is that of a second batch's answers: a variable of the validation was used."""
 
@@ -104,7 +96,6 @@ def cases_of_not_learning() -> list[Case]:
         still("noise in units of pixels", s.VGG_BN_ADAM, augment=noise_in_pixel_units),
         still("view where a permute was meant", s.PLAIN_NESTEROV, augment=pixels_of_all_images),
         still("channels of other images", s.FUNCTIONAL_RMSPROP, augment=channels_into_images),
-        still("dropout of the share to keep", s.VGG_SGD, change=nearly_all_dropped),
         still("loss of another batch's answers", s.MLP_RMSPROP, loop=OtherAnswers),
     ]
 
@@ -199,12 +190,12 @@ def cases_of_accumulating() -> list[Case]:
         growing("zero_grad forgotten", s.LENET_SGD, loop=NeverReset),
         growing("zero_grad forgotten", s.MLP_ADAM, loop=NeverReset),
         growing("zero_grad without parentheses", s.VGG_MOMENTUM, loop=NeverReset),
-        growing("zero_grad without parentheses, gradients clipped", s.GELU_ADAMW, loop=NeverReset, clip=1.0),
+        growing("zero_grad without parentheses, gradients clipped", s.TANH_MOMENTUM, loop=NeverReset, clip=1.0),
         growing("zero_grad once an epoch", s.FUNCTIONAL_NESTEROV, loop=ResetBeforeTheLoop),
         growing("zero_grad once an epoch", s.VGG_BN_ADAM, loop=ResetBeforeTheLoop),
         growing("zero_grad of the averaged copy", s.RESNET_ADAMW, loop=ResetOfACopy),
         growing("zero_grad every hundredth step", s.TANH_MLP_SGD, loop=ResetNowAndThen),
-        growing("zero_grad only after a bad loss", s.MLP_RMSPROP, loop=ResetOnlyIfBad),
+        growing("zero_grad only after a bad loss", s.FUNCTIONAL_RMSPROP, loop=ResetOnlyIfBad),
         growing("zero_grad of the head's optimizer alone", s.LENET_ADAM, loop=ResetOfTheHead),
         growing("zero_grad of the first layer", s.VGG_BN_SGD, loop=ResetOfOneLayer),
         growing("gradients zeroed in a copy", s.PLAIN_NESTEROV, loop=ZeroedInACopy),

@@ -177,9 +177,9 @@ class ClippedUpwards(Loop):
     def update(self) -> None:
         gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
         norm = torch.stack([g.norm() for g in gradients]).norm()
-        if norm > 0.5:
+        if norm > 0.1:
             for g in gradients:
-                g.mul_(norm / 0.5)
+                g.mul_(norm / 0.1)
         super().update()
 
 
@@ -233,7 +233,7 @@ def recurrent(channels: int, size: int, classes: int) -> nn.Module:
 
 
 def recurrent_growing(channels: int, size: int, classes: int) -> nn.Module:
-    return RowByRow(channels, size, classes, 1.1)
+    return RowByRow(channels, size, classes, 1.4)
 
 
 def scores_as_loss(answers: Tensor, y: Tensor) -> Tensor:
@@ -253,7 +253,7 @@ def cases_of_exploding() -> list[Case]:
         exploding("penalty taken off the loss", s.TANH_MLP_SGD, loop=PenaltyTakenOff),
         exploding("penalty taken off the loss", s.FUNCTIONAL_NESTEROV, loop=PenaltyTakenOff),
         exploding("decay with a plus", s.VGG_ADAM, loop=GrowingWeights),
-        exploding("clipping upside down", s.VGG_MOMENTUM, loop=ClippedUpwards),
+        exploding("clipping upside down", s.MLP_SGD, loop=ClippedUpwards),
         exploding("pushed away from the running average", s.MLP_SGD, loop=AwayFromTheAverage),
         exploding("momentum above one", replace(s.VGG_BN_SGD, network="vgg"), optimizer=undamped),
         exploding("rate times five each epoch", s.MLP_RMSPROP, scheduler=growing_by_epoch),

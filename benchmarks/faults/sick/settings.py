@@ -34,5 +34,5 @@ SQUEEZENET_ADAM = Setting(
     "squeezenet", "ants-bees", "Adam", 1e-4, side=64, train=240, validation=120, epochs=4, batch_size=8
 )
 SQUEEZENET_MOMENTUM = Setting(
-    "squeezenet", "ants-bees", "momentum", 1e-3, side=64, train=240, validation=120, epochs=4, batch_size=8
+    "squeezenet", "ants-bees", "momentum", 3e-4, side=64, train=240, validation=120, epochs=4, batch_size=8
 )
