@@ -161,9 +161,15 @@ class Loop:
     def validation_batches(self) -> Iterator[tuple[Tensor, Tensor]]:
         return zip(self.data.validation.split(256), self.data.validation_labels.split(256), strict=True)
 
+    def begin_validation(self) -> None:
+        self.model.eval()
+
+    def end_validation(self) -> None:
+        self.model.train()
+
     def validate(self) -> tuple[float, float]:
         """Loss and accuracy on the validation images."""
-        self.model.eval()
+        self.begin_validation()
         losses, correct, seen = 0.0, 0, 0
         with torch.no_grad():
             for x, y in self.validation_batches():
@@ -171,7 +177,7 @@ class Loop:
                 losses += float(self.loss(answers, y)) * len(y)
                 correct += self.hits(answers, y)
                 seen += len(y)
-        self.model.train()
+        self.end_validation()
         return losses / seen, correct / seen
 
     def end_epoch(self, train_loss: float, train_accuracy: float, val_loss: float, val_accuracy: float) -> None:

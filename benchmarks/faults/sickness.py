@@ -92,7 +92,7 @@ def exploded(sick: Seen, twin: Seen) -> bool:
 
 def unscaled(sick: Seen, twin: Seen) -> bool:
     mean, std = sick.history.samples[0].input or (0.0, 1.0)
-    off = abs(mean) > 3 * std or not 0.1 < std < 4
+    off = abs(mean) > 2 * std or not 0.1 < std < 4
     return off and (worse(sick, twin) or sick.accuracy < twin.accuracy - 0.05 or sick.first > 3 * twin.first)
 
 
