@@ -55,6 +55,7 @@ class Output:
     probabilities: whether the rows already are non-negative and sum to one.
     top: mean of the largest probability.
     as_logits, as_probabilities: the cross-entropy when the outputs are taken as either; need targets.
+    as_twice: the cross-entropy of outputs that went through softmax once before the loss did it again.
     predicted, targets: counts by class; targets may be missing.
     """
 
@@ -65,6 +66,7 @@ class Output:
     top: float = math.nan
     as_logits: float | None = None
     as_probabilities: float | None = None
+    as_twice: float | None = None
     predicted: NDArray[np.int64] | None = None
     targets: NDArray[np.int64] | None = None
     correct: int | None = None

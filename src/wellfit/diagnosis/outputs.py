@@ -147,6 +147,8 @@ def _against(
     # A loss over rows that were cut off cannot be compared.
     if whole and wanted is not None:
         figures["as_logits"] = float(-(wanted * logs).sum(1).mean())
+        shares = np.exp(logs)
+        figures["as_twice"] = float(-(wanted * (shares - np.log(np.exp(shares).sum(1, keepdims=True)))).sum(1).mean())
         if is_probability:
             figures["as_probabilities"] = float(-(wanted * np.log(np.clip(table, 1e-30, None))).sum(1).mean())
     return figures
