@@ -14,9 +14,11 @@ steps and then at every tenth. It only reads: a training with a monitor gives th
 from __future__ import annotations
 
 import math
+import os
 from array import array
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 
@@ -26,15 +28,16 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from wellfit.diagnosis.activations import ActivationWatch
+from wellfit.diagnosis.arguments import check_loss, check_setup, epoch_figures
 from wellfit.diagnosis.calls import CallWatch
 from wellfit.diagnosis.history import Epoch, History, InputFigures, Sample
 from wellfit.diagnosis.inputs import find_input, measure, sum_up_inputs, to_host
 from wellfit.diagnosis.modes import ModeWatch
 from wellfit.diagnosis.outputs import check_targets, find_answers, shape_of, sum_up, why_no_classes
 from wellfit.diagnosis.passes import PassWatch
-from wellfit.diagnosis.rules import judge, lacking
+from wellfit.diagnosis.rules import judge
+from wellfit.diagnosis.standing import Watched, as_html, clean_name, in_words
 from wellfit.diagnosis.state import resumed, to_state
-from wellfit.diagnosis.steppers import family
 from wellfit.diagnosis.updates import UpdateWatch, widened
 from wellfit.errors import UserError
 from wellfit.findings import Finding
@@ -67,18 +70,7 @@ class Monitor:
         every: int = 10,
         entries: int = 4096,
     ) -> None:
-        optimizers = list(optimizer) if isinstance(optimizer, list | tuple) else [optimizer]
-        if not optimizers or not all(family(o) for o in optimizers):
-            raise UserError(
-                f"a monitor needs a torch optimizer or several, got {type(optimizer).__name__}; pass the one whose "
-                "step() trains the model"
-            )
-        if not isinstance(model, nn.Module):
-            raise UserError(f"a monitor watches a torch.nn.Module, got {type(model).__name__}; pass the network itself")
-        if every < 1 or entries < 1:
-            raise UserError(f"every and entries are at least 1, got {every} and {entries}; 10 and 4096 are usual")
-        if classes is not None and classes < 2:
-            raise UserError(f"a classification has at least 2 classes, got {classes}; leave it out when not known")
+        optimizers = check_setup(model, optimizer, classes, every, entries)
         self._losses, self._lrs = array("d"), array("d")
         self.history = History(losses=self._losses, lrs=self._lrs, classes=classes)
         self._every = every
@@ -95,6 +87,7 @@ class Monitor:
         self._waiting: list[Tensor] = []
         self._without_step = 0
         self._closed = False
+        self._about = Watched(clean_name(model), [type(o).__name__ for o in optimizers])
         self._calls = CallWatch(model, self._before_forward, self._after_forward)
         self._watch_next()
 
@@ -104,7 +97,7 @@ class Monitor:
         """Once after every optimizer step. `loss` is that step's; `targets` the labels of its batch (N,) or (N, C)."""
         if self._closed:
             raise UserError("this monitor is closed and has let go of the model; make a new one to go on watching")
-        _check_loss(loss)
+        check_loss(loss)
         if targets is not None:
             check_targets(targets, self._answers, values=self._updates.active)
         if not self._updates.stepped and self._updates.steps.accumulating:
@@ -129,18 +122,9 @@ class Monitor:
     ) -> None:
         """After an epoch, with the figures that are known. Accuracies are shares in [0, 1]."""
         self._flush()
-        figures = {
-            name: None if value is None else float(value)
-            for name, value in {
-                "train_loss": train_loss,
-                "train_accuracy": train_accuracy,
-                "val_loss": val_loss,
-                "val_accuracy": val_accuracy,
-            }.items()
-        }
-        for name, value in figures.items():
-            if name.endswith("accuracy") and value is not None and not 0 <= value <= 1:
-                raise UserError(f"{name} is a share between 0 and 1, got {value:g}; divide percent by 100")
+        figures = epoch_figures(
+            train_loss=train_loss, train_accuracy=train_accuracy, val_loss=val_loss, val_accuracy=val_accuracy
+        )
         if figures["train_loss"] is None:
             begun = self.history.epochs[-1].step if self.history.epochs else 0
             steps = self.history.loss[begun:]
@@ -153,15 +137,33 @@ class Monitor:
         self._flush()
         if not len(self.history.losses):
             raise UserError("there is nothing to judge before the first step; call monitor.step(loss) in the loop")
-        self._say_what_is_unseen()
-        return judge(self.history)[0]
+        return self._judged()[0]
 
     @property
     def unjudged(self) -> dict[str, str]:
-        """By finding id, what was lacking to judge it."""
-        self._flush()
-        self._say_what_is_unseen()
-        return lacking(self.history)
+        """By finding id, what was lacking to judge it; every id that was not judged is there."""
+        return self._judged()[1]
+
+    def report(self, path: str | os.PathLike[str] = "doctor.html") -> Path:
+        """Write one self-contained HTML page: verdict, findings, curves, layers, and what could not be judged.
+
+        Returns its path. UserError before the first step, or where the page cannot be written.
+        """
+        # matplotlib is for those who want the page.
+        from wellfit.diagnosis.page import write
+
+        return write(path, self.history, self._about, *self._judged())
+
+    def __repr__(self) -> str:
+        return in_words(self.history, self._about, *self._judged(), closed=self._closed)
+
+    def _repr_html_(self) -> str:
+        return as_html(self.history, self._about, *self._judged(), closed=self._closed)
+
+    @property
+    def steps(self) -> int:
+        """How many steps it was told of."""
+        return self._count
 
     @property
     def watched(self) -> bool:
@@ -239,7 +241,7 @@ class Monitor:
         self._passes.note(
             x,
             grad=grad,
-            training=module.training,
+            training=self._modes.training,
             by_batch=self._modes.by_batch() > 0,
             recomputing=self._modes.recomputing(),
             steps=self._updates.total,
@@ -270,6 +272,11 @@ class Monitor:
         self._layers.active = self._modes.active = False
 
     # ---- bookkeeping -------------------------------------------------------------------------------
+
+    def _judged(self) -> tuple[list[Finding], dict[str, str]]:
+        self._flush()
+        self._say_what_is_unseen()
+        return judge(self.history)
 
     @property
     def _count(self) -> int:
@@ -354,7 +361,7 @@ class Monitor:
         if len(self.history.samples) < 2:
             return
         if not self._seen_forward:
-            reason = "model(x) was never called on the watched module, or it is compiled; watch what the loop calls"
+            reason = "no call of the watched module was seen, or it is compiled or scripted; watch what the loop calls"
             unseen.update(layers=reason, outputs=reason, modes=reason)
         elif not any(s.layers for s in self.history.samples):
             unseen["layers"] = "no activation or weight layer that torch.nn names was called, or they are compiled"
@@ -363,12 +370,3 @@ class Monitor:
             unseen["outputs"] = self._no_classes
         elif self._unlike and not any(s.output for s in self.history.samples):
             unseen.setdefault("outputs", self._unlike)
-
-
-def _check_loss(loss: float | Tensor) -> None:
-    if isinstance(loss, Tensor) and loss.numel() != 1:
-        raise UserError(
-            f"a loss is one number, got a tensor of shape {tuple(loss.shape)}; take its mean over the batch"
-        )
-    if not isinstance(loss, Tensor | float | int | np.number):
-        raise UserError(f"a loss is a number or a tensor with one, got {type(loss).__name__}; pass loss or loss.item()")

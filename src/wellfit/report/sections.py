@@ -44,7 +44,12 @@ def findings(history: History) -> Html:
     """Findings, root cause first, each with its action, evidence and the paragraph that explains it."""
     if not history.findings:
         return nothing("No findings: nothing in the data, the checks, the training or the search asked for attention.")
-    return tag("ol", *map(_finding, history.findings[:MOST_ROWS]), more(history.findings), class_="findings")
+    return finding_list(history.findings)
+
+
+def finding_list(lines: list[Line]) -> Html:
+    """Findings in the order given; a line has a Finding's fields, and the step where it was seen."""
+    return tag("ol", *map(_finding, lines[:MOST_ROWS]), more(lines), class_="findings")
 
 
 def _finding(line: Line) -> Html:
