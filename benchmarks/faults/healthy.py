@@ -6,22 +6,19 @@ was looked at; `at_least` was set with it.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
-from functools import partial
-
-from torch.optim import Optimizer, lr_scheduler
 
 from faults.case import Case
 from faults.lengths import CIFAR, DIGITS, FASHION
+from faults.schedules import SCHEDULES, with_schedule
 from faults.sick.plant import Setting
 
 # The good decade of each network for momentum (and Nesterov) and for Adam (and AdamW): low, best, high.
 RATES: dict[str, tuple[tuple[float, float, float], tuple[float, float, float]]] = {
     "lenet": ((0.02, 0.03, 0.06), (0.002, 0.004, 0.01)),
     "vgg": ((0.005, 0.01, 0.03), (0.001, 0.003, 0.006)),
-    "vgg-dropout": ((0.005, 0.01, 0.03), (0.001, 0.003, 0.006)),
+    "vgg-dropout": ((0.01, 0.02, 0.03), (0.002, 0.003, 0.006)),
     "vgg-bn": ((0.005, 0.02, 0.05), (0.0005, 0.002, 0.005)),
     "resnet": ((0.005, 0.02, 0.06), (0.0005, 0.002, 0.006)),
     "plain": ((0.005, 0.01, 0.03), (0.0005, 0.001, 0.003)),
@@ -29,8 +26,8 @@ RATES: dict[str, tuple[tuple[float, float, float], tuple[float, float, float]]] 
     "gelu": ((0.005, 0.01, 0.03), (0.001, 0.003, 0.006)),
     "gelu-mlp": ((0.02, 0.04, 0.08), (0.001, 0.003, 0.006)),
     "tanh": ((0.01, 0.03, 0.06), (0.001, 0.003, 0.006)),
-    "tanh-mlp": ((0.005, 0.015, 0.04), (0.0005, 0.0015, 0.004)),
-    "functional": ((0.015, 0.03, 0.06), (0.001, 0.003, 0.006)),
+    "tanh-mlp": ((0.01, 0.02, 0.04), (0.0005, 0.0015, 0.004)),
+    "functional": ((0.015, 0.03, 0.06), (0.0015, 0.003, 0.006)),
 }
 # Plain SGD takes larger steps than momentum adds up to in short runs; RMSprop smaller ones than Adam.
 OPTIMIZERS: dict[str, tuple[int, float]] = {
@@ -43,51 +40,11 @@ OPTIMIZERS: dict[str, tuple[int, float]] = {
 }
 DATA = {"digits": DIGITS, "fashion-mnist": FASHION, "cifar10": CIFAR}
 # Validation accuracy after these epochs that only a training that works reaches; of linear layers alone on CIFAR-10.
-AT_LEAST = {"digits": 0.92, "fashion-mnist": 0.72, "cifar10": 0.35}
-FLAT_AT_LEAST = {"digits": 0.92, "fashion-mnist": 0.74, "cifar10": 0.3}
+AT_LEAST = {"digits": 0.9, "fashion-mnist": 0.72, "cifar10": 0.33}
+FLAT_AT_LEAST = {"digits": 0.9, "fashion-mnist": 0.74, "cifar10": 0.3}
+# Half of the units dropped before the head: slower.
+TWICE_AS_LONG = {("vgg-dropout", "cifar10")}
 EACH = {"digits": 6, "fashion-mnist": 4, "cifar10": 4}
-
-
-def steps_of(setting: Setting) -> int:
-    """Optimizer steps of the training."""
-    return setting.epochs * (math.ceil(setting.train / setting.batch_size) // setting.accumulate)
-
-
-def cosine(optimizer: Optimizer, steps: int) -> lr_scheduler.LRScheduler:
-    return lr_scheduler.CosineAnnealingLR(optimizer, steps)
-
-
-def one_cycle(optimizer: Optimizer, steps: int) -> lr_scheduler.LRScheduler:
-    return lr_scheduler.OneCycleLR(optimizer, optimizer.param_groups[0]["lr"], steps + 1, cycle_momentum=False)
-
-
-def in_steps(optimizer: Optimizer, steps: int) -> lr_scheduler.LRScheduler:
-    return lr_scheduler.MultiStepLR(optimizer, [round(0.6 * steps), round(0.85 * steps)], gamma=0.1)
-
-
-def warmed_up(optimizer: Optimizer, steps: int) -> lr_scheduler.LRScheduler:
-    """A tenth of the steps up, the others down along a cosine."""
-    up = max(1, steps // 10)
-    warm = lr_scheduler.LinearLR(optimizer, 0.1, total_iters=up)
-    down = lr_scheduler.CosineAnnealingLR(optimizer, steps - up)
-    return lr_scheduler.SequentialLR(optimizer, [warm, down], [up])
-
-
-SCHEDULES: dict[str, Callable[[Optimizer, int], lr_scheduler.LRScheduler] | None] = {
-    "constant": None,
-    "cosine": cosine,
-    "one-cycle": one_cycle,
-    "steps": in_steps,
-    "warm-up": warmed_up,
-}
-
-
-def with_schedule(setting: Setting, name: str) -> Setting:
-    """The setting with the schedule of that name."""
-    make = SCHEDULES[name]
-    if make is None:
-        return setting
-    return replace(setting, scheduler=partial(make, steps=steps_of(setting)), scheduler_step="step")
 
 
 def product() -> Iterator[Case]:
@@ -98,10 +55,13 @@ def product() -> Iterator[Case]:
             for turn in range(EACH[data]):
                 optimizer = optimizers[(turn + row + 4 * column) % len(optimizers)]
                 schedule = schedules[(turn + 2 * row + column) % len(schedules)]
-                level = (turn + row + column) % 3
+                level = (2 * turn + row // 2 + column) % 3
                 family, factor = OPTIMIZERS[optimizer]
                 lr = RATES[network][family][level] * factor
-                setting = with_schedule(Setting(network, data, optimizer, lr, seed=turn, **DATA[data]), schedule)
+                setting = Setting(network, data, optimizer, lr, seed=turn, **DATA[data])
+                if (network, data) in TWICE_AS_LONG:
+                    setting = replace(setting, epochs=2 * setting.epochs)
+                setting = with_schedule(setting, schedule)
                 floors = FLAT_AT_LEAST if network.endswith("mlp") else AT_LEAST
                 name = f"healthy: {network} on {data}, {optimizer} {lr:.2g}, {schedule}, seed {turn}"
                 yield Case(name, "", "training", setting.run, at_least=floors[data])

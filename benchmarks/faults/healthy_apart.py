@@ -17,6 +17,7 @@ from faults.data import Images, Tensors, channels_first, load, standardise
 from faults.lengths import CIFAR, DIGITS, FASHION, PHOTOS
 from faults.loop import Loop
 from faults.networks import build, lenet, mlp, seeded, vgg
+from faults.schedules import with_schedule
 from faults.sick.plant import Around, Setting, rows_of
 from wellfit.randomness import generator
 
@@ -80,7 +81,7 @@ def kept_third(images: Images) -> Images:
 def labels() -> Iterator[Case]:
     settings = (
         (Setting("lenet", "fashion-mnist", "Adam", 0.003, **FASHION), 0.72),
-        (Setting("vgg-bn", "cifar10", "momentum", 0.02, seed=1, **CIFAR), 0.35),
+        (with_schedule(Setting("vgg-bn", "cifar10", "momentum", 0.02, seed=1, **CIFAR), "warm-up"), 0.33),
         (Setting("mlp", "digits", "AdamW", 0.003, seed=2, **DIGITS), 0.92),
         (Setting("resnet", "digits", "Nesterov", 0.02, seed=3, **DIGITS), 0.92),
     )
@@ -93,7 +94,7 @@ def labels() -> Iterator[Case]:
         yield case("log-softmax, NLL", replace(setting, change=logs, loss=F.nll_loss, seed=seed + 20), floor)
     two = {"classes": [3, 5], "train": 240, "validation": 100, "epochs": 12, "batch_size": 16}
     clothes = {**FASHION, "classes": [0, 1], "train": 1000, "validation": 300}
-    animals = {**CIFAR, "classes": [1, 6], "train": 1100, "validation": 300, "epochs": 6, "batch_size": 32}
+    animals = {**CIFAR, "classes": [1, 6], "train": 1100, "validation": 300, "epochs": 4, "batch_size": 32}
     single: dict[str, Any] = {"loop": OneLogit, "loss": of_one_logit}
     yield case("two classes", Setting("vgg-bn", "digits", "Adam", 0.002, **two), 0.95)
     yield case("two classes", Setting("lenet", "fashion-mnist", "momentum", 0.03, **clothes), 0.92)
@@ -158,9 +159,11 @@ def ways() -> Iterator[Case]:
     digits, fashion, cifar = "digits", "fashion-mnist", "cifar10"
     yield case("dropout 0.3", Setting(dropout_mlp, digits, "Adam", 0.003, **DIGITS), 0.92)
     yield case("dropout 0.3", Setting(dropout_mlp, fashion, "momentum", 0.03, **FASHION), 0.72)
-    yield case("dropout 0.4", Setting(dropout_vgg, cifar, "AdamW", 0.002, **CIFAR), 0.35)
+    yield case("dropout 0.4", Setting(dropout_vgg, cifar, "AdamW", 0.002, **CIFAR), 0.33)
     yield case("dropout 0.4", Setting(dropout_vgg, digits, "Nesterov", 0.02, **DIGITS), 0.92)
-    yield case("decay 5e-4", Setting("resnet", cifar, "momentum", 0.03, decay=5e-4, **CIFAR), 0.35)
+    yield case(
+        "decay 5e-4", with_schedule(Setting("resnet", cifar, "momentum", 0.03, decay=5e-4, **CIFAR), "cosine"), 0.33
+    )
     yield case("decay 5e-4", Setting("vgg", fashion, "Nesterov", 0.01, decay=5e-4, **FASHION), 0.72)
     yield case("decay 0.05", Setting("gelu", digits, "AdamW", 0.003, decay=0.05, **DIGITS), 0.92)
     yield case("decay 0.1", Setting("resnet", fashion, "AdamW", 0.002, decay=0.1, **FASHION), 0.72)
@@ -171,7 +174,7 @@ def ways() -> Iterator[Case]:
     halved = {**FASHION, "batch_size": 32, "accumulate": 2}
     yield case("2 batches a step", Setting("lenet", fashion, "AdamW", 0.003, **halved), 0.72)
     yield case("clipped at 1", Setting("lenet", digits, "momentum", 0.05, clip=1.0, **DIGITS), 0.92)
-    yield case("clipped at 1", Setting("vgg", cifar, "Adam", 0.002, clip=1.0, **CIFAR), 0.35)
+    yield case("clipped at 1", Setting("vgg", cifar, "Adam", 0.002, clip=1.0, **CIFAR), 0.33)
     yield case("clipped at 0.5", Setting("tanh", fashion, "Nesterov", 0.03, clip=0.5, **FASHION), 0.72)
     yield case("shifts", Setting("vgg-bn", digits, "Adam", 0.002, augment=shifted, **DIGITS), 0.9)
     yield case("shifts", Setting("plain", digits, "AdamW", 0.001, augment=shifted, **DIGITS), 0.9)
@@ -189,7 +192,7 @@ def ways() -> Iterator[Case]:
     yield case("warm restarts", Setting("lenet", fashion, "AdamW", 0.005, **again, **FASHION), 0.72)
     yield case("warm restarts", Setting("mlp", digits, "SGD", 0.2, **again, **DIGITS), 0.92)
     yield case("NAdam", Setting("gelu", digits, "NAdam", 0.002, **DIGITS), 0.92)
-    yield case("NAdam", Setting("resnet", cifar, "NAdam", 0.002, **CIFAR), 0.35)
+    yield case("NAdam", with_schedule(Setting("resnet", cifar, "NAdam", 0.002, **CIFAR), "cosine"), 0.33)
     yield case("Adagrad", Setting("mlp", digits, "Adagrad", 0.02, **DIGITS), 0.92)
     yield case("Adagrad", Setting("tanh", fashion, "Adagrad", 0.01, **FASHION), 0.7)
 
@@ -219,10 +222,18 @@ def amounts() -> Iterator[Case]:
     digits, fashion, cifar = "digits", "fashion-mnist", "cifar10"
     yield case("pixels in [0, 1]", Setting("lenet", fashion, "Adam", 0.003, tensors=unit_range, **FASHION), 0.7)
     yield case("pixels in [0, 1]", Setting("mlp", digits, "Adam", 0.003, tensors=unit_range, **DIGITS), 0.92)
-    yield case("pixels in [0, 1]", Setting("vgg-bn", cifar, "momentum", 0.02, tensors=unit_range, **CIFAR), 0.35)
+    yield case(
+        "pixels in [0, 1]",
+        with_schedule(Setting("vgg-bn", cifar, "momentum", 0.02, tensors=unit_range, **CIFAR), "cosine"),
+        0.33,
+    )
     yield case("pixels in [0, 1]", Setting("resnet", digits, "SGD", 0.1, tensors=unit_range, **DIGITS), 0.92)
     yield case("pixels in [-1, 1]", Setting("vgg", fashion, "AdamW", 0.002, tensors=halves, **FASHION), 0.72)
-    yield case("pixels in [-1, 1]", Setting("resnet", cifar, "Adam", 0.002, tensors=halves, **CIFAR), 0.35)
+    yield case(
+        "pixels in [-1, 1]",
+        with_schedule(Setting("resnet", cifar, "Adam", 0.002, tensors=halves, **CIFAR), "cosine"),
+        0.33,
+    )
     yield case("pixels in [-1, 1]", Setting("tanh", digits, "momentum", 0.03, tensors=halves, **DIGITS), 0.92)
     tiny = {**DIGITS, "train": 800, "batch_size": 8, "epochs": 4}
     yield case("batches of 8", Setting("vgg-bn", digits, "momentum", 0.005, **tiny), 0.9)
