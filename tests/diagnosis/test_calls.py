@@ -7,6 +7,7 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from tests.diagnosis.conftest import batch, cnn, digits, mlp, one_step
+from wellfit.diagnosis.calls import heart
 from wellfit.diagnosis.monitor import Monitor
 
 SGD = torch.optim.SGD
@@ -247,3 +248,29 @@ def test_replicas_are_left_out():
     assert monitor.answers is None
     model(batch(5)[0])
     assert monitor.answers is not None
+
+
+def test_the_network_is_found_within_what_is_wrapped_around_it():
+    class Wrapper(nn.Module):
+        def __init__(self, net):
+            super().__init__()
+            self.net, self.criterion = net, nn.CrossEntropyLoss()
+
+        def forward(self, x):
+            return self.net(x)
+
+    net = cnn()
+    assert heart(Wrapper(Wrapper(net))) is net
+    assert heart(nn.DataParallel(net)) is net
+    assert heart(net) is net
+    two = nn.ModuleDict({"body": cnn(), "head": nn.Linear(10, 10)})
+    assert heart(two) is two
+    single = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
+    assert heart(single) is single
+    model = Wrapper(net)
+    net.eval()
+    optimizer = SGD(model.parameters(), 0.01)
+    monitor = Monitor(model, optimizer, every=1)
+    for _ in range(30):
+        monitor.step(one_step(model, optimizer, *batch()), targets=batch()[1])
+    assert "wrong-batchnorm-mode" in [f.id for f in monitor.findings()]

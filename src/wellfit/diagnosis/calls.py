@@ -74,6 +74,16 @@ class CallWatch:
             self._after(output)
 
 
+def heart(model: nn.Module) -> nn.Module:
+    """The network within wrappers that hold nothing else that learns: DDP, a Lightning module around one net."""
+    while not list(model.parameters(recurse=False)):
+        parts = [child for child in model.children() if next(child.parameters(), None) is not None]
+        if len(parts) != 1 or not list(parts[0].children()):
+            return model
+        model = parts[0]
+    return model
+
+
 def _parts(model: nn.Module) -> Iterator[nn.Module]:
     """The children that can be called and learn something; of lists and dictionaries of modules what is in them."""
     for child in model.children():

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from wellfit.diagnosis.activations import clean
+from wellfit.diagnosis.calls import heart
 from wellfit.diagnosis.history import BatchNorm, Modes
 from wellfit.diagnosis.links import Link
 
@@ -23,12 +24,17 @@ class ModeWatch:
 
     def __init__(self, model: nn.Module) -> None:
         self.active = False
-        self._root = model
+        self._root = heart(model)
         self._layers = [(clean(name), m) for name, m in model.named_modules() if isinstance(m, _BatchNorm)]
         self._momenta = [m.momentum for _, m in self._layers]
         self._seen: dict[int, Tensor] = {}
         self._modes: tuple[bool, list[bool]] | None = None
         self._handles = [m.register_forward_pre_hook(Link(self._on_input(i))) for i, (_, m) in enumerate(self._layers)]
+
+    @property
+    def training(self) -> bool:
+        """The mode of the network itself, whatever that of a wrapper around it is."""
+        return self._root.training
 
     def layers(self) -> list[BatchNorm]:
         return [
@@ -54,7 +60,7 @@ class ModeWatch:
     def begin(self) -> None:
         """A training forward pass of a watched step starts."""
         self.active, self._seen = True, {}
-        self._modes = self._root.training, [not m.training for _, m in self._layers]
+        self._modes = self.training, [not m.training for _, m in self._layers]
 
     def collect(self) -> Modes | None:
         """How the last watched forward pass ran; one transfer from each device."""

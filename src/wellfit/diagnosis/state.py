@@ -80,6 +80,6 @@ def _built(value: Any) -> Any:
         raise KeyError(value[KIND])
     if shape is History:
         fields.update({name: array("d", fields[name]) for name in ("losses", "lrs")})
-    elif shape is shapes.Sample or shape is shapes.InputFigures:
-        fields = {k: tuple(v) if isinstance(v, list) and k in ("input", "shape") else v for k, v in fields.items()}
+    else:  # what is frozen holds tuples
+        fields = {k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()}
     return shape(**fields)
