@@ -96,6 +96,38 @@ def unscaled(sick: Seen, twin: Seen) -> bool:
     return off and (worse(sick, twin) or sick.accuracy < twin.accuracy - 0.05 or sick.first > 3 * twin.first)
 
 
+def passing(seen: Seen) -> float:
+    """Gradient beside weight in the first weight tensor over that in the last one, median of the early steps."""
+    weights = [i for i, p in enumerate(seen.history.parameters) if p.weight]
+    early = seen.history.samples[: max(4, len(seen.history.samples) // 4)]
+    relative = np.array([sample.gradient_norm / np.maximum(sample.weight_norm, 1e-12) for sample in early])
+    return float(np.nanmedian(relative[:, weights[0]] / np.maximum(relative[:, weights[-1]], 1e-30)))
+
+
+def share(seen: Seen, kind: str) -> float:
+    """Largest share of dead or saturated units that a layer keeps: the median over the later watched steps."""
+    late = seen.history.samples[len(seen.history.samples) // 3 :]
+    rows = [[getattr(layer, kind) or 0.0 for layer in sample.layers] for sample in late if sample.layers]
+    return float(np.median(np.array(rows), 0).max()) if rows else 0.0
+
+
+def begun_wrongly(sick: Seen, twin: Seen) -> bool:
+    """Activations of the first step far from those of the twin, or a first loss far above chance."""
+    deviations = np.array([layer.std for layer in sick.history.samples[0].layers])
+    other = np.array([layer.std for layer in twin.history.samples[0].layers])
+    with np.errstate(divide="ignore", invalid="ignore"):
+        away = np.abs(np.log10(deviations[-1] / deviations[0])) > np.abs(np.log10(other[-1] / other[0])) + 0.7
+    spread = min(layer.spread for layer in sick.history.samples[0].layers)
+    stuck = sick.last > 0.97 * sick.chance
+    return bool(away or stuck or spread < 1e-3 or sick.first > 5 * sick.chance) and worse(sick, twin)
+
+
+def ratio(seen: Seen) -> float:
+    """Update beside weight: the median over weight tensors and watched steps."""
+    weights = [i for i, p in enumerate(seen.history.parameters) if p.weight]
+    return float(np.nanmedian([np.nanmedian(sample.update_ratio[weights]) for sample in seen.history.samples]))
+
+
 SYMPTOMS: dict[str, Symptom] = {
     "nan": lambda sick, twin: not sick.finite and twin.finite,
     "exploding": exploded,
@@ -111,9 +143,27 @@ SYMPTOMS: dict[str, Symptom] = {
     "constant-output": lambda sick, twin: sick.spread < 1e-3 < 0.05 < twin.spread,
     "frozen-parameters": lambda sick, twin: bool(sick.unmoved()) and not twin.unmoved(),
     "unnormalised-input": unscaled,
+    "vanishing-gradient": lambda sick, twin: passing(sick) < 1e-2 < passing(twin) and worse(sick, twin),
+    "dead-relu": lambda sick, twin: share(sick, "dead") > max(0.6, 1.5 * share(twin, "dead")) and sick.last > twin.last,
+    "saturated": lambda sick, twin: (
+        share(sick, "saturated") > max(0.5, 0.25 + share(twin, "saturated")) and worse(sick, twin)
+    ),
+    "bad-initialisation": begun_wrongly,
+    "updates-too-small": lambda sick, twin: ratio(sick) < 1e-5 < ratio(twin) and sick.fall < 0.3 * twin.fall,
+    "updates-too-large": lambda sick, twin: ratio(sick) > max(0.02, 3 * ratio(twin)) and worse(sick, twin),
     "train-val-mismatch": lambda sick, twin: (
         sick.mean_accuracy < twin.mean_accuracy - 0.06 and sick.last < twin.last + 0.2
     ),
+}
+
+
+# Printed beside the verdict.
+MEASURES: dict[str, Callable[[Seen], float]] = {
+    "vanishing-gradient": passing,
+    "dead-relu": lambda seen: share(seen, "dead"),
+    "saturated": lambda seen: share(seen, "saturated"),
+    "updates-too-small": ratio,
+    "updates-too-large": ratio,
 }
 
 
@@ -136,6 +186,9 @@ def both(name: str) -> tuple[str, bool]:
     assert isinstance(case.run, Planted)
     sick, twin = Seen(case.run()), Seen(twin_of(case.run))
     ill = SYMPTOMS[case.fault](sick, twin)
+    if MEASURES.get(case.fault):
+        measure = MEASURES[case.fault]
+        name += f"  [{measure(sick):.3g}, twin {measure(twin):.3g}]"
     return f"{'sick' if ill else 'NOT SICK'}  {name}\n    sick: {sick.line()}\n    twin: {twin.line()}", ill
 
 
@@ -145,11 +198,10 @@ def main() -> int:
     parser.add_argument("--name", default="", help="cases whose name holds this, or one of several between |")
     parser.add_argument("--jobs", type=int, default=2)
     given = parser.parse_args()
-    names = [
-        case.name
-        for case in all_cases().values()
-        if isinstance(case.run, Planted) and any(part in case.name for part in given.name.split("|")) and given.only in (None, case.fault)
-    ]
+    parts = given.name.split("|")
+    planted = [case for case in all_cases().values() if isinstance(case.run, Planted)]
+    named = [case for case in planted if any(part in case.name for part in parts)]
+    names = [case.name for case in named if given.only in (None, case.fault)]
     well = 0
     with ProcessPoolExecutor(given.jobs, multiprocessing.get_context("spawn")) as pool:
         for line, ill in pool.map(both, names):
