@@ -321,4 +321,4 @@ def test_root_causes_come_before_their_consequences():
     flat = noisy([2.303] * 200, scale=0.01)
     findings, _ = judge(watched(flat, ratio=1e-7, promised=1e-7))
     ids = [f.id for f in findings]
-    assert ids.index("lr-too-low") < ids.index("not-learning") < ids.index("updates-too-small")
+    assert ids.index("lr-too-low") < ids.index("updates-too-small") < ids.index("not-learning")

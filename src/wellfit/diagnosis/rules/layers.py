@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from wellfit.diagnosis.history import History, Layer, fall_per_step, level
 from wellfit.diagnosis.rules import needs
-from wellfit.diagnosis.rules.loss import is_flat
 from wellfit.diagnosis.rules.rule import Rule
-from wellfit.findings import Finding
+from wellfit.diagnosis.rules.signs import is_blank, is_flat, knows_nothing
+from wellfit.findings import Finding, Severity
 
-# Half of a layer's units silent on all data, or half of a layer's entries at the ends of its non-linearity.
+# Half of a layer's units silent on all data, or half of a layer's entries at the ends of its non-linearity; of one
+# that matters less, much or most of it.
 DEAD = 0.5
-MOSTLY_DEAD = 0.9
 SATURATED = 0.5
+MUCH, MOSTLY = 0.7, 0.9
 PATIENCE = 3
-# Raw bytes reach 255; images scaled to [0, 1] or to standard deviation 1 stay far within these.
-LARGE_INPUT = 10.0
+# Of what chance gives: what is left of the loss where a net has learned, and where it has not begun to.
+LEARNED, STUCK = 0.3, 0.8
+# The root mean square of images in [0, 1] or of standard deviation 1 stays far below this; raw bytes reach 255.
+LARGE_INPUT = 4.0
 SMALL_INPUT = 0.01
+OFF_CENTRE = 6.0
 # From first to last hidden layer the spread of a well-scaled net stays within two decades.
 SPREAD = 100.0
 # A first loss of three times log C comes from logits that are far too large.
@@ -29,14 +35,12 @@ FLAT_SHARE = 0.1
 
 def dead_relu(h: History) -> Finding | None:
     sick = _lasting(h, "dead", DEAD)
-    if not sick:
+    if not sick or is_blank(h):
         return None
     name, share = max(sick.items(), key=lambda item: item[1])
-    # What is left alive may be enough: then it is a waste, no fault.
-    learned = h.first_bad_step is None and level(h.finite_loss[-20:]) < 0.3 * h.reference_loss
     return Finding(
         "dead-relu",
-        "error" if share > MOSTLY_DEAD and not learned else "warning" if share > MOSTLY_DEAD or not learned else "info",
+        _severity(h, share),
         f"{share:.0%} of the units of {name} were silent on everything seen lately"
         + (f"; {len(sick)} layers are like that" if len(sick) > 1 else ""),
         {"layers": sick, "limit": DEAD},
@@ -48,12 +52,13 @@ def dead_relu(h: History) -> Finding | None:
 
 def saturated(h: History) -> Finding | None:
     sick = _lasting(h, "saturated", SATURATED)
-    if not sick:
+    if not sick or is_blank(h):
         return None
     name, share = max(sick.items(), key=lambda item: item[1])
+    severity = _severity(h, share)
     return Finding(
         "saturated",
-        "warning",
+        "warning" if severity == "error" else severity,
         f"{share:.0%} of the activations of {name} stand at the ends of the non-linearity, where gradients are zero"
         + (f"; {len(sick)} layers are like that" if len(sick) > 1 else ""),
         {"layers": sick, "limit": SATURATED},
@@ -62,22 +67,41 @@ def saturated(h: History) -> Finding | None:
     )
 
 
+def _severity(h: History, share: float) -> Severity:
+    """How bad it is that this share of a layer is out of play. What is left may be enough: then it is a waste only."""
+    left = level(h.finite_loss[-20:]) / (h.chance_loss or h.reference_loss) if h.first_bad_step is None else 1.0
+    if left > LEARNED and share > MOSTLY:
+        return "error"
+    return "warning" if share > MOSTLY or left > STUCK or (left > LEARNED and share > MUCH) else "info"
+
+
 def unnormalised_input(h: History) -> Finding | None:
     seen = next((s.input for s in h.samples if s.input is not None), None)
     if seen is None:
         return None
     mean, std = seen
-    if max(abs(mean), std) < LARGE_INPUT and std > SMALL_INPUT:
+    large, small, off = math.hypot(mean, std) > LARGE_INPUT, std < SMALL_INPUT, abs(mean) > OFF_CENTRE * std
+    if not (large or small or off):
         return None
-    centred = abs(mean) < 0.1 * std
+    # Raw pixels less their mean are how many a net was taught: a fault where it shows.
+    harmless = abs(mean) < 0.1 * std and not small and not _suffers(h)
     return Finding(
         "unnormalised-input",
-        "info" if centred and std > SMALL_INPUT else "warning",
+        "info" if harmless else "warning",
         f"the first batch has mean {mean:.3g} and standard deviation {std:.3g}; about 0 and 1 are usual",
         {"mean": mean, "std": std},
         "Subtract the mean of the training images and divide by their standard deviation",
         "SPEC D3",
     )
+
+
+def _suffers(h: History) -> bool:
+    """Whether anything is wrong that a large input may be the cause of."""
+    loss, chance = h.finite_loss, h.chance_loss
+    if h.first_bad_step is not None or (chance is not None and len(loss) and loss[0] > 1.5 * chance):
+        return True
+    off = [_value(layer, figure) for s in h.samples[-3:] for layer in s.layers for figure in ("saturated", "dead")]
+    return max(off, default=0.0) > MOSTLY or (len(loss) >= 100 and level(loss[-20:]) > STUCK * h.reference_loss)
 
 
 def bad_initialisation(h: History) -> Finding | None:
@@ -108,7 +132,8 @@ def _uneven_layers(h: History) -> Finding | None:
         return None
     factor = spreads[-1] / spreads[0]
     # Many nets with uneven layers train well; it is a fault when this one does not.
-    if 1 / SPREAD <= factor <= SPREAD or not (is_flat(h) or h.first_bad_step is not None or _flat_start(h)):
+    stuck = is_flat(h) or knows_nothing(h) or h.first_bad_step is not None or _flat_start(h)
+    if 1 / SPREAD <= factor <= SPREAD or not stuck:
         return None
     what = "shrink" if factor < 1 else "grow"
     return Finding(

@@ -7,15 +7,11 @@ import numpy as np
 from wellfit.diagnosis.history import History, fall_per_step, level
 from wellfit.diagnosis.rules import needs
 from wellfit.diagnosis.rules.rule import Rule
+from wellfit.diagnosis.rules.signs import PATIENCE, is_flat, is_waking, knows_nothing, start_and_end
 from wellfit.findings import Finding
 
 # A loss ten times its start is no fluctuation; three steps of it are no single odd batch.
 EXPLODED = 10.0
-# About 100 iterations should show the loss falling clearly (SPEC C6); less than 2% is no fall.
-PATIENCE = 100
-MOVED = 0.02
-# Class probabilities that differ less than this between images hardly show in the loss yet.
-WAKING = 0.02
 # Minibatch noise stays below this share of the loss, or below SMALL_BATCH/√images for very small batches.
 SWING = 0.35
 SMALL_BATCH = 3.0
@@ -57,17 +53,28 @@ def exploding(h: History) -> Finding | None:
     loss, start = h.finite_loss, h.reference_loss
     if len(loss) < 3:
         return None
-    # Three steps in a row: the smallest of each triple tells.
+    if h.class_counts is not None and level(loss[-10:]) < -EXPLODED * max(1.0, abs(float(loss[0]))):
+        return Finding(
+            "exploding",
+            "error",
+            f"the loss fell from {loss[0]:.4g} to {loss[-1]:.4g}: no loss of class answers lies below zero, so that "
+            "something without a floor is subtracted from it",
+            {"start": float(loss[0]), "lowest": float(loss.min())},
+            "Look at the sign of each term of the loss: a penalty is added",
+            "SPEC C9, R1",
+        )
+    # Three steps in a row, so that one odd batch is no explosion; or so high that no batch explains it.
     triples = np.minimum(np.minimum(loss[:-2], loss[1:-1]), loss[2:])
     ended_high = h.first_bad_step is not None or level(loss[-10:]) > 3 * start
-    if triples.max() >= EXPLODED * start and ended_high:
-        step = int(np.argmax(triples >= EXPLODED * start))
+    if ended_high and start > 0 and (triples.max() >= EXPLODED * start or loss.max() >= EXPLODED**2 * start):
+        step = int(np.argmax(loss >= EXPLODED * start))
         return Finding(
             "exploding",
             "error",
             f"the loss rose from {start:.4g} to {loss.max():.4g}; it passed ten times its start at step {step}",
             {"start": start, "highest": float(loss.max()), "step": step},
-            "Lower the learning rate tenfold; when that does not help, check the scale of input and weights",
+            "Lower the learning rate tenfold; when that does not help, look at the sign of loss and gradient, then at "
+            "the scale of input and weights",
             "SPEC C9, S3",
         )
     norms = np.array([s.total_gradient for s in h.finite_samples])
@@ -84,36 +91,8 @@ def exploding(h: History) -> Finding | None:
     return None
 
 
-def start_and_end(h: History) -> tuple[float, float]:
-    """Where the loss started and where it stands."""
-    loss = h.finite_loss
-    # Within ten steps a wild rate has raised the loss already: the lower of the two is where it started.
-    start = min(level(loss[:10]), float(loss[0])) if len(loss) else float("nan")
-    return max(start, 0.98 * (h.chance_loss or 0.0)), level(loss[-max(25, len(loss) // 5) :])
-
-
-def is_flat(h: History, moved: float = MOVED) -> bool:
-    """Whether the loss, finite all along, ended where it started (less the share `moved`), near what chance gives."""
-    if len(h.losses) < PATIENCE or h.first_bad_step is not None:
-        return False
-    if h.chance_loss is not None and level(h.finite_loss[:10]) < 0.7 * h.chance_loss:
-        return False  # it starts with knowledge: a fine-tune or a resumed run may rest where it is
-    start, end = start_and_end(h)
-    return end > (1 - moved) * start
-
-
-def is_waking(h: History) -> bool:
-    """Whether answers that are still alike differ more and more: tiny first weights need a while to grow."""
-    spreads = [s.output.spread for s in h.samples if s.output is not None]
-    if len(spreads) < 6 or spreads[-1] > WAKING:
-        return False
-    third = len(spreads) // 3
-    parts = [level(np.array(part)) for part in (spreads[:third], spreads[third:-third], spreads[-third:])]
-    return parts[0] < parts[1] < parts[2] and parts[2] > 3 * parts[0]
-
-
 def not_learning(h: History) -> Finding | None:
-    if not is_flat(h) or h.warming_up or is_waking(h):
+    if not (is_flat(h) or knows_nothing(h)) or h.warming_up or is_waking(h):
         return None
     (start, end), n = start_and_end(h), len(h.losses)
     return Finding(
@@ -181,7 +160,7 @@ def loss_spike(h: History) -> Finding | None:
 
 RULES = {
     "nan": Rule(nan, (needs.steps(1),)),
-    "exploding": Rule(exploding, (needs.steps_or_bad(10),)),
+    "exploding": Rule(exploding, (needs.steps_or_bad(10, above_zero=False),)),
     "not-learning": Rule(not_learning, (needs.steps_or_bad(PATIENCE),)),
     "oscillating": Rule(oscillating, (needs.steps_or_bad(PATIENCE),)),
     "loss-spike": Rule(loss_spike, (needs.steps_or_bad(50),)),

@@ -16,9 +16,9 @@ def steps(n: int) -> Need:
     return lambda h: "" if len(h.losses) >= n else f"the losses of {n} steps (has {len(h.losses)})"
 
 
-def steps_or_bad(n: int) -> Need:
+def steps_or_bad(n: int, *, above_zero: bool = True) -> Need:
     """`n` steps, or fewer when a loss was not finite: then there is nothing to wait for. They stay above zero."""
-    return lambda h: _below_zero(h) or ("" if h.first_bad_step is not None else steps(n)(h))
+    return lambda h: (_below_zero(h) if above_zero else "") or ("" if h.first_bad_step is not None else steps(n)(h))
 
 
 def _below_zero(h: History) -> str:

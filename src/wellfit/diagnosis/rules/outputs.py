@@ -8,8 +8,8 @@ import numpy as np
 
 from wellfit.diagnosis.history import History, Output, level
 from wellfit.diagnosis.rules import needs
-from wellfit.diagnosis.rules.loss import is_waking
 from wellfit.diagnosis.rules.rule import Rule
+from wellfit.diagnosis.rules.signs import entropy_of_classes, is_waking
 from wellfit.findings import Finding
 
 PATIENCE = 3
@@ -32,27 +32,41 @@ def recent(h: History, n: int) -> list[tuple[float, Output]]:
 
 def double_softmax(h: History) -> Finding | None:
     window = recent(h, PATIENCE)
-    if not window or not all(out.probabilities for _, out in window):
+    if not window:
         return None
     width = window[-1][1].width
     floor = math.log(1 + (width - 1) / math.e)
-    # With targets the loss itself says how it read the outputs. Without, or where label smoothing or a penalty
-    # blurs it: the answers are sure and yet the loss keeps above the floor that a second softmax makes.
-    read_as_logits = all(_near(loss, out.as_logits) and not _near(loss, out.as_probabilities) for loss, out in window)
-    read_right = any(_near(loss, out.as_probabilities) for loss, out in window)
-    at_floor = all(0.98 * floor <= loss <= 1.2 * math.log(width) and out.top > 0.8 for loss, out in window)
-    wrong = read_as_logits or (at_floor and not read_right)
-    if not wrong:
+    if all(_near(loss, out.as_twice) and not _near(loss, out.as_logits) for loss, out in window):
+        what = f"the loss ({window[-1][0]:.3g}) is that of answers which went through softmax before"
+        action = "Hand the model's answers to the cross-entropy loss as they are: it takes the softmax itself"
+    elif _is_read_as_logits(window, floor):
+        what = f"the outputs are probabilities already, and the loss ({window[-1][0]:.3g}) takes their softmax again"
+        action = "Remove the softmax from the model: the cross-entropy loss wants logits"
+    else:
         return None
     return Finding(
         "double-softmax",
         "error",
-        f"the outputs already are probabilities, and the loss ({window[-1][0]:.3g}) takes a softmax of them again: "
-        f"it cannot fall below {floor:.3g}",
+        f"{what}: it cannot fall below {floor:.3g}",
         {"loss": window[-1][0], "floor": floor, "classes": width},
-        "Remove the softmax from the model: the cross-entropy loss wants logits",
+        action,
         "SPEC C9",
     )
+
+
+def _is_read_as_logits(window: list[tuple[float, Output]], floor: float) -> bool:
+    """Whether answers that are probabilities are taken for logits.
+
+    With targets the loss itself says how it read the outputs. Without, or where label smoothing or a penalty blurs
+    it: the answers are sure and yet the loss keeps above the floor that a second softmax makes.
+    """
+    if not all(out.probabilities for _, out in window):
+        return False
+    width = window[-1][1].width
+    read_as_logits = all(_near(loss, out.as_logits) and not _near(loss, out.as_probabilities) for loss, out in window)
+    read_right = any(_near(loss, out.as_probabilities) for loss, out in window)
+    at_floor = all(0.98 * floor <= loss <= 1.2 * math.log(width) and out.top > 0.8 for loss, out in window)
+    return read_as_logits or (at_floor and not read_right)
 
 
 def constant_output(h: History) -> Finding | None:
@@ -62,7 +76,7 @@ def constant_output(h: History) -> Finding | None:
     if is_waking(h):
         return None
     loss = level(h.finite_loss[-20:])
-    entropy = _entropy(h.class_counts) if h.class_counts is not None else h.chance_loss
+    entropy = entropy_of_classes(h)
     at_entropy = entropy is not None and abs(loss - entropy) < 0.03 * entropy
     if not at_entropy and loss < 0.9 * level(h.finite_loss[:10]):
         return None  # the loss falls by something else than the spread of the answers
@@ -116,11 +130,6 @@ def _never_predicted(h: History, *, rare: bool) -> Finding | None:
 
 def _near(loss: float, formula: float | None) -> bool:
     return formula is not None and abs(loss - formula) <= AGREES * max(abs(formula), 0.1)
-
-
-def _entropy(counts: np.ndarray) -> float | None:
-    shares = counts[counts > 0] / counts.sum()
-    return float(-(shares * np.log(shares)).sum()) if len(shares) > 1 else None
 
 
 RULES = {

@@ -4,11 +4,21 @@ from __future__ import annotations
 
 import numpy as np
 
-from wellfit.diagnosis.history import Floats, History, fall_per_step, level
+from wellfit.diagnosis.history import History, fall_per_step, level
 from wellfit.diagnosis.rules import needs
-from wellfit.diagnosis.rules.loss import PATIENCE, is_flat, start_and_end
 from wellfit.diagnosis.rules.rule import Rule
-from wellfit.diagnosis.rules.updates import median_ratio, updates_too_large
+from wellfit.diagnosis.rules.signs import (
+    PATIENCE,
+    has_collapsed,
+    is_flat,
+    kept_promise,
+    knows_nothing,
+    ratios,
+    start_and_end,
+    starts_with_knowledge,
+    weights_shrank,
+)
+from wellfit.diagnosis.rules.updates import updates_too_large
 from wellfit.findings import Finding
 
 # The cost above which a search breaks a trial off (SPEC S3), and a rise that noise does not make.
@@ -17,15 +27,17 @@ RISEN = 1.3
 # Updates of this share of the weights overwrite them rather than adjust them (about 1e-3 is wanted, SPEC C8).
 COARSE = 0.03
 OVERWRITING = 0.2
+LARGE = 0.1
 FINE = 3e-4
+TINY = 1e-5
+# A loss thrown so far above its start was no noise, whatever became of it.
+THROWN = 8.0
+# Steps that keep more of their promise than this, while more than this share of the loss is left, are too short.
+# What is far more than was promised came from somewhere else.
+KEPT, OVER_KEPT = 0.6, 1.6
+SLOW = 0.4
 # A run whose steps all together promise to move the loss, and do move it, by less than this share.
 PROMISED = 0.05
-
-
-def ratios(h: History) -> Floats:
-    """At each watched step with a finite loss and a full rate: the median over the weights of ‖Δw‖/‖w‖."""
-    medians = [median_ratio(h, s) for s in h.finite_samples if h.at_full_rate(s.step)]
-    return np.array([m for m in medians if np.isfinite(m)])
 
 
 def lr_too_high(h: History) -> Finding | None:
@@ -34,21 +46,27 @@ def lr_too_high(h: History) -> Finding | None:
     if len(loss) == 0 or start <= 0:
         return None
     peak, seen, end = float(loss.max()), ratios(h), level(loss[-10:])
-    largest, early = float(seen.max(initial=0.0)), level(seen[:5])
+    largest, early = float(seen.max(initial=0.0)), seen[:5]
     lost = bad is not None and bad > 0 and (peak > BROKEN_OFF * start or largest > OVERWRITING)
     stuck_high = bad is None and len(loss) >= 20 and end > 0.95 * start
     broken = stuck_high and (peak > BROKEN_OFF * start or (peak > RISEN * start and largest > COARSE))
+    # The first large steps silenced every difference between images.
+    silenced = bad is None and early.max(initial=0.0) > LARGE and has_collapsed(h)
     # It may learn something all the same, with what the first steps left alive.
+    thrown = peak > THROWN * start and largest > LARGE
     poor = bad is None and len(loss) >= 50 and end > 0.3 * start
-    coarse = poor and (early > OVERWRITING or updates_too_large(h) is not None)
-    if not (lost or broken or coarse):
+    coarse = poor and (level(early) > OVERWRITING or updates_too_large(h) is not None)
+    if not (lost or broken or silenced or thrown or coarse):
         return None
+    if weights_shrank(h) and peak < BROKEN_OFF * start:
+        return None  # updates that large come from weight decay
     now = f"became {h.loss[bad]} at step {bad}" if bad is not None else f"stands at {end:.3g}"
     beside = f"; the largest updates were {largest:.1g} of the weights" if len(seen) else ""
     return Finding(
         "lr-too-high",
-        "error" if lost or broken else "warning",
-        f"the loss went from {start:.3g} up to {peak:.3g} and {now}{beside}",
+        "error" if lost or broken or silenced else "warning",
+        f"the loss went from {start:.3g} up to {peak:.3g} and {now}{beside}"
+        + (", after which all images got the same answer" if silenced else ""),
         {"start": start, "peak": peak, "bad_step": bad, "largest_update_ratio": largest, "lr": last_lr(h)},
         "Lower the learning rate tenfold; if it explodes then too, the initialisation or the input scale is the cause",
         "SPEC C5, C8",
@@ -56,25 +74,33 @@ def lr_too_high(h: History) -> Finding | None:
 
 
 def lr_too_low(h: History) -> Finding | None:
-    """The loss stands still although nothing is in its way: the steps are too short to get anywhere.
+    """Nothing is in the way of the loss: the steps are too short to get anywhere.
 
-    First order says what a step is to bring, −g·Δw. A network that cannot learn takes steps that promise
-    much and bring nothing; here the promises of all steps together are a few percent of the loss.
+    First order says what a step is to bring, −g·Δw. A network that cannot learn takes steps that promise much and
+    bring nothing. Steps that are too short promise little, and what little they promise they keep.
     """
-    if not is_flat(h, moved=PROMISED) or h.warming_up:
-        return None
+    loss = h.finite_loss
     samples = [s for s in h.finite_samples if np.isfinite(s.promised) and h.at_full_rate(s.step)]
-    ratio = level(ratios(h))
-    if len(samples) < 3 or not ratio < FINE:
+    seen = ratios(h)
+    if len(samples) < 3 or len(seen) < 3 or h.first_bad_step is not None or len(loss) < PATIENCE:
         return None
-    loss, (start, end) = h.finite_loss, start_and_end(h)
+    if not any(s.total_gradient > 0 for s in samples) or (h.warming_up and seen[-1] > TINY):
+        return None
+    start, end = start_and_end(h)
+    ratio = level(seen)
     promised = float(np.mean([s.promised for s in samples])) * len(loss)
-    if promised > PROMISED * start or not any(s.total_gradient > 0 for s in samples):
+    still = is_flat(h, moved=PROMISED) or knows_nothing(h)
+    idle = still and ratio < FINE and promised < PROMISED * start
+    tiny = 0 < seen.max() < TINY and promised < 0.2 * start and end > 0.8 * start and not starts_with_knowledge(h)
+    kept = kept_promise(h)
+    slow = KEPT < kept < OVER_KEPT and end > SLOW * start and ratio < COARSE and not starts_with_knowledge(h)
+    if not (idle or tiny or slow):
         return None
+    how = f", {kept:.0%} of what the steps promised to first order, so that they could be longer" if slow else ""
     return Finding(
         "lr-too-low",
         "warning",
-        f"in {len(loss)} steps the loss went from {start:.6g} to {end:.6g}; "
+        f"in {len(loss)} steps the loss went from {level(loss[:10]):.6g} to {end:.6g}{how}; "
         f"updates are {ratio:.1g} of the weights, about 1e-3 is usual",
         {"start": start, "end": end, "update_ratio": ratio, "promised_fall": promised, "lr": last_lr(h)},
         "Raise the learning rate tenfold until the loss falls within 100 steps; if none helps, suspect the "

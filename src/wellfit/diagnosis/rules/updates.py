@@ -7,6 +7,7 @@ import numpy as np
 from wellfit.diagnosis.history import History, Sample, level
 from wellfit.diagnosis.rules import needs
 from wellfit.diagnosis.rules.rule import Rule
+from wellfit.diagnosis.rules.signs import has_collapsed, is_blank, median_ratio, weights_shrank
 from wellfit.findings import Finding
 
 # SPEC C8: about 1e-3 is wanted, 1e-2 is about okay. Two decades below and one above are sick.
@@ -24,12 +25,6 @@ def recent(h: History, n: int = PATIENCE) -> list[Sample]:
     return seen[-n:] if len(seen) >= n else []
 
 
-def median_ratio(h: History, sample: Sample) -> float:
-    ratios = sample.update_ratio[h.weights]
-    ratios = ratios[np.isfinite(ratios)]
-    return float(np.median(ratios)) if len(ratios) else float("nan")
-
-
 def updates_too_small(h: History) -> Finding | None:
     window = recent(h)
     if not window or h.warming_up or _has_learned(h):
@@ -37,6 +32,8 @@ def updates_too_small(h: History) -> Finding | None:
     ratios = [median_ratio(h, s) for s in window]
     if not all(0 < r < SMALL for r in ratios):  # exactly zero: dead units or frozen parameters, other findings
         return None
+    if max(median_ratio(h, s) for s in h.finite_samples[:PATIENCE]) > 10 * SMALL:
+        return None  # they were larger once: gradients died, for which there are other findings
     return Finding(
         "updates-too-small",
         "warning",
@@ -73,6 +70,8 @@ def frozen_parameters(h: History) -> Finding | None:
     gradients = np.array([s.gradient_norm for s in samples])
     without = np.isnan(gradients).all(0)
     zero = np.nansum(gradients, axis=0) == 0
+    if is_blank(h):
+        return None  # without a difference between images there is no gradient to move by
     # Behind dead units all gradients are zero: that is the finding then. And a step may be too small to be seen.
     dead = any(layer.dead is not None and layer.dead > 0.9 for layer in samples[-1].layers)
     still = [
@@ -84,27 +83,24 @@ def frozen_parameters(h: History) -> Finding | None:
         return None
     names = [h.parameters[i].name for i in still]
     outside = [i for i in still if not h.parameters[i].in_optimizer]
-    # Handing only the last layers to the optimizer is a common way to train a head: worth a word, no more.
-    trained = [i for i, p in enumerate(h.parameters) if p.in_optimizer]
-    head_only = len(outside) == len(still) and bool(trained) and max(outside) < min(trained)
     why = "not in the optimizer" if len(outside) == len(still) else "without a gradient from the loss"
     return Finding(
         "frozen-parameters",
-        "info" if head_only else "warning",
+        "warning",
         f"{len(names)} of {len(h.parameters)} parameters never moved in {samples[-1].step + 1} steps, "
         f"{why}: {', '.join(names[:3])}{', …' if len(names) > 3 else ''}",
         {"parameters": names[:50], "count": len(names), "not_in_optimizer": len(outside)},
-        "Set requires_grad=False on what is to stay frozen, which saves time and memory"
-        if head_only
-        else "Give them to the optimizer, or look for detach() and no_grad() on their way to the loss",
+        "Give them to the optimizer, or look for detach() and no_grad() on their way to the loss; what is to stay "
+        "frozen wants requires_grad=False, which saves time and memory too",
         "SPEC C8",
     )
 
 
 def vanishing_gradient(h: History) -> Finding | None:
     window = recent(h)
-    if not window:
-        return None
+    if not window or has_collapsed(h) or weights_shrank(h):
+        return None  # where the answers collapsed, so did the gradient
+    window = h.finite_samples[:3] + window  # it never arrived, or something else came in between
     norms = np.array([s.gradient_norm[h.weights] for s in window])
     reached = np.isfinite(norms).all(0)
     norms, weights = norms[:, reached], h.weights[reached]

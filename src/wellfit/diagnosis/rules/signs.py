@@ -1,0 +1,143 @@
+"""What several rules ask of a history: has the loss moved, does the net know anything, have its answers collapsed?"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from wellfit.diagnosis.history import Floats, History, Sample, level
+
+# About 100 iterations should show the loss falling clearly (SPEC C6); less than 2% is no fall.
+PATIENCE = 100
+MOVED = 0.02
+# Class probabilities that differ less than this between images hardly show in the loss yet.
+WAKING = 0.02
+# Answers that once differed by more than the first, and now differ by less than the second, have collapsed.
+DIFFERED = 1e-4
+COLLAPSED = 1e-6
+# A net whose layers show this little of the differences between images never saw any.
+BLANK = 1e-9
+# Weights that lost so much of their norm were decayed away.
+SHRUNK = 0.5
+
+
+def start_and_end(h: History) -> tuple[float, float]:
+    """Where the loss started and where it stands."""
+    loss = h.finite_loss
+    # Within ten steps a wild rate has raised the loss already: the lower of the two is where it started.
+    start = min(level(loss[:10]), float(loss[0])) if len(loss) else float("nan")
+    return max(start, 0.98 * (h.chance_loss or 0.0)), level(loss[-max(25, len(loss) // 5) :])
+
+
+def is_flat(h: History, moved: float = MOVED) -> bool:
+    """Whether the loss, finite all along, ended where it started (less the share `moved`), near what chance gives."""
+    if len(h.losses) < PATIENCE or h.first_bad_step is not None or starts_with_knowledge(h):
+        return False
+    start, end = start_and_end(h)
+    return end > (1 - moved) * start
+
+
+def starts_with_knowledge(h: History) -> bool:
+    """Whether the first losses lie well below chance: a fine-tune or a resumed run may rest where it is."""
+    return h.chance_loss is not None and level(h.finite_loss[:10]) < 0.7 * h.chance_loss
+
+
+def knows_nothing(h: History) -> bool:
+    """Whether the loss ended no lower than what the class frequencies alone give, wherever it started."""
+    ground = entropy_of_classes(h)
+    if ground is None or len(h.losses) < PATIENCE or h.first_bad_step is not None or not is_cross_entropy(h):
+        return False
+    return start_and_end(h)[1] > (1 - MOVED) * ground and not _guesses_better_than_chance(h)
+
+
+def entropy_of_classes(h: History) -> float | None:
+    """The cross-entropy of always answering the class frequencies; log C where they are not known."""
+    counts = h.class_counts
+    if counts is None or not counts.sum():
+        return h.chance_loss
+    shares = counts[counts > 0] / counts.sum()
+    return float(-(shares * np.log(shares)).sum()) if len(shares) > 1 else None
+
+
+def is_cross_entropy(h: History) -> bool:
+    """Whether the first losses are the cross-entropy of the answers, as far as the targets tell."""
+    loss = h.loss
+    pairs = [
+        (loss[s.step], read)
+        for s in h.finite_samples[:5]
+        if s.output is not None and s.step < len(loss)
+        for read in (s.output.as_probabilities if s.output.probabilities else s.output.as_logits,)
+        if read is not None
+    ]
+    return bool(pairs) and all(abs(seen - read) < 0.2 * max(read, 0.1) for seen, read in pairs)
+
+
+def _guesses_better_than_chance(h: History) -> bool:
+    seen = [s.output for s in h.finite_samples if s.output is not None and s.output.targets is not None][-10:]
+    shown = sum(int(o.targets.sum()) for o in seen if o.targets is not None)
+    if not shown or h.class_counts is None:
+        return False
+    likely = float(h.class_counts.max() / h.class_counts.sum())
+    right = sum(o.correct or 0 for o in seen) / shown
+    return right > likely + 3 * math.sqrt(likely * (1 - likely) / shown) + 0.02
+
+
+def is_waking(h: History) -> bool:
+    """Whether answers that are still alike differ more and more: tiny first weights need a while to grow."""
+    spreads = [s.output.spread for s in h.samples if s.output is not None]
+    if len(spreads) < 6 or spreads[-1] > WAKING:
+        return False
+    third = len(spreads) // 3
+    parts = [level(np.array(part)) for part in (spreads[:third], spreads[third:-third], spreads[-third:])]
+    return parts[0] < parts[1] < parts[2] and parts[2] > 3 * parts[0]
+
+
+def has_collapsed(h: History) -> bool:
+    """Whether answers that differed between images at first are the same for all of them now."""
+    spreads = [s.output.spread for s in h.finite_samples if s.output is not None]
+    return len(spreads) >= 6 and max(spreads[:3]) > DIFFERED and max(spreads[-3:]) < COLLAPSED
+
+
+def is_blank(h: History) -> bool:
+    """Whether the images were all alike from the first step on: no layer ever showed a difference between them."""
+    first = next((s for s in h.samples if s.layers), None)
+    if first is None or first.step > 0:
+        return False
+    # A layer that is silent throughout tells nothing of what came to it.
+    return first.layers[0].std > 0 and all(layer.spread < BLANK for layer in first.layers)
+
+
+def weights_shrank(h: History) -> bool:
+    """Whether the typical weight tensor lost half of its norm since the first watched step."""
+    seen = h.finite_samples
+    if len(seen) < 3 or not len(h.weights):
+        return False
+    first, last = seen[0].weight_norm[h.weights], seen[-1].weight_norm[h.weights]
+    return bool(np.median(last[first > 0] / first[first > 0]) < SHRUNK) if (first > 0).any() else False
+
+
+def kept_promise(h: History) -> float:
+    """The fall of the loss as a share of what its steps promised to first order; NaN where neither is known.
+
+    Small steps keep what they promise: near 1 the steps could be longer. Long ones overshoot and keep little.
+    """
+    promises = [s.promised for s in h.finite_samples if np.isfinite(s.promised) and s.step > 0]
+    loss = h.finite_loss
+    if len(promises) < 3 or len(loss) < 20:
+        return math.nan
+    promised = float(np.mean(promises)) * len(loss)
+    return (level(loss[:10]) - level(loss[-20:])) / promised if promised > 0 else math.nan
+
+
+def median_ratio(h: History, sample: Sample) -> float:
+    """The median over the weights of ‖Δw‖/‖w‖ at one watched step."""
+    ratios = sample.update_ratio[h.weights]
+    ratios = ratios[np.isfinite(ratios)]
+    return float(np.median(ratios)) if len(ratios) else float("nan")
+
+
+def ratios(h: History) -> Floats:
+    """At each watched step with a finite loss and a full rate: the median over the weights of ‖Δw‖/‖w‖."""
+    medians = [median_ratio(h, s) for s in h.finite_samples if h.at_full_rate(s.step)]
+    return np.array([m for m in medians if np.isfinite(m)])
