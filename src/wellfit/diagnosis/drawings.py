@@ -15,6 +15,10 @@ from wellfit.report.markup import Html, nothing, tag
 from wellfit.report.static_layers import FEW, draw_tracks
 from wellfit.report.words import counted, percent
 
+MOST_PARAMETERS = 16
+# A share below which dead or saturated units are not worth a drawing.
+FEW_UNITS = 0.01
+
 
 def curves(h: History) -> Html:
     """Loss of every step with the learning rate; accuracies of every epoch."""
@@ -51,6 +55,9 @@ def weights(h: History) -> Html:
     figures = []
     if h.samples:
         learning = [i for i, p in enumerate(h.parameters) if p.requires_grad]
+        # Of many parameters the weights alone: beside them, biases and scales say little and take room.
+        large = [i for i in learning if h.parameters[i].weight]
+        learning = large if large and len(learning) > MOST_PARAMETERS else learning
         names = [h.parameters[i].name for i in learning]
         ratios = ratio_table(names, steps, np.array([s.update_ratio[learning] for s in h.samples]).T)
         if ratios is not None:
@@ -58,17 +65,18 @@ def weights(h: History) -> Html:
                 "How much each step changes the weights, relative to their size. About 1e-3 is healthy; far below, "
                 "the parameter hardly learns; above 1e-2, steps are so long that they undo each other."
             )
+            if learning is large:
+                text += " Shown are the weights, without biases and normalisation."
             shown = len(ratios.parameters)
             alt = f"Update-to-weight ratio of {counted(shown, 'parameter')} over time"
             drawn = static.draw_update_ratios(ratios)
             figures.append(figure("Update / weight ratio", drawn, alt, text, size="wide" if shown > 8 else ""))
-        chosen = [i for i in learning if h.parameters[i].weight]
-        norms = np.array([s.gradient_norm[chosen] for s in h.samples]).T
+        norms = np.array([s.gradient_norm[large] for s in h.samples]).T
         text = (
             "Norm of the gradient of each weight tensor, first layer first. Within about three decades is usual; a "
             "first layer far below the last one hardly learns; growth over time announces an explosion."
         )
-        names = [h.parameters[i].name for i in chosen]
+        names = [h.parameters[i].name for i in large]
         figures += _tracks(names, steps, norms, "log", "gradient norm", "Gradient norms", text)
     return tag("div", *figures, class_="figures") if figures else nothing("No step was watched closely.")
 
@@ -76,13 +84,17 @@ def weights(h: History) -> Html:
 def layers(h: History) -> Html:
     """Spread of each layer's activations, and the shares of dead and saturated units, over time."""
     watched = [s for s in h.samples if s.layers]
-    names = list(dict.fromkeys(layer.name for s in watched for layer in s.layers))
+    kinds = {layer.name: layer.kind for s in watched for layer in s.layers}
+    names = list(kinds)
     steps = np.array([s.step for s in watched], np.float64)
 
     def table(value: Callable[[Layer], float | None]) -> Floats:
         by_name = [{layer.name: value(layer) for layer in s.layers} for s in watched]
         return np.array([[np.nan if (v := row.get(name)) is None else v for row in by_name] for name in names])
 
+    shown = [
+        f"{name} ({kind})" if kind != "other" and kind not in name.lower() else name for name, kind in kinds.items()
+    ]
     spread = (
         "How much the activations of a layer differ between images. They should neither shrink nor grow by decades "
         "from layer to layer."
@@ -93,9 +105,9 @@ def layers(h: History) -> Html:
     )
     saturated = "Activations at the ends of a bounded non-linearity, where its slope is nearly zero."
     figures = [
-        *_tracks(names, steps, table(lambda a: a.spread), "log", "spread over images", "Activations", spread),
-        *_tracks(names, steps, table(lambda a: a.dead), "share", "dead units", "Dead units", dead, 0.5),
-        *_tracks(names, steps, table(lambda a: a.saturated), "share", "saturated", "Saturated units", saturated, 0.5),
+        *_tracks(shown, steps, table(lambda a: a.spread), "log", "spread over images", "Activations", spread),
+        *_tracks(shown, steps, table(lambda a: a.dead), "share", "dead units", "Dead units", dead, 0.5),
+        *_tracks(shown, steps, table(lambda a: a.saturated), "share", "saturated", "Saturated units", saturated, 0.5),
     ]
     return tag("div", *figures, class_="figures") if figures else nothing(_why_no_layers(h))
 
@@ -113,6 +125,9 @@ def _tracks(
     tracks = layer_tracks(names, steps, values, scale)
     if tracks is None:
         return []
+    if scale == "share" and np.nanmax(tracks.values) < FEW_UNITS:
+        said = f"In none of {counted(tracks.in_all, 'layer')} was there more than {FEW_UNITS:.0%} of them. {text}"
+        return [tag("figure", tag("h3", heading), tag("p", said, class_="quiet"))]
     if len(tracks.names) < tracks.in_all:
         text += f" Shown are {len(tracks.names)} of {tracks.in_all}, evenly chosen."
     drawn = draw_tracks(tracks, what, heading.lower().replace(" ", "-"), limit)

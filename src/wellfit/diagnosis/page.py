@@ -60,11 +60,11 @@ def _header(h: History, watched: Watched, findings: Sequence[Finding], unjudged:
     sick = [f for f in findings if f.severity != "info"]
     said: list[tuple[str, str]] = []
     if sick:
-        said.append(("What was seen", f"{_sentence(sick[0].message)}"))
-        said.append(("What to do", f"{_sentence(sick[0].action)}"))
+        said.append(("Seen", _sentence(sick[0].message)))
+        said.append(("What to do", _sentence(sick[0].action)))
     if len(sick) > 1:
         others = ", ".join(f"`{f.id}`" for f in sick[1:])
-        said.append(("Below it", f"{others}: findings further down are often consequences of the first."))
+        said.append(("Also found", f"{others}. What stands further down is often a consequence of what stands above."))
     watched_steps = counted(len(h.samples), "step")
     sure = (
         f"{len(RULES) - len(unjudged)} of {len(RULES)} questions could be judged, from {counted(len(h.losses), 'step')}"
@@ -115,7 +115,7 @@ def _sentence(text: str) -> str:
 def _findings(findings: Sequence[Finding]) -> Html:
     if not findings:
         return nothing("No rule found anything to say.")
-    return sections.finding_list([f.as_dict() for f in findings])
+    return sections.finding_list([{**f.as_dict(), "message": _sentence(f.message)} for f in findings])
 
 
 def _images(h: History) -> Html:

@@ -13,9 +13,11 @@ from collections.abc import Callable
 from typing import Any
 
 import matplotlib as mpl
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator
+from numpy.typing import NDArray
 
 from wellfit.report.words import figure as number_text
 
@@ -127,6 +129,14 @@ def level(axes: Axes, height: float, text: str, colour: str = "muted") -> None:
     axes.annotate(
         text, (1, height), (-2, 3), ha="right", fontsize=9, color=PALETTE[colour], annotation_clip=True, **place
     )
+
+
+def on_even_steps(steps: NDArray[np.float64], table: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Columns measured at uneven steps, for a picture whose columns are evenly wide: each is shown until the next."""
+    if len(steps) < 3 or np.ptp(np.diff(steps)) == 0:
+        return table
+    shown = np.linspace(steps[0], steps[-1], min(480, 4 * len(steps)))
+    return table[:, np.searchsorted(steps, shown, side="right") - 1]
 
 
 def as_percent(share: float, _position: float = 0.0) -> str:

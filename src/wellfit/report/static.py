@@ -10,7 +10,18 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from wellfit.report.curves import AccuracyCurve, Confusion, Floats, LossCurve, Reliability, UpdateRatios
-from wellfit.report.drawing import HALF, PALETTE, as_percent, as_svg, label, legend_above, level, log_ticks, plain_axes
+from wellfit.report.drawing import (
+    HALF,
+    PALETTE,
+    as_percent,
+    as_svg,
+    label,
+    legend_above,
+    level,
+    log_ticks,
+    on_even_steps,
+    plain_axes,
+)
 from wellfit.report.words import figure as number_text
 from wellfit.report.words import percent, plain
 
@@ -125,7 +136,7 @@ def draw_update_ratios(ratios: UpdateRatios) -> str:
         if many:
             ends = (ratios.steps[0], ratios.steps[-1] if len(ratios.steps) > 1 else ratios.steps[0] + 1)
             image = axes.imshow(
-                np.ma.masked_invalid(ratios.logs),
+                np.ma.masked_invalid(on_even_steps(ratios.steps, ratios.logs)),
                 aspect="auto",
                 interpolation="none",
                 cmap=_RATIO_MAP,

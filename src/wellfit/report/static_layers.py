@@ -10,7 +10,7 @@ from matplotlib.colors import Normalize, to_rgb
 from matplotlib.figure import Figure
 
 from wellfit.report.curves_layers import LayerTracks
-from wellfit.report.drawing import HALF, PALETTE, as_percent, as_svg, label, log_ticks, plain_axes
+from wellfit.report.drawing import HALF, PALETTE, as_percent, as_svg, label, level, log_ticks, on_even_steps, plain_axes
 from wellfit.report.words import figure as number_text
 from wellfit.report.words import plain
 
@@ -21,7 +21,7 @@ _COLOURS = ("train", "validation", "averaged", "alarm", "ink", "muted")
 def draw_tracks(tracks: LayerTracks, what: str, name: str, limit: float | None = None) -> str:
     """what: the measured figure, for the axis. name: short and unlike that of the page's other drawings.
 
-    limit: a height that means trouble, dotted where lines are drawn.
+    limit: the share above which a layer is sick, dotted where lines are drawn.
     """
     many = len(tracks.names) > FEW
     inches = (9.5, min(10.5, 1.5 + 0.17 * len(tracks.names))) if many else HALF
@@ -52,7 +52,7 @@ def _lines(axes: Axes, tracks: LayerTracks, what: str, limit: float | None) -> N
             label=plain(name, 30),
         )
     if limit is not None:
-        axes.axhline(limit, color=PALETTE["muted"], lw=1.2, ls=":")
+        level(axes, limit, f"sick above {limit:.0%}")
     if tracks.scale == "share":
         axes.set_ylim(-0.02, 1.02)
         axes.yaxis.set_major_formatter(as_percent)
@@ -72,14 +72,15 @@ def _map(figure: Figure, axes: Axes, tracks: LayerTracks, what: str) -> None:
     style: dict[str, Any] = {"aspect": "auto", "interpolation": "none", "extent": extent}
     if tracks.scale == "share":
         # A tint that is stronger the larger the share: it reads the same on a light and on a dark page.
-        colours = np.empty((*tracks.values.shape, 4))
+        shares = on_even_steps(steps, tracks.values)
+        colours = np.empty((*shares.shape, 4))
         colours[..., :3] = to_rgb(PALETTE["alarm"])
-        colours[..., 3] = np.nan_to_num(0.06 + 0.94 * tracks.values)
+        colours[..., 3] = np.nan_to_num(0.06 + 0.94 * shares)
         axes.imshow(colours, **style)
         worst = np.nanmax(tracks.values, axis=1)
         names = [f"{plain(name, 34)}  ≤ {share:.0%}" for name, share in zip(tracks.names, worst, strict=True)]
     else:
-        logs = np.log10(tracks.values)
+        logs = np.log10(on_even_steps(steps, tracks.values))
         low, high = float(np.nanmin(logs)), float(np.nanmax(logs))
         norm = Normalize(min(low, high - 1), high)
         image = axes.imshow(np.ma.masked_invalid(logs), cmap="viridis", norm=norm, **style)
