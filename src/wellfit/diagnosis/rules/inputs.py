@@ -22,6 +22,8 @@ NOISE = 6.0
 CONTRAST = 1.7
 LEVEL = 0.75
 COLOUR = 0.25
+# Both at once.
+CONTRAST_TOO, LEVEL_TOO = 1.25, 0.2
 # In sharpness, a factor: random crops enlarge and blur training images by less.
 SHARPNESS = 2.0
 # Images a side must have shown.
@@ -40,7 +42,8 @@ def train_val_mismatch(h: History) -> Finding | None:
     for val in sets:
         if val.channels != train.channels or min(train.images, val.images) < ENOUGH:
             continue
-        seen = _contrast(train, val) or _level(train, val) or _colour(train, val) or _sharpness(train, val)
+        ways = (_contrast, _level, _level_and_contrast, _colour, _sharpness)
+        seen = next((said for way in ways if (said := way(train, val))), None)
         if seen is not None:
             return Finding(
                 "train-val-mismatch",
@@ -108,23 +111,29 @@ def _pixel_std(f: InputFigures) -> float:
     return float(np.sqrt(np.mean(f.figures[c:-1] ** 2 + np.diag(f.scatter)[:c])))
 
 
-def _contrast(train: InputFigures, val: InputFigures) -> str | None:
+def _contrast(train: InputFigures, val: InputFigures, limit: float = CONTRAST) -> str | None:
     c = train.channels
     ours, theirs = float(train.figures[c:-1].mean()), float(val.figures[c:-1].mean())
     direction = np.concatenate([np.zeros(c), np.full(c, 1 / c), [0.0]])
     factor = max(ours, theirs) / max(min(ours, theirs), 1e-12)
-    if factor < CONTRAST or not _told_apart(train, val, direction):
+    if factor < limit or not _told_apart(train, val, direction):
         return None
     return f"their contrast differs by a factor of {factor:.3g}"
 
 
-def _level(train: InputFigures, val: InputFigures) -> str | None:
+def _level(train: InputFigures, val: InputFigures, limit: float = LEVEL) -> str | None:
     c, std = train.channels, _pixel_std(train)
     shifts = (val.figures[:c] - train.figures[:c]) / max(std, 1e-12)
-    far = [i for i in range(c) if abs(shifts[i]) > LEVEL and _told_apart(train, val, _unit(train, i))]
+    far = [i for i in range(c) if abs(shifts[i]) > limit and _told_apart(train, val, _unit(train, i))]
     if not far:
         return None
     return f"their level differs by {max(abs(shifts[far])):.2g} standard deviations"
+
+
+def _level_and_contrast(train: InputFigures, val: InputFigures) -> str | None:
+    """Both at once, each by less: augmentation moves one of them, another scale or gamma moves both."""
+    level, contrast = _level(train, val, LEVEL_TOO), _contrast(train, val, CONTRAST_TOO)
+    return f"{level} and {contrast}" if level and contrast else None
 
 
 def _colour(train: InputFigures, val: InputFigures) -> str | None:

@@ -9,7 +9,7 @@ import numpy as np
 from wellfit.diagnosis.history import History, Layer, fall_per_step, level
 from wellfit.diagnosis.rules import needs
 from wellfit.diagnosis.rules.rule import Rule
-from wellfit.diagnosis.rules.signs import is_blank, is_flat, knows_nothing
+from wellfit.diagnosis.rules.signs import is_blank, is_flat, knows_nothing, weights_shrank
 from wellfit.findings import Finding, Severity
 
 # Half of a layer's units silent on all data, or half of a layer's entries at the ends of its non-linearity; of one
@@ -35,8 +35,8 @@ FLAT_SHARE = 0.1
 
 def dead_relu(h: History) -> Finding | None:
     sick = _lasting(h, "dead", DEAD)
-    if not sick or is_blank(h):
-        return None
+    if not sick or is_blank(h) or weights_shrank(h):
+        return None  # without input, or without weights, there is nothing to be active on
     name, share = max(sick.items(), key=lambda item: item[1])
     return Finding(
         "dead-relu",
@@ -105,7 +105,7 @@ def _suffers(h: History) -> bool:
 
 
 def bad_initialisation(h: History) -> Finding | None:
-    return _tall_start(h) or _uneven_layers(h) or _flat_then_falls(h)
+    return _tall_start(h) or _uneven_layers(h) or _alike_units(h) or _flat_then_falls(h)
 
 
 def _tall_start(h: History) -> Finding | None:
@@ -130,6 +130,8 @@ def _uneven_layers(h: History) -> Finding | None:
     spreads = [layer.spread for layer in first.layers]
     if len(spreads) < 4 or not np.isfinite(spreads).all() or spreads[0] <= 0:
         return None
+    if spreads[-1] == 0 or max(_value(layer, "saturated") for layer in first.layers) > MUCH:
+        return None  # units that are dead or saturated from the start are a finding of their own
     factor = spreads[-1] / spreads[0]
     # Many nets with uneven layers train well; it is a fault when this one does not.
     stuck = is_flat(h) or knows_nothing(h) or h.first_bad_step is not None or _flat_start(h)
@@ -144,6 +146,27 @@ def _uneven_layers(h: History) -> Finding | None:
         {"spread": spreads, "factor": factor},
         "Use Kaiming initialisation (√(2/fan_in)) with ReLU, Xavier with tanh, or add BatchNorm",
         "SPEC C7, N8, I1-I6",
+    )
+
+
+def _alike_units(h: History) -> Finding | None:
+    """The layers tell images apart and the answers do not: equal weights give equal units, and they stay equal."""
+    first = next((s for s in h.samples if s.layers and s.output is not None), None)
+    if first is None or first.step > 0 or first.output is None or not (is_flat(h) or knows_nothing(h)):
+        return None
+    spread = first.layers[-1].spread
+    if not np.nansum(first.gradient_norm[h.weights]) > 0:
+        return None  # answers that hang on no weight are alike for another reason
+    if not (spread > 1e-3 and first.output.spread < 1e-6 * spread):
+        return None
+    return Finding(
+        "bad-initialisation",
+        "warning",
+        f"before the first step all images get the same answer, although {first.layers[-1].name} tells them apart (it "
+        f"varies by {spread:.2g}): weights that start equal stay equal, and nothing was learned since",
+        {"spread_of_layer": spread, "spread_of_answers": first.output.spread},
+        "Draw the first weights at random: Kaiming initialisation with ReLU, Xavier with tanh",
+        "SPEC N8, C9",
     )
 
 

@@ -18,7 +18,7 @@ from wellfit.diagnosis.rules.signs import (
     starts_with_knowledge,
     weights_shrank,
 )
-from wellfit.diagnosis.rules.updates import updates_too_large
+from wellfit.diagnosis.rules.updates import updates_too_large, vanishing_gradient
 from wellfit.findings import Finding
 
 # The cost above which a search breaks a trial off (SPEC S3), and a rise that noise does not make.
@@ -55,7 +55,7 @@ def lr_too_high(h: History) -> Finding | None:
     # It may learn something all the same, with what the first steps left alive.
     thrown = peak > THROWN * start and largest > LARGE
     poor = bad is None and len(loss) >= 50 and end > 0.3 * start
-    coarse = poor and (level(early) > OVERWRITING or updates_too_large(h) is not None)
+    coarse = poor and updates_too_large(h) is not None
     if not (lost or broken or silenced or thrown or coarse):
         return None
     if weights_shrank(h) and peak < BROKEN_OFF * start:
@@ -88,6 +88,8 @@ def lr_too_low(h: History) -> Finding | None:
         return None
     start, end = start_and_end(h)
     ratio = level(seen)
+    if ratio == 0 or vanishing_gradient(h) is not None:
+        return None  # it is the gradient that is missing
     promised = float(np.mean([s.promised for s in samples])) * len(loss)
     still = is_flat(h, moved=PROMISED) or knows_nothing(h)
     idle = still and ratio < FINE and promised < PROMISED * start

@@ -96,7 +96,7 @@ def is_waking(h: History) -> bool:
 def has_collapsed(h: History) -> bool:
     """Whether answers that differed between images at first are the same for all of them now."""
     spreads = [s.output.spread for s in h.finite_samples if s.output is not None]
-    return len(spreads) >= 6 and max(spreads[:3]) > DIFFERED and max(spreads[-3:]) < COLLAPSED
+    return len(spreads) >= 6 and spreads[0] > DIFFERED and max(spreads[-3:]) < COLLAPSED
 
 
 def is_blank(h: History) -> bool:

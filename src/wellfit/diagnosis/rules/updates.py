@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from wellfit.diagnosis.history import History, Sample, level
 from wellfit.diagnosis.rules import needs
 from wellfit.diagnosis.rules.rule import Rule
 from wellfit.diagnosis.rules.signs import has_collapsed, is_blank, median_ratio, weights_shrank
+from wellfit.diagnosis.rules.signs import ratios as ratios_of
 from wellfit.findings import Finding
 
 # SPEC C8: about 1e-3 is wanted, 1e-2 is about okay. Two decades below and one above are sick.
 SMALL = 1e-5
-LARGE = 0.1
+LARGE = 0.08
+LARGE_FOR_NOTHING = 0.05
+OVERWRITING = 0.15
+# A gradient that fell to this share of the first was lost on the way, and takes the updates with it.
+DIED = 0.1
 # The last watched steps that must all agree.
 PATIENCE = 5
-# First to last layer: the ratio of gradient norms below which nothing arrives at the first layers.
-VANISHED = 1e-3
+# Of the whole gradient: what the first layers get in healthy trainings is four times this and more.
+VANISHED = 5e-3
 
 
 def recent(h: History, n: int = PATIENCE) -> list[Sample]:
@@ -30,32 +37,50 @@ def updates_too_small(h: History) -> Finding | None:
     if not window or h.warming_up or _has_learned(h):
         return None
     ratios = [median_ratio(h, s) for s in window]
-    if not all(0 < r < SMALL for r in ratios):  # exactly zero: dead units or frozen parameters, other findings
+    gradients = [_gradient_of_weights(h, s) for s in window]
+    # Exactly zero is too small to show in the weights where there is a gradient; where there is none, that is it.
+    if not all(r < SMALL for r in ratios) or not min(gradients) > 0:
         return None
-    if max(median_ratio(h, s) for s in h.finite_samples[:PATIENCE]) > 10 * SMALL:
-        return None  # they were larger once: gradients died, for which there are other findings
+    if vanishing_gradient(h) is not None or level(np.array(gradients)) < DIED * level(
+        np.array([_gradient_of_weights(h, s) for s in h.finite_samples[:3]])
+    ):
+        return None
     return Finding(
         "updates-too-small",
         "warning",
         f"at the last {len(window)} watched steps the updates were at most {max(ratios):.1g} of the weights",
         {"update_ratio": ratios, "limit": SMALL, "wanted": 1e-3},
-        "Raise the learning rate tenfold; when gradients are zero, look at the layers above",
+        "Raise the learning rate tenfold; when that changes nothing, look at what else divides the step: clipping, "
+        "eps, the mean of the loss",
         "SPEC C8",
     )
 
 
+def _gradient_of_weights(h: History, sample: Sample) -> float:
+    """Norm of the typical weight tensor's gradient."""
+    norms = sample.gradient_norm[h.weights]
+    norms = norms[np.isfinite(norms)]
+    return float(np.median(norms)) if len(norms) else 0.0
+
+
 def updates_too_large(h: History) -> Finding | None:
-    window = recent(h)
-    if not window or window[0].step < 20:
-        return None  # weights that start near zero grow out of their first large updates
-    ratios = [median_ratio(h, s) for s in window]
-    if not all(r > LARGE for r in ratios):
+    ratios = ratios_of(h)
+    if len(ratios) < PATIENCE or not len(h.weights):
         return None
+    # Weights that start near zero grow out of their first large updates, and so do Adam's; not for this long.
+    at_first = level(ratios[:PATIENCE]) > OVERWRITING and len(h.weights) > 1
+    later = ratios[3:]
+    lasting = len(later) >= PATIENCE and float(np.sort(later)[-PATIENCE]) > LARGE
+    for_nothing = len(later) >= PATIENCE and level(later) > LARGE_FOR_NOTHING and not _has_learned(h)
+    if not (at_first or lasting or for_nothing):
+        return None
+    said = level(ratios[:PATIENCE]) if at_first else float(np.sort(later)[-PATIENCE]) if lasting else level(later)
     return Finding(
         "updates-too-large",
         "warning",
-        f"at the last {len(window)} watched steps the updates were at least {min(ratios):.1g} of the weights",
-        {"update_ratio": ratios, "limit": LARGE, "wanted": 1e-3},
+        f"at {'the first' if at_first else 'many'} of {len(ratios)} watched steps the updates were {said:.2g} of the "
+        "weights and more",
+        {"update_ratio": ratios[:200].tolist(), "limit": LARGE, "wanted": 1e-3},
         "Lower the learning rate tenfold",
         "SPEC C8",
     )
@@ -97,30 +122,35 @@ def frozen_parameters(h: History) -> Finding | None:
 
 
 def vanishing_gradient(h: History) -> Finding | None:
-    window = recent(h)
-    if not window or has_collapsed(h) or weights_shrank(h):
+    """The first layers get next to nothing of the gradient: from the first step on, for a good while or to the end."""
+    seen = [s for s in h.finite_samples if s.total_gradient > 0]
+    if len(seen) < PATIENCE or len(h.weights) < 3 or has_collapsed(h) or weights_shrank(h):
         return None  # where the answers collapsed, so did the gradient
-    window = h.finite_samples[:3] + window  # it never arrived, or something else came in between
-    norms = np.array([s.gradient_norm[h.weights] for s in window])
-    reached = np.isfinite(norms).all(0)
-    norms, weights = norms[:, reached], h.weights[reached]
-    if len(weights) < 4:
-        return None
-    quarter = max(1, len(weights) // 4)
-    last = np.median(norms[:, -quarter:], axis=1)
-    ratios = np.median(norms[:, :quarter], axis=1)[last > 0] / last[last > 0]
+    shares = np.array([_share_of_first_layers(h, s) for s in seen])
     # Exactly zero is no small number: nothing comes through at all, which dead units or detach() explain.
-    if len(ratios) < len(window) or not ((ratios > 0) & (ratios < VANISHED)).all():
+    small = (shares > 0) & (shares < VANISHED)
+    lasted = len(small) if small.all() else int(np.argmin(small))
+    until = seen[lasted - 1].step if lasted else 0
+    if lasted < PATIENCE or (lasted < len(seen) and until < max(50, 0.1 * len(h.losses))):
         return None
-    names = [h.parameters[i].name for i in weights]
+    names = [h.parameters[i].name for i in h.weights]
+    share = level(shares[:lasted])
     return Finding(
         "vanishing-gradient",
         "warning",
-        f"the gradient of {names[0]} is {level(ratios):.1g} of that of {names[-1]}",
-        {"ratios": ratios.tolist(), "first": names[0], "last": names[-1], "limit": VANISHED},
+        f"the gradient of {names[0]} and its neighbours is {share:.1g} of the whole gradient"
+        + (f", until step {until}" if lasted < len(seen) else ""),
+        {"shares": shares.tolist(), "first": names[0], "until": until, "limit": VANISHED},
         "Use ReLU instead of sigmoid or tanh, Kaiming initialisation, BatchNorm or residual connections",
         "SPEC C7",
     )
+
+
+def _share_of_first_layers(h: History, sample: Sample) -> float:
+    """Gradient norm of the typical weight in the first quarter of the layers, as a share of the whole gradient's."""
+    norms = sample.gradient_norm[h.weights]
+    norms = norms[np.isfinite(norms)]
+    return float(np.median(norms[: max(1, len(norms) // 4)])) / sample.total_gradient if len(norms) >= 3 else math.nan
 
 
 def gradients_accumulate(h: History) -> Finding | None:
