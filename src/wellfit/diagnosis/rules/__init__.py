@@ -6,6 +6,10 @@ lack. To add one: write it in the file of its family and list it in that file's 
 
 from __future__ import annotations
 
+import warnings
+
+import numpy as np
+
 from wellfit.diagnosis.history import History
 from wellfit.diagnosis.rules import epochs, inputs, layers, loss, modes, outputs, rates, updates
 from wellfit.diagnosis.rules.rule import Rule
@@ -15,10 +19,21 @@ FAMILIES = (inputs, modes, loss, rates, updates, layers, outputs, epochs)
 RULES: dict[str, Rule] = {name: rule for family in FAMILIES for name, rule in family.RULES.items()}
 
 
+# How the reason begins where a rule is broken: watching must not end the training that it watches.
+DEFECT = "nothing: the rule itself failed, a defect of wellfit to be reported"
+
+
 def judge(history: History) -> tuple[list[Finding], dict[str, str]]:
-    """All findings, root cause first, and by id what each rule lacked that could not judge."""
+    """All findings, root cause first, and by id what each rule lacked that could not judge. Never raises."""
     unjudged = lacking(history)
-    found = [rule.judge(history) for name, rule in RULES.items() if name not in unjudged]
+    found: list[Finding | None] = []
+    for name in RULES.keys() - unjudged.keys():
+        try:
+            # A training may be as broken as it likes: overflows and empty stretches are what is looked for.
+            with np.errstate(all="ignore"), warnings.catch_warnings(action="ignore", category=RuntimeWarning):
+                found.append(RULES[name].judge(history))
+        except Exception as error:
+            unjudged[name] = f"{DEFECT} ({type(error).__name__}: {error})"
     return root_cause_first(f for f in found if f is not None), unjudged
 
 
