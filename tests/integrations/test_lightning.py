@@ -14,10 +14,10 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from tests.integrations.conftest import TRAIN, bytes_of, digits, net, warnings_of
 from wellfit.errors import UserError
-from wellfit.integrations import lightning as adapter
-from wellfit.integrations.lightning import DoctorCallback
 
+adapter = pytest.importorskip("wellfit.integrations.lightning", exc_type=ImportError)
 L = pytest.importorskip("lightning.pytorch")
+DoctorCallback = adapter.DoctorCallback
 
 pytestmark = [pytest.mark.filterwarnings("ignore")]
 

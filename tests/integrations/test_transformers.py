@@ -11,11 +11,10 @@ from torch import nn
 from tests.integrations.conftest import TRAIN, bytes_of, digits, net, warnings_of
 from wellfit.diagnosis.monitor import Monitor
 from wellfit.errors import UserError
-from wellfit.integrations import transformers as adapter
-from wellfit.integrations.transformers import STATE, DoctorCallback
 
-hugging = pytest.importorskip("transformers")
-accelerate = pytest.importorskip("accelerate")
+adapter = pytest.importorskip("wellfit.integrations.transformers", exc_type=ImportError)
+hugging, accelerate = pytest.importorskip("transformers"), pytest.importorskip("accelerate")
+STATE, DoctorCallback = adapter.STATE, adapter.DoctorCallback
 
 pytestmark = [pytest.mark.filterwarnings("ignore")]
 
