@@ -69,7 +69,8 @@ def saturated(h: History) -> Finding | None:
 
 def _severity(h: History, share: float) -> Severity:
     """How bad it is that this share of a layer is out of play. What is left may be enough: then it is a waste only."""
-    left = level(h.finite_loss[-20:]) / (h.chance_loss or h.reference_loss) if h.first_bad_step is None else 1.0
+    start = h.chance_loss or h.reference_loss
+    left = level(h.finite_loss[-20:]) / start if h.first_bad_step is None and start > 0 else 1.0
     if left > LEARNED and share > MOSTLY:
         return "error"
     return "warning" if share > MOSTLY or left > STUCK or (left > LEARNED and share > MUCH) else "info"
