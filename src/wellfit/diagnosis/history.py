@@ -57,6 +57,7 @@ class Output:
     as_logits, as_probabilities: the cross-entropy when the outputs are taken as either; need targets.
     as_twice: the cross-entropy of outputs that went through softmax once before the loss did it again.
     predicted, targets: counts by class; targets may be missing.
+    mixed: whether the targets are shares of several classes, of some images more than of others (mixup).
     """
 
     images: int
@@ -70,6 +71,7 @@ class Output:
     predicted: NDArray[np.int64] | None = None
     targets: NDArray[np.int64] | None = None
     correct: int | None = None
+    mixed: bool = False
 
 
 @dataclass(frozen=True)

@@ -130,9 +130,12 @@ def _against(
     width = table.shape[1]
     given = targets.detach().cpu()
     wanted: np.ndarray | None
+    mixed = False
     if given.ndim == 2:
         wanted = given.double().numpy()
         true = given.argmax(1).numpy()
+        # Smoothed labels are equally sure of every image.
+        mixed = bool(np.std(wanted.max(1)) > 0.02)
     else:
         true = given.to(torch.int64).numpy()
         kept = true != IGNORED
@@ -143,6 +146,7 @@ def _against(
     figures: dict[str, Any] = {
         "targets": np.bincount(true, minlength=width),
         "correct": int((said == true).sum()),
+        "mixed": mixed,
     }
     # A loss over rows that were cut off cannot be compared.
     if whole and wanted is not None:

@@ -15,6 +15,8 @@ EXPLODED = 10.0
 # Minibatch noise stays below this share of the loss, or below SMALL_BATCH/√images for very small batches.
 SWING = 0.35
 SMALL_BATCH = 3.0
+# Points of validation accuracy that three epochs in a row may lie below the best one where nothing swings.
+STEADY = 0.03
 # A spike towers over its neighbourhood: by this factor, and by this share of the first loss.
 SPIKE_FACTOR = 2.5
 SPIKE_SHARE = 0.25
@@ -117,7 +119,7 @@ def oscillating(h: History) -> Finding | None:
     low, high = np.percentile(window, [25, 75])
     swing = float((high - low) / 1.35 / middle) if middle > 0 else 0.0
     falling = fall_per_step(window) * len(window) > 0.2 * middle
-    if swing <= limit or falling or middle < 0.2 * level(loss[:10]):
+    if swing <= limit or falling or middle < 0.2 * level(loss[:10]) or _is_mixed(h):
         return None
     return Finding(
         "oscillating",
@@ -127,6 +129,21 @@ def oscillating(h: History) -> Finding | None:
         "Lower the learning rate to a third, or enlarge the batch",
         "SPEC C9",
     )
+
+
+def _is_mixed(h: History) -> bool:
+    """Whether the loss swings with the mixture of its batches (mixup): it is no loss of one class an image.
+
+    Seen by the targets, by a loss that is not the cross-entropy of the answers, or by a validation that stands still.
+    """
+    outputs = [(float(h.loss[s.step]), s.output) for s in h.samples[-10:] if s.output is not None]
+    if any(out.mixed for _, out in outputs):
+        return True
+    other = [abs(seen - out.as_logits) > 0.2 * seen for seen, out in outputs if out.as_logits is not None]
+    if len(other) >= 5 and np.mean(other) > 0.5 and not outputs[-1][1].probabilities:
+        return True
+    accuracy = np.array([e.val_accuracy for e in h.epochs if e.val_accuracy is not None])
+    return len(accuracy) >= 3 and bool(np.all(accuracy[-3:] > accuracy.max() - STEADY))
 
 
 def loss_spike(h: History) -> Finding | None:
