@@ -149,7 +149,7 @@ SYMPTOMS: dict[str, Symptom] = {
         share(sick, "saturated") > max(0.5, 0.25 + share(twin, "saturated")) and worse(sick, twin)
     ),
     "bad-initialisation": begun_wrongly,
-    "updates-too-small": lambda sick, twin: ratio(sick) < 1e-5 < ratio(twin) and sick.fall < 0.3 * twin.fall,
+    "updates-too-small": lambda sick, twin: ratio(sick) < 1e-4 < ratio(twin) and sick.fall < 0.3 * twin.fall,
     "updates-too-large": lambda sick, twin: ratio(sick) > max(0.02, 3 * ratio(twin)) and worse(sick, twin),
     "train-val-mismatch": lambda sick, twin: (
         sick.mean_accuracy < twin.mean_accuracy - 0.06 and sick.last < twin.last + 0.2

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from faults.case import Case
 from faults.loop import Loop
-from faults.networks import Functional, he, lenet, mlp, vgg, xavier
+from faults.networks import Functional, he, mlp, vgg, xavier
 from faults.sick import settings as s
 from faults.sick.plant import plant, rows_of
 
@@ -40,6 +40,10 @@ def gelu_tower(channels: int, size: int, classes: int) -> nn.Module:
     return mlp(channels, size, classes, act=nn.GELU, hidden=(64,) * 14)
 
 
+def tower(channels: int, size: int, classes: int) -> nn.Module:
+    return mlp(channels, size, classes, hidden=(64,) * 16)
+
+
 def gelu_pair(channels: int, size: int, classes: int) -> nn.Module:
     return mlp(channels, size, classes, act=nn.GELU, hidden=(64,) * 2)
 
@@ -50,22 +54,6 @@ def sigmoid_convolutions(channels: int, size: int, classes: int) -> nn.Module:
     for place in range(8):
         layers += [nn.Conv2d(16 if place else channels, 16, 3, 2 if place in (1, 4) else 1, 1), nn.Sigmoid()]
     return xavier(nn.Sequential(*layers, nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(64, classes)))
-
-
-def shrinking(channels: int, size: int, classes: int) -> nn.Module:
-    """Tanhshrink for Tanh, by the editor's completion: its slope at zero is zero."""
-    return xavier(mlp(channels, size, classes, act=nn.Tanhshrink, hidden=(64,) * 5))
-
-
-class Square(nn.Module):
-    """Squares between the layers, of numbers below one."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return 0.2 * x**2
-
-
-def squares(channels: int, size: int, classes: int) -> nn.Module:
-    return mlp(channels, size, classes, act=Square, hidden=(64,) * 3)
 
 
 class SigmoidFunctional(nn.Module):
@@ -85,15 +73,18 @@ class SigmoidFunctional(nn.Module):
         return self.head(x)
 
 
-class Tenth(nn.Tanh):
-    """A tenth of tanh, from a paper on something else."""
+class MostlyDetached(nn.Module):
+    """Features mixed with a detached copy of themselves, to calm them: a tenth of the gradient is left."""
 
     def forward(self, x: Tensor) -> Tensor:
-        return 0.1 * super().forward(x)
+        return 0.1 * x + 0.9 * x.detach()
 
 
-def tenth_of_tanh(channels: int, size: int, classes: int) -> nn.Module:
-    return xavier(lenet(channels, size, classes, activation=Tenth))
+def mixed_with_copies(model: nn.Module) -> nn.Module:
+    layers: list[nn.Module] = []
+    for layer in model.children():
+        layers += [layer, MostlyDetached()] if isinstance(layer, nn.ReLU | nn.Tanh) else [layer]
+    return nn.Sequential(*layers)
 
 
 class Averaged(nn.Module):
@@ -125,10 +116,10 @@ def cases_of_vanishing() -> list[Case]:
         vanishing("fourteen layers without a norm", replace(s.GELU_MLP_ADAMW, network=gelu_pair), network=gelu_tower),
         vanishing("eight convolutions with sigmoid", s.VGG_MOMENTUM, network=sigmoid_convolutions),
         vanishing("sigmoid in the forward pass, eight times", s.FUNCTIONAL_NESTEROV, network=SigmoidFunctional),
-        vanishing("a tenth of tanh", s.TANH_MOMENTUM, network=tenth_of_tanh),
         vanishing("maps averaged and scaled down", s.VGG_SGD, change=smoothed_maps),
-        vanishing("Tanhshrink for Tanh", replace(s.TANH_MLP_SGD, optimizer="RMSprop", lr=1e-3), network=shrinking),
-        vanishing("squares between the layers", s.MLP_ADAM, network=squares),
+        vanishing("features mixed with detached copies", s.VGG_SGD, change=mixed_with_copies),
+        vanishing("features mixed with detached copies", s.LENET_SGD, change=mixed_with_copies),
+        vanishing("sixteen layers as torch draws them", replace(s.MLP_SGD, network=deep_mlp, lr=0.02), network=tower),
         vanishing("seven layers of hard sigmoid", s.TANH_MLP_SGD, network=hard_sigmoids),
     ]
 
@@ -191,15 +182,15 @@ def high_threshold(model: nn.Module) -> nn.Module:
 
 
 def warm_up_backwards(progress: float) -> float:
-    """From forty times the rate down to the rate, in the first twentieth."""
-    return 1 + 40 * max(0.0, 1 - progress / 0.05)
+    """From two hundred times the rate down to the rate, in the first twentieth."""
+    return 1 + 200 * max(0.0, 1 - progress / 0.05)
 
 
 class FirstBatchesRaw(Loop):
-    """The first batches came before the mean and deviation were known, at 20 times their size."""
+    """The first batches came before the mean and deviation were known, at 60 times their size."""
 
     def prepare(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        return (x * 20, y) if self.step < 3 else (x, y)
+        return (x * 60, y) if self.step < 3 else (x, y)
 
 
 class Sparse(Loop):
@@ -236,7 +227,6 @@ def cases_of_dead() -> list[Case]:
         dead("relu(-relu(x))", s.FUNCTIONAL_RMSPROP, network=ReluTwice),
         dead("Threshold(8, 0)", s.LENET_ADAM, change=high_threshold),
         dead("warm-up from above", s.LENET_MOMENTUM, schedule=warm_up_backwards),
-        dead("warm-up from above", s.VGG_SGD, schedule=warm_up_backwards),
         dead("first batches not normalised", replace(s.VGG_BN_SGD, network="vgg", lr=0.02), loop=FirstBatchesRaw),
         dead("activity punished", s.VGG_ADAM, loop=Sparse),
     ]
@@ -294,8 +284,8 @@ class SteepFunctional(TanhFunctional):
     times = 30.0
 
 
-def sigmoid_vgg(channels: int, size: int, classes: int) -> nn.Module:
-    return xavier(lenet(channels, size, classes, activation=nn.Sigmoid))
+def sigmoid_pair(channels: int, size: int, classes: int) -> nn.Module:
+    return xavier(mlp(channels, size, classes, act=nn.Sigmoid))
 
 
 def hardtanh_vgg(channels: int, size: int, classes: int) -> nn.Module:
@@ -313,7 +303,7 @@ def cases_of_saturated() -> list[Case]:
     def stuck(title: str, setting: s.Setting, **mistake: object) -> Case:
         return plant("saturated", title, setting, **mistake)
 
-    sigmoid = replace(s.LENET_ADAM, network=sigmoid_vgg, lr=5e-3)
+    sigmoid = replace(s.MLP_ADAM, network=sigmoid_pair, lr=5e-4)
     hardtanh = replace(s.VGG_ADAM, network=hardtanh_vgg)
     functional = replace(s.FUNCTIONAL_NESTEROV, network=TanhFunctional)
     return [
