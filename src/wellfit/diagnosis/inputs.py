@@ -25,7 +25,8 @@ def find_input(args: Iterable[Any], kwargs: Mapping[str, Any]) -> Tensor | None:
     """The first batch of images among a model's arguments: N×… of floats or bytes; else None."""
     for value in (*args, *kwargs.values()):
         if isinstance(value, Tensor):
-            if value.ndim >= 2 and (value.is_floating_point() or value.dtype is torch.uint8):
+            numbers = value.is_floating_point() or value.dtype is torch.uint8
+            if value.ndim >= 2 and numbers and value.layout is torch.strided and not value.is_meta:
                 return value.detach()
         elif isinstance(value, Mapping):
             found = find_input((), value)

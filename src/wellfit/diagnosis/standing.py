@@ -60,7 +60,7 @@ def as_html(
     said += f"<p><b>{html.escape(headline(findings, unjudged))}.</b> {html.escape(_share(unjudged))}</p>"
     items = [
         f"<li><b>{html.escape(f.severity)}</b> <code>{html.escape(f.id)}</code>: {html.escape(f.message)}"
-        f"<br>→ {html.escape(f.action)}</li>"
+        f"<br/>→ {html.escape(f.action)}</li>"
         for f in findings
     ]
     return f"{said}<ol>{''.join(items)}</ol>" if items else said
