@@ -3,6 +3,7 @@
 import os
 import re
 import stat
+from array import array
 from xml.etree import ElementTree
 
 import numpy as np
@@ -144,8 +145,8 @@ def test_a_long_training_of_a_deep_network_stays_small(tmp_path):
     draw = np.random.default_rng(0)
     norms = draw.random((600, layers)) + 0.1
     history = History(
-        losses=(1 + draw.random(steps)).tolist(),
-        lrs=[0.1] * steps,
+        losses=array("d", 1 + draw.random(steps)),
+        lrs=array("d", [0.1] * steps),
         samples=[Sample(30 * i, row, 1e-3 * row, row) for i, row in enumerate(norms)],
         parameters=[Parameter(f"layer{i}.weight", 10) for i in range(layers)],
     )
