@@ -1,5 +1,6 @@
 """What a monitor cannot watch is refused in one clear sentence."""
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -28,7 +29,24 @@ def fresh():
         (lambda: Monitor("resnet18", fresh()[1]), "nn.Module"),
         (lambda: Monitor(*fresh(), every=0), "at least 1"),
         (lambda: Monitor(*fresh(), classes=1), "at least 2 classes"),
+        (lambda: Monitor(nn.Linear, fresh()[1]), "got the class Linear"),
+        (lambda: Monitor([mlp(), mlp()], fresh()[1]), "one network, got 2"),
+        (lambda: Monitor(fresh()[0].state_dict(), fresh()[1]), "got OrderedDict"),
+        (lambda: Monitor(fresh()[0], SGD), "got the class SGD"),
+        (lambda: Monitor(fresh()[0], None), "got NoneType"),
+        (lambda: Monitor(fresh()[0], [fresh()[1], 3]), "got int 3"),
+        (lambda: Monitor(fresh()[0], torch.optim.lr_scheduler.StepLR(fresh()[1], 3)), "no parameter of this model"),
+        (lambda: Monitor(*fresh(), every=2.5), "whole number, at least 1, got 2.5"),
+        (lambda: Monitor(*fresh(), every=True), "whole number"),
+        (lambda: Monitor(*fresh(), entries=0), "entries is a whole number"),
+        (lambda: Monitor(*fresh(), classes="ten"), "at least 2 classes, got 'ten'"),
+        (lambda: Monitor(*fresh()).end_epoch(val_accuracy=float("nan")), "got nan; leave it out"),
+        (lambda: Monitor(*fresh()).end_epoch(val_accuracy=-0.1), "between 0 and 1, got -0.1"),
+        (lambda: Monitor(*fresh()).end_epoch(train_loss="0.3"), "one number or None, got str '0.3'"),
+        (lambda: Monitor(*fresh()).end_epoch(val_loss=torch.ones(3)), r"of shape \(3,\)"),
+        (lambda: Monitor(*fresh()).end_epoch(0.3, [0.9]), "train_accuracy is one number or None, got list"),
         (lambda: Monitor(*fresh()).findings(), "before the first step"),
+        (lambda: Monitor(*fresh()).report("doctor.html"), "before the first step"),
         (lambda: Monitor(*fresh()).step(1.0), "before any optimizer step"),
         (lambda: Monitor(*fresh()).end_epoch(val_accuracy=93.5), "divide percent by 100"),
     ],
@@ -54,6 +72,9 @@ def test_a_step_before_the_optimizer_stepped_is_refused_when_gradients_are_there
     [
         (torch.ones(3), None, "one number"),
         ("2.3", None, "a number"),
+        (None, None, "a number"),
+        (True, None, "a number"),
+        (torch.tensor(1 + 1j), None, "real number"),
         (1.0, torch.arange(5), "shape"),
         (1.0, torch.zeros(32, 10, 2), "shape"),
         (1.0, torch.full((32,), 10), "from 0 to 9"),
@@ -67,3 +88,29 @@ def test_a_loss_or_targets_that_cannot_be_are_one_clear_sentence(loss, targets, 
     one_step(model, optimizer, *batch())
     with pytest.raises(UserError, match=words):
         monitor.step(loss, targets=targets)
+
+
+def test_figures_of_an_epoch_may_be_any_kind_of_number():
+    monitor = Monitor(*fresh())
+    monitor.end_epoch(torch.tensor(0.5), np.float32(0.25), val_loss=1, val_accuracy=torch.tensor([1.0]))
+    epoch = monitor.history.epochs[0]
+    assert (epoch.train_loss, epoch.train_accuracy, epoch.val_loss, epoch.val_accuracy) == (0.5, 0.25, 1.0, 1.0)
+    monitor.end_epoch(val_loss=float("inf"))  # a loss may explode
+    assert monitor.history.epochs[1].val_loss == float("inf")
+
+
+def test_a_refused_call_leaves_no_trace():
+    model, optimizer = fresh()
+    monitor = Monitor(model, optimizer)
+    monitor.step(one_step(model, optimizer, *batch()))
+    for call in (lambda: monitor.end_epoch(val_accuracy=93.0), lambda: monitor.step("x")):
+        with pytest.raises(UserError):
+            call()
+    assert not monitor.history.epochs
+    assert len(monitor.history.losses) == 1
+    one_step(model, optimizer, *batch())
+    with pytest.raises(UserError):
+        monitor.step(1.0, targets=torch.arange(5))
+    assert len(monitor.history.losses) == 1
+    monitor.step(1.0, targets=batch()[1])
+    assert len(monitor.history.losses) == 2

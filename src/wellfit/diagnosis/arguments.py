@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -15,10 +14,10 @@ from wellfit.errors import UserError
 
 def check_setup(model: Any, optimizer: Any, classes: Any, every: Any, entries: Any) -> list[Any]:
     """The optimizers as a list."""
-    if isinstance(model, Iterable) and not isinstance(model, nn.Module | str):
-        raise UserError("a monitor watches one torch.nn.Module, got several objects; make a monitor for each network")
+    if isinstance(model, list | tuple):
+        raise UserError(f"a monitor watches one network, got {len(model)} in a list; make a monitor for each")
     if not isinstance(model, nn.Module):
-        raise UserError(f"a monitor watches a torch.nn.Module, got {type(model).__name__}; pass the network itself")
+        raise UserError(f"a monitor watches a torch.nn.Module, got {_described(model)}; pass the network itself")
     optimizers = list(optimizer) if isinstance(optimizer, list | tuple) else [optimizer]
     if not optimizers or not all(family(o) for o in optimizers):
         wrong = next((o for o in optimizers if not family(o)), optimizer)
@@ -76,6 +75,8 @@ def _whole(value: Any) -> bool:
 def _described(value: Any) -> str:
     if isinstance(value, Tensor | np.ndarray):
         return f"{type(value).__name__} of shape {tuple(value.shape)}"
+    if isinstance(value, type):
+        return f"the class {value.__name__}"
     if isinstance(value, list | tuple) and not value:
         return f"an empty {type(value).__name__}"
     return f"{type(value).__name__} {value!r}" if isinstance(value, str | int | float | bool) else type(value).__name__
