@@ -39,12 +39,15 @@ def test_other_losses(criterion, expected):
     assert result.value == pytest.approx(expected, rel=1e-3)
 
 
-@pytest.mark.parametrize(("created_head", "severity", "passed"), [(True, "error", False), (False, "warning", True)])
-def test_a_head_of_the_wrong_scale(created_head, severity, passed):
+@pytest.mark.parametrize(
+    ("created_head", "scale", "severity", "passed"),
+    [(True, 200, "error", False), (False, 200, "info", True), (False, 2000, "warning", True)],
+)
+def test_a_head_of_the_wrong_scale(created_head, scale, severity, passed):
     images, targets = patterned()
     net = small_convnet(classes=4)
     with torch.no_grad():
-        net[-1].weight.mul_(200)
+        net[-1].weight.mul_(scale)
     result = initial_loss(net, CE, images, targets, classes=4, created_head=created_head)
     assert (result.passed, result.finding.severity) == (passed, severity)
     assert result.value > 1.5 * math.log(4)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Callable, Iterator, Sequence
 
 import torch
@@ -12,15 +13,15 @@ from wellfit.checks.gradients import gradients_agree
 from wellfit.checks.independence import batch_leak, input_ignored
 from wellfit.checks.initial_loss import initial_loss
 from wellfit.checks.lr_range import lr_range
-from wellfit.checks.regularisation import regularisation
+from wellfit.checks.regularisation import PenaltyTerm, regularisation
 from wellfit.checks.result import CheckResult
 from wellfit.checks.sandbox import Context, Criterion
 from wellfit.checks.small_sample import small_sample
+from wellfit.checks.targets import class_of
 from wellfit.findings import GateFailed, root_cause_first
-from wellfit.training.regularize import Penalty
 
 SMALL_SAMPLE = 20
-GRADIENT_SAMPLE = 2
+GRADIENT_SAMPLE = 4
 INDEPENDENCE_SAMPLE = 8  # images are alike here: a few tell as much as many
 
 __all__ = [
@@ -47,7 +48,7 @@ def run_gates(
     created_head: bool,
     optimizer: Callable[[nn.Module, float], torch.optim.Optimizer],
     lr: float = 1e-3,
-    penalty: Penalty | None = None,
+    penalty: PenaltyTerm | None = None,
     batches: Callable[[int], tuple[Tensor, Tensor]] | None = None,
     candidates: Sequence[float] = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5),
     iterations: int = 100,
@@ -57,6 +58,7 @@ def run_gates(
     seed: int = 0,
     force: bool = False,
     gradients: bool = False,
+    foreign: bool = False,
     on_result: Callable[[CheckResult], None] = lambda result: None,
 ) -> list[CheckResult]:
     """All gates in the recipe's order, cheapest first; the first that fails stops, with GateFailed, unless `force`.
@@ -66,6 +68,8 @@ def run_gates(
     batches(i): inputs and targets of iteration i, for the range of learning rates; None leaves that gate out.
     deadline: on time.monotonic's scale. A gate that it cuts short does not stop the run, and its result says so.
     gradients: check the module's gradient too, for networks that may bring a backward pass of their own.
+    foreign: the network, the loss and the optimizer are the user's: the loss's gradient is checked as well, and an
+        optimizer may decay what it likes as long as it reaches weights.
     on_result: called with each result as it comes, also with the one that stops.
     """
 
@@ -89,19 +93,23 @@ def run_gates(
             targets,
             penalty=penalty,
             optimizer=lambda network: optimizer(network, lr),
+            foreign=foreign,
             context=context,
             seed=seed,
         )
         if gradients:
-            yield gradients_agree(module, inputs[:GRADIENT_SAMPLE], deadline=deadline, seed=seed)
-        few = few_of_each_class(targets, SMALL_SAMPLE)
+            pair = inputs[:GRADIENT_SAMPLE], targets[:GRADIENT_SAMPLE]
+            yield gradients_agree(module, *pair, criterion=criterion if foreign else None, deadline=deadline, seed=seed)
+        few = few_of_each_class(class_of(targets), SMALL_SAMPLE)
+        now = time.monotonic()
+        half = deadline if deadline is None or batches is None else now + 0.5 * (deadline - now)
         yield small_sample(
             module,
             criterion,
             inputs[few],
             targets[few],
             max_steps=max_steps,
-            deadline=deadline,
+            deadline=half,
             context=context,
             seed=seed,
         )
@@ -114,6 +122,7 @@ def run_gates(
                 candidates=candidates,
                 iterations=iterations,
                 deadline=deadline,
+                any_rate=foreign,
                 context=context,
                 seed=seed,
             )

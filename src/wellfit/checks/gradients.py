@@ -20,10 +20,11 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
+import torch
 from torch import Tensor, nn
 
 from wellfit.checks.result import CheckResult
-from wellfit.checks.sandbox import copy_of, own_randomness, without_noise
+from wellfit.checks.sandbox import Criterion, copy_of, own_randomness, scores, without_noise
 from wellfit.checks.surface import Surface
 from wellfit.errors import UserError
 from wellfit.findings import Finding
@@ -141,27 +142,66 @@ def gradient_check(
         return search.result(finished)
 
 
-def gradients_agree(module: nn.Module, inputs: Tensor, *, deadline: float | None = None, seed: int = 0) -> CheckResult:
+def gradients_agree(
+    module: nn.Module,
+    inputs: Tensor,
+    targets: Tensor | None = None,
+    *,
+    criterion: Criterion | None = None,
+    deadline: float | None = None,
+    seed: int = 0,
+) -> CheckResult:
     """The gate: one direction for each tensor, in random order, for ten seconds at most.
 
-    inputs: two images or so. Dropout and its like are off, BatchNorm runs by the batch. A network that cannot be run in
+    inputs: a few images. Dropout and its like are off, BatchNorm runs by the batch. A network that cannot be run in
     float64, or is random all the same, is left undecided, and the message says why.
+    targets, criterion: a loss whose gradient in the scores is checked too, after the network's.
     value: the largest relative error, expected: what is allowed.
     """
     begun = time.monotonic()
     until = begun + GATE_SECONDS if deadline is None else min(deadline, begun + GATE_SECONDS)
-    try:
-        seen = gradient_check(without_noise(copy_of(module)), inputs, seed=seed, deadline=until)
-    except UserError as refusal:
-        seconds = time.monotonic() - begun
-        return CheckResult("gradient-wrong", False, None, None, str(refusal), None, seconds, finished=False)
-    passed = seen.finding is None and seen.checked > 0
-    largest = None if seen.worst is None else seen.worst.relative_error
-    message = seen.message if seen.finished else f"{seen.message}; the time was up before all were looked at"
-    finished = passed or seen.finding is not None
+    network = without_noise(copy_of(module))
+    seen: list[GradientCheck] = []
+    refusals: list[str] = []
+    subjects: list[tuple[nn.Module, Tensor]] = [(network, inputs)]
+    if criterion is not None and targets is not None:
+        with torch.no_grad(), own_randomness(network, seed, "gradient"):
+            subjects.insert(0, (Loss(criterion, targets), scores(copy_of(network), inputs)))  # the cheaper one first
+    for subject, at in subjects:
+        try:
+            seen.append(gradient_check(subject, at, seed=seed, deadline=until))
+        except UserError as refusal:
+            refusals.append(str(refusal))
+        if seen and seen[-1].finding is not None:
+            break
+    finding = seen[-1].finding if seen else None
+    passed = finding is None and not refusals and all(part.checked > 0 for part in seen)
+    largest = max((part.worst.relative_error for part in seen if part.worst is not None), default=None)
+    told = [seen[-1].message] if finding is not None else [part.message for part in seen] + refusals
+    if finding is None and not all(part.finished for part in seen):
+        told.append("the time was up before all were looked at")
     return CheckResult(
-        "gradient-wrong", passed, largest, TOLERANCE, message, seen.finding, time.monotonic() - begun, finished
+        "gradient-wrong",
+        passed,
+        largest,
+        TOLERANCE if seen else None,
+        "; ".join(told),
+        finding,
+        time.monotonic() - begun,
+        finished=passed or finding is not None,
     )
+
+
+class Loss(nn.Module):
+    """A criterion as a function of the scores alone. targets: fixed; shares of classes in float64."""
+
+    def __init__(self, criterion: Criterion, targets: Tensor) -> None:
+        super().__init__()
+        self.criterion = criterion
+        self.targets = targets.double() if targets.is_floating_point() else targets
+
+    def forward(self, outputs: Tensor) -> Tensor:
+        return self.criterion(outputs, self.targets)
 
 
 def _directions(surface: Surface, every_entry: bool, count: int, seed: int) -> Iterator[tuple[int, np.ndarray]]:

@@ -55,6 +55,7 @@ def lr_range(
     iterations: int = 100,
     context: Context = contextlib.nullcontext,
     deadline: float | None = None,
+    any_rate: bool = False,
     seed: int = 0,
 ) -> CheckResult:
     """Train a copy at each candidate rate on the same batches and take the rate with the lowest loss at the end.
@@ -63,6 +64,7 @@ def lr_range(
     deadline: on time.monotonic's scale; what was seen by then decides, if it was enough (`finished` is False then).
     value: the rate, None when at no rate the loss falls clearly. A round of a quarter of the iterations at a time,
     the worst candidates are left behind; each candidate's loss is its median over its last quarter.
+    any_rate: end with the first round, of the second on, after which the loss falls clearly at some rate.
     """
     if not candidates or min(candidates) <= 0 or iterations < FEWEST_STEPS:
         raise UserError(
@@ -84,7 +86,8 @@ def lr_range(
             keep = alive[: KEPT[turn]] if turn < len(KEPT) else alive
             for run in runs:
                 run.alive = any(run is kept for kept in keep)
-            if not finished or not keep:
+            settled = any_rate and turn > 0 and any(_falls_clearly(r, start) for r in keep)
+            if not finished or not keep or settled:
                 break
     return _conclude(runs, start, finished, time.monotonic() - begun)
 

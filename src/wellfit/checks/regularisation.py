@@ -6,6 +6,8 @@ import contextlib
 import math
 import time
 from collections.abc import Callable, Collection
+from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +20,20 @@ from wellfit.training.regularize import Penalty
 
 RAISED = 1e3
 
+# λ times something of a module's weights, a scalar: wellfit's own, or a user's function.
+PenaltyTerm = Callable[[nn.Module], Tensor]
+
+
+@dataclass
+class Seen:
+    """What one of the two kinds of regularisation does. value, expected: see `regularisation`."""
+
+    passed: bool = True
+    sentence: str = ""
+    value: float | None = None
+    expected: float | None = None
+    evidence: dict[str, Any] = field(default_factory=dict)
+
 
 def regularisation(
     module: nn.Module,
@@ -25,52 +41,103 @@ def regularisation(
     inputs: Tensor,
     targets: Tensor,
     *,
-    penalty: Penalty | None = None,
+    penalty: PenaltyTerm | None = None,
     optimizer: Callable[[nn.Module], torch.optim.Optimizer] | None = None,
     meant: Collection[str] | None = None,
+    foreign: bool = False,
     context: Context = contextlib.nullcontext,
     seed: int = 0,
 ) -> CheckResult:
     """A penalty raised to 1e3 raises the loss; a decay raised 1e3 times shrinks exactly the parameters meant to decay.
 
-    penalty: the term of the loss. optimizer: builds the run's optimizer for a module, with its weight decay; the loss
-    cannot show decay that an optimizer applies, so one step with zero gradients does.
+    penalty: the term of the loss, called with the module. optimizer: builds the run's optimizer for a module, with its
+    weight decay; the loss cannot show decay that an optimizer applies, so one step with zero gradients does.
     meant: names of the parameters that should decay; by default the trained weights of two or more dimensions.
+    foreign: a user's own optimizer may decay biases too, or some layers alone; it fails where no weight of two or more
+    dimensions shrinks, or where biases shrink and most of the weights do not.
     value, expected: with a penalty the raised loss and the plain one, else how many parameters shrank and should.
     """
     begun = time.monotonic()
-    sentences: list[str] = []
-    evidence: dict[str, object] = {}
-    value = expected = None
-    passed = True
+    parts: list[Seen] = []
     with own_randomness(module, seed, "regularisation-inert"):
         if optimizer is not None:
             shrunk = shrunk_by_decay(module, optimizer)
             if shrunk is not None:
                 should = set(decaying_names(module) if meant is None else meant)
-                missing, extra = sorted(should - shrunk), sorted(shrunk - should)
-                value, expected = float(len(shrunk)), float(len(should))
-                evidence |= {"not_shrunk": missing, "shrunk_by_mistake": extra}
-                passed = not missing and not extra
-                sentences.append(_decay_sentence(missing, extra, len(should)))
-        if penalty is not None and penalty.strength > 0:
-            with torch.no_grad(), context():
-                network = without_noise(copy_of(module))
-                plain = float(criterion(scores(network, inputs), targets))
-            with torch.no_grad():
-                raised = plain + float(penalty.with_strength(RAISED)(network))
-            value, expected = raised, plain
-            evidence |= {"loss": plain, "raised_loss": raised}
-            rises = math.isfinite(raised) and raised > plain
-            passed = passed and rises
-            verb = "raises" if rises else "does not raise"
-            sentences.append(f"a penalty of {RAISED:g} {verb} the loss ({plain:.5g} to {raised:.5g})")
-    message = "; ".join(sentences) or "nothing to check: there is no penalty and the weight decay is 0"
+                parts.append(_decay_of_users(module, shrunk, should) if foreign else _decay(shrunk, should))
+        if isinstance(penalty, Penalty):
+            if penalty.strength > 0:
+                with torch.no_grad(), context():
+                    network = without_noise(copy_of(module))
+                    plain = float(criterion(scores(network, inputs), targets))
+                with torch.no_grad():
+                    parts.append(_raised(plain, plain + float(penalty.with_strength(RAISED)(network))))
+        elif penalty is not None:
+            parts.append(_users_penalty(module, penalty))
+    message = "; ".join(part.sentence for part in parts)
+    message = message or "nothing to check: there is no penalty and the weight decay is 0"
     finding = None
+    passed = all(part.passed for part in parts)
     if not passed:
+        evidence: dict[str, Any] = {}
+        for part in parts:
+            evidence |= part.evidence
         action = "hand the optimizer and the penalty the parameters of the model that is trained"
         finding = Finding("regularisation-inert", "error", message, evidence, action, "SPEC C3")
-    return CheckResult("regularisation-inert", passed, value, expected, message, finding, time.monotonic() - begun)
+    last = parts[-1] if parts else Seen()
+    seconds = time.monotonic() - begun
+    return CheckResult("regularisation-inert", passed, last.value, last.expected, message, finding, seconds)
+
+
+def _decay(shrunk: set[str], should: set[str]) -> Seen:
+    missing, extra = sorted(should - shrunk), sorted(shrunk - should)
+    evidence = {"not_shrunk": missing, "shrunk_by_mistake": extra}
+    passed = not missing and not extra
+    return Seen(passed, _decay_sentence(missing, extra, len(should)), float(len(shrunk)), float(len(should)), evidence)
+
+
+def _decay_of_users(module: nn.Module, shrunk: set[str], should: set[str]) -> Seen:
+    sizes = {name: parameter.numel() for name, parameter in module.named_parameters()}
+    reached, missing, others = should & shrunk, sorted(should - shrunk), sorted(shrunk - should)
+    share = sum(sizes[n] for n in reached) / max(1, sum(sizes[n] for n in should))
+    backwards = bool(others) and share < 0.5
+    passed = bool(reached) and not backwards
+    if not missing and not others:
+        sentence = f"weight decay shrinks exactly the {len(should)} parameters meant to decay"
+    elif passed:
+        sentence = f"weight decay shrinks {len(reached)} of {len(should)} weights of two or more dimensions"
+        sentence += f" and {len(others)} other parameters" if others else ""
+    else:
+        sentence = _decay_sentence(missing, others, len(should))
+    evidence = {"not_shrunk": missing, "shrunk_besides": others, "share_of_weights": share}
+    return Seen(passed, sentence, float(len(shrunk)), float(len(should)), evidence)
+
+
+def _raised(plain: float, raised: float) -> Seen:
+    rises = math.isfinite(raised) and raised > plain
+    verb = "raises" if rises else "does not raise"
+    sentence = f"a penalty of {RAISED:g} {verb} the loss ({plain:.5g} to {raised:.5g})"
+    return Seen(rises, sentence, raised, plain, {"loss": plain, "raised_loss": raised})
+
+
+def _users_penalty(module: nn.Module, penalty: PenaltyTerm) -> Seen:
+    """A function of the user's: a finite number above 0, whose gradient reaches weights of two or more dimensions."""
+    network = copy_of(module)
+    term = penalty(network)
+    value = float(term)
+    # A function that was written around one model reads that one, whichever it is given.
+    trained = [p for m in (network, module) for p in m.parameters() if p.requires_grad and p.ndim >= 2]
+    gradients: tuple[Tensor | None, ...] = ()
+    if isinstance(term, Tensor) and term.requires_grad:
+        gradients = torch.autograd.grad(term, trained, allow_unused=True)
+    reached = sum(1 for g in gradients if g is not None and bool(g.any()))
+    why = ""
+    if not (math.isfinite(value) and value > 0):
+        why = f"the penalty is {value:.5g}, which no weight can lower"
+    elif not reached:
+        why = f"the penalty of {value:.5g} has no gradient in the weights: they were detached, or are another model's"
+    sentence = why or f"the penalty of {value:.5g} has a gradient in {reached} weights"
+    return Seen(not why, sentence, value, None, {"penalty": value, "weights_reached": reached})
 
 
 def shrunk_by_decay(module: nn.Module, build: Callable[[nn.Module], torch.optim.Optimizer]) -> set[str] | None:

@@ -13,8 +13,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from wellfit.diagnosis.outputs import tables
 from wellfit.errors import UserError
-from wellfit.randomness import key_to_integer
+from wellfit.randomness import generator, key_to_integer
 from wellfit.training.averaging import WITH_RUNNING_STATISTICS
 
 Context = Callable[[], AbstractContextManager[Any]]
@@ -59,12 +60,26 @@ def without_noise(module: nn.Module) -> nn.Module:
 
 
 def scores(module: nn.Module, inputs: Tensor) -> Tensor:
-    """The class scores N×C; nets with auxiliary heads give a tuple that begins with them."""
+    """The class scores N×C (N for a single one), with their gradient, in what the module returned.
+
+    Nets with auxiliary heads give a tuple that begins with the scores; others a mapping or an object with `logits`.
+    """
     output = module(inputs)
-    first = output if isinstance(output, Tensor) else output[0]
-    if not isinstance(first, Tensor) or first.ndim != 2:
-        shape = tuple(first.shape) if isinstance(first, Tensor) else type(first).__name__
+    first = output if isinstance(output, Tensor) else next(tables(output), None)
+    if first is None or not (first.ndim == 2 or first.shape == inputs.shape[:1]):
+        shape = tuple(first.shape) if isinstance(first, Tensor) else type(output).__name__
         raise UserError(
             f"a classifier gives scores of shape images × classes, got {shape}; check the model's last layer"
         )
     return first
+
+
+@torch.no_grad()
+def wakened(module: nn.Module, seed: int = 0) -> nn.Module:
+    """Weights that are all zero drawn small, in place: a last layer that starts at zero hides what lies before it."""
+    for name, parameter in module.named_parameters():
+        if parameter.ndim >= 2 and parameter.is_floating_point() and not parameter.any():
+            draw = generator(seed, "check", "wakened", name)
+            values = 0.1 * draw.standard_normal(tuple(parameter.shape)) / max(1, parameter[0].numel()) ** 0.5
+            parameter.copy_(torch.from_numpy(values).to(parameter))
+    return module

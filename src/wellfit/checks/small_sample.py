@@ -12,9 +12,10 @@ from dataclasses import asdict, dataclass
 import torch
 from torch import Tensor, nn
 
-from wellfit.checks.initial_loss import loss_at_chance
+from wellfit.checks.losses import kind_of, least_loss
 from wellfit.checks.result import CheckResult
 from wellfit.checks.sandbox import Context, Criterion, copy_of, own_randomness, scores, without_noise
+from wellfit.checks.targets import right
 from wellfit.findings import Finding
 from wellfit.training.optimizers import build_optimizer
 
@@ -47,7 +48,8 @@ def small_sample(
 ) -> CheckResult:
     """Train a copy on the given images, full batch, by Adam, until accuracy 1.00 and a loss a tenth of guessing's.
 
-    inputs: about 20 preprocessed images, N×channels×H×W, of at least two classes. targets: N class indices.
+    inputs: about 20 preprocessed images, N×channels×H×W, of at least two classes. targets: N class indices, or what
+    the criterion takes instead. A loss that cannot reach zero (smoothed labels) is taken from its own floor.
     max_steps: for each of the learning rates `candidates`; the check ends with the first that succeeds.
     deadline: on time.monotonic's scale; a check cut short has not failed, and `finished` is False.
     Regularisation is off: no dropout, no augmentation, no penalty, no decay, no label smoothing.
@@ -109,11 +111,12 @@ def _try(
         with context():
             outputs = scores(network, inputs)
             tensor = criterion(outputs, targets)
-        loss, accuracy = float(tensor.detach()), float((outputs.argmax(1) == targets).float().mean())
+        loss, accuracy = float(tensor.detach()), float(right(outputs.detach(), targets).float().mean())
         if attempt.steps == 0:
             first_loss = loss
-            chance = loss_at_chance(criterion, outputs.shape[1])
-            small = 0.1 * (chance if chance is not None else first_loss)
+            kind, least = kind_of(criterion, outputs.detach(), targets), least_loss(criterion, outputs, targets)
+            chance = kind.factor * kind.at_chance if kind.at_chance is not None else first_loss
+            small = least + 0.1 * max(0.0, chance - least)
         stale = 0 if loss < 0.99 * attempt.loss else stale + 1
         attempt.accuracy = max(attempt.accuracy, accuracy)
         attempt.loss = min(attempt.loss, loss) if math.isfinite(loss) else attempt.loss

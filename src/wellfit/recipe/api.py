@@ -166,16 +166,54 @@ def plan_only(
 
 def check(
     data: Any,
-    model: str | None = None,
+    model: Any = None,
     *,
+    loss: Any = None,
+    optimizer: Any = None,
+    validation: Any = None,
+    penalty: Any = None,
+    classes: int | None = None,
     config: Config | None = None,
     budget: str | float = "2m",
     listener: Listener | None = None,
 ) -> dict[str, Any]:
-    """The gates alone, on data and a model (a name or "package.module:Name"); nothing is trained or kept.
+    """The gates alone, on data and a model; nothing is trained or kept.
 
-    Returns {"passed", "checks", "findings"}.
+    model: a name, "package.module:Name", or your own torch.nn.Module, which is left as it is, bit for bit.
+
+    With a module of your own:
+
+    data: what your training loop holds: one batch (images, targets) of tensors, a DataLoader, a Dataset or a list of
+        (tensor, label); or whatever `fit` takes, which wellfit then prepares.
+    loss: called with (outputs, targets): a criterion or a function; cross-entropy by default.
+    optimizer: one that was made on the model, a function from parameters to one, or a name; AdamW by default. Its
+        class, groups and settings are built anew on copies.
+    validation: the other split in the same form; both are compared.
+    penalty: a function of the model whose value you add to the loss.
+    classes: how many there are; by default as many as the model has outputs.
+
+    Returns {"passed", "checks", "findings"}. Raises UserError for parts that do not fit together.
     """
+    if not isinstance(model, str | None):
+        return _check_module(
+            data,
+            model,
+            config or Config(),
+            budget,
+            loss=loss,
+            optimizer=optimizer,
+            validation=validation,
+            penalty=penalty,
+            classes=classes,
+            listener=listener,
+        )
+    given = {"loss": loss, "optimizer": optimizer, "validation": validation, "penalty": penalty, "classes": classes}
+    for name, value in given.items():
+        if value is not None and not (name in ("loss", "optimizer") and isinstance(value, str)):
+            raise UserError(
+                f"check takes {name}= of type {type(value).__name__} beside a torch.nn.Module, but the model is given "
+                f"by its name ({model!r}); give the module itself"
+            )
     from wellfit.recipe.gates import gate_results
     from wellfit.recipe.material import Material
     from wellfit.recipe.planning import make_plan
@@ -184,6 +222,10 @@ def check(
     config = config or Config()
     if model is not None:
         config = config.replace(**{"model.name": model})
+    if loss is not None:
+        config = config.replace(loss=loss)
+    if optimizer is not None:
+        config = config.replace(**{"optimizer.name": optimizer})
     _refuse_missing(data)
     config = _with_known_names(config)
     with tempfile.TemporaryDirectory(prefix="wellfit-") as path:
@@ -199,6 +241,18 @@ def check(
         "checks": [result.as_dict() for result in results],
         "findings": [finding.as_dict() for finding in job.findings],
     }
+
+
+def _check_module(data: Any, model: Any, config: Config, budget: str | float, **parts: Any) -> dict[str, Any]:
+    from torch import nn
+
+    if not isinstance(model, nn.Module):
+        held = f"the class {model.__name__}" if isinstance(model, type) else f"a {type(model).__name__}"
+        raise UserError(f"a model is a torch.nn.Module or the name of one, got {held}; give the network itself")
+    from wellfit.recipe.user_check import check_module
+
+    _refuse_missing(data)
+    return check_module(data, model, config=config, seconds=parse_budget(budget), **parts)
 
 
 def audit(data: Any, *, config: Config | None = None, listener: Listener | None = None) -> dict[str, Any]:

@@ -1,0 +1,202 @@
+"""What batches of tensors say of the data behind them: the audit's findings where there are no files to look at."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+from collections.abc import Collection
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from wellfit.checks.losses import LossKind
+from wellfit.checks.sandbox import copy_of, own_randomness, without_noise
+from wellfit.checks.targets import class_of
+from wellfit.data.appearance import MISTAKES, PIXEL_MEASURES
+from wellfit.data.audit_findings import IMBALANCE_LARGE
+from wellfit.data.preparation import Sample, contrasts
+from wellfit.data.split_mismatch import mismatch_finding
+from wellfit.findings import Finding
+
+# Of what enters the first layer: data that are standardised, or lie in [0, 1] or [−1, 1], are far from these.
+LARGE_RMS, SMALL_STD, ONE_SIDED = 2.5, 0.05, 4.0
+# Augmentation changes texture and layout of the training images; it leaves these alone, contrast within half.
+KEPT_BY_AUGMENTATION = ("brightness", "warmth", "green")
+SCALES = 0.5  # log of how many times as wide the values of one side are
+BRIGHTNESS = 0.06  # of four standard deviations of the training images
+IMAGES = 400
+FIRST_LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
+
+
+def not_finite(inputs: Tensor) -> list[Finding]:
+    """Images that hold NaN or infinite values. inputs: N×…"""
+    bad = int((~torch.isfinite(inputs).flatten(1).all(1)).sum())
+    if not bad:
+        return []
+    return [
+        Finding(
+            "nan",
+            "error",
+            f"{bad:,} of {len(inputs):,} images hold values that are not finite",
+            {"images": bad, "of": len(inputs)},
+            "look for a division by zero in the preprocessing, such as by the standard deviation of a blank image",
+            "SPEC D3",
+        )
+    ]
+
+
+def unnormalised(module: nn.Module, inputs: Tensor, seed: int = 0) -> list[Finding]:
+    """What enters the first layer with weights is far from centred and scaled.
+
+    A module that normalises its input itself, by a first BatchNorm or by hand, is not accused.
+    """
+    received = _received(module, inputs, seed).double()
+    if not received.numel() or not bool(torch.isfinite(received).all()):
+        return []
+    mean, std = float(received.mean()), float(received.std())
+    low, high = float(received.min()), float(received.max())
+    rms = float(np.hypot(mean, std))
+    if rms <= LARGE_RMS and std >= SMALL_STD and abs(mean) <= ONE_SIDED * std:
+        return []
+    return [
+        Finding(
+            "unnormalised-input",
+            "warning",
+            f"the first layer receives values from {low:.4g} to {high:.4g}, mean {mean:.3g} and standard deviation "
+            f"{std:.3g}; about 0 and 1 are usual",
+            {"mean": mean, "std": std, "minimum": low, "maximum": high},
+            "subtract the training images' mean of each channel and divide by their standard deviation, once, in "
+            "training and validation alike",
+            "SPEC D3",
+        )
+    ]
+
+
+def _received(module: nn.Module, inputs: Tensor, seed: int) -> Tensor:
+    """What the first Linear layer or convolution gets; the inputs themselves where there is none."""
+    network = without_noise(copy_of(module))
+    seen: list[Tensor] = []
+
+    def note(layer: nn.Module, arguments: tuple[Any, ...]) -> None:
+        if not seen and arguments and isinstance(arguments[0], Tensor):
+            seen.append(arguments[0].detach().clone())
+
+    for layer in network.modules():
+        if isinstance(layer, FIRST_LAYERS):
+            layer.register_forward_pre_hook(note)
+    # A module that cannot be run is another check's to refuse.
+    with own_randomness(module, seed, "received"), torch.no_grad(), contextlib.suppress(Exception):
+        network(inputs)
+    return seen[0] if seen else inputs
+
+
+def imbalanced(counts: np.ndarray, *, weighted: bool) -> list[Finding]:
+    """Some classes are far more frequent than others. counts: images of each class among those seen.
+
+    weighted: the loss weighs classes, so that somebody has thought of it: a remark then.
+    """
+    present = counts[counts > 0].astype(np.float64)
+    if len(present) < 2:
+        return []
+    largest, smallest = int(counts.argmax()), int(np.flatnonzero(counts)[present.argmin()])
+    high, low = present.max(), present.min()
+    # A few images of many classes differ by chance: two standard errors of both counts are allowed for.
+    sure = (high - 2 * high**0.5) / (low + 2 * low**0.5 + 1)
+    if high / low < IMBALANCE_LARGE or sure < IMBALANCE_LARGE / 3:
+        return []
+    return [
+        Finding(
+            "imbalanced-classes",
+            "info" if weighted else "warning",
+            f"class {largest} has {high / low:.0f} times the images of class {smallest} ({int(high):,} and "
+            f"{int(low):,} of the {int(present.sum()):,} seen)",
+            {
+                "largest": largest,
+                "smallest": smallest,
+                "ratio": round(float(high / low), 2),
+                "classes": {str(i): int(n) for i, n in enumerate(counts.tolist())},
+            },
+            "weigh rare classes more in the loss or draw them more often, and judge by balanced accuracy",
+            "Buda, Maki and Mazurowski 2018",
+        )
+    ]
+
+
+def fingerprints(images: Tensor) -> list[bytes]:
+    """One hash of its bytes for each image; b"" for an image of one value, which tells nothing. images: N×…"""
+    rows = images.detach().cpu().contiguous().flatten(1)
+    plain = (rows == rows[:, :1]).all(1).tolist()
+    table = rows.numpy() if rows.dtype != torch.bfloat16 else rows.float().numpy()
+    return [
+        b"" if same else hashlib.blake2b(row.tobytes(), digest_size=16).digest()
+        for row, same in zip(table, plain, strict=True)
+    ]
+
+
+def leaked(training: Collection[bytes], validation: Collection[bytes]) -> list[Finding]:
+    """Byte-identical images on both sides. training, validation: fingerprints."""
+    known = set(training) - {b""}
+    copies = sum(1 for digest in validation if digest in known)
+    if not copies:
+        return []
+    return [
+        Finding(
+            "train-val-leak",
+            "warning",
+            f"{copies:,} of the {len(validation):,} validation images seen are byte for byte among the "
+            f"{len(training):,} training images seen",
+            {"copies": copies, "validation": len(validation), "training": len(training)},
+            "divide the images before anything else, and take what both sides hold out of the training part",
+            "SPEC D5; Barz and Denzler 2020",
+        )
+    ]
+
+
+def prepared_otherwise(training: tuple[Tensor, Tensor], validation: tuple[Tensor, Tensor]) -> list[Finding]:
+    """The validation tensors have other values than the training tensors, within classes. Each: images, targets."""
+    if training[0].ndim != 4 or validation[0].ndim != 4 or training[0].shape[1] != validation[0].shape[1]:
+        return []
+    first, second = (pair[0][:IMAGES].detach().float().cpu() for pair in (training, validation))
+    if not bool(torch.isfinite(first).all()) or not bool(torch.isfinite(second).all()):
+        return []
+    spread = float(first.std())
+    if spread == 0.0:
+        return []
+    middle, unit = float(first.mean()), 4 * spread
+    samples = []
+    for images, (_, targets) in ((first, training), (second, validation)):
+        scaled = ((images - middle) / unit + 0.5).permute(0, 2, 3, 1).numpy()
+        width = images.flatten(1).std(1).clamp_min(1e-6 * spread).log().double().numpy()
+        classes = class_of(targets[:IMAGES].detach().cpu()).numpy()
+        samples.append(Sample(list(scaled), classes, {"width": width}))
+    ignored = tuple(name for name in PIXEL_MEASURES if name not in KEPT_BY_AUGMENTATION)
+    measures = {"width": _WIDTH}
+    found, mistake = contrasts(samples[0], samples[1], measures, ignored)
+    kept = [c for c in found if c.measure != PIXEL_MEASURES["brightness"].name or c.gap >= BRIGHTNESS]
+    if not kept:
+        return []
+    return [mismatch_finding(kept, mistake if mistake in MISTAKES else "", "validation", [len(first), len(second)])]
+
+
+_WIDTH = PIXEL_MEASURES["contrast"]._replace(name="spread of an image's values", least=SCALES, log=True)
+
+
+def softmax_twice(outputs: Tensor, kind: LossKind) -> list[Finding]:
+    """The model ends in a softmax and the loss applies one too. outputs: N×C."""
+    if outputs.ndim != 2 or outputs.shape[1] < 2 or kind.name != "cross-entropy":
+        return []
+    table = outputs.detach().double()
+    if not (bool((table >= 0).all()) and bool(((table.sum(1) - 1).abs() < 1e-3).all())):
+        return []
+    return [
+        Finding(
+            "double-softmax",
+            "warning",
+            "the model's outputs are never negative and sum to one, and cross-entropy applies softmax once more",
+            {"minimum": float(table.min()), "largest_error_of_sum": float((table.sum(1) - 1).abs().max())},
+            "return raw scores from the model; apply softmax only where probabilities are shown",
+            "PyTorch, CrossEntropyLoss; SPEC C2",
+        )
+    ]
