@@ -18,6 +18,8 @@ TURNED_EPOCHS = 3
 # An accuracy that moved less than this did not move; one that gains this much an epoch still does.
 STILL = 0.005
 GAINING = 0.005
+# A training loss that falls by this share of its start each epoch is on its way.
+FALLING = 0.02
 
 
 def curves(h: History, *names: str) -> tuple[Floats, ...]:
@@ -100,7 +102,7 @@ def underfitting(h: History) -> Finding | None:
 def plateau(h: History) -> Finding | None:
     """Neither loss has improved for a third of the run, and the learning rate was never lowered."""
     train, val, accuracy = curves(h, "train_loss", "val_loss", "val_accuracy")
-    third = max(4, len(val) // 3)
+    third = max(3, len(val) // 3)
     # Within noise: the best of the last third is no better than the best before.
     stood = all(c[-third:].min() > 0.99 * c[:-third].min() for c in (train, val))
     gained = accuracy[-third:].max() - accuracy[:-third].max() > STILL
@@ -123,15 +125,29 @@ def plateau(h: History) -> Finding | None:
 def still_improving(h: History) -> Finding | None:
     (val,) = curves(h, "val_accuracy")
     third = max(3, len(val) // 3)
-    last = val[-third:]
-    gain = float(np.polyfit(np.arange(third), last, 1)[0])
-    if gain < GAINING or int(np.argmax(val)) < len(val) - 2:
+    gain = float(np.polyfit(np.arange(third), val[-third:], 1)[0])
+    if gain >= GAINING and int(np.argmax(val)) >= len(val) - 2:
+        return Finding(
+            "still-improving",
+            "info",
+            f"over the last {third} epochs validation accuracy rose by {100 * gain:.1f} points an epoch, to "
+            f"{val[-1]:.3f}",
+            {"val_accuracy": val.tolist(), "gain_per_epoch": gain},
+            "Train longer",
+            "SPEC C9",
+        )
+    (loss,) = curves(h, "train_loss")
+    if len(loss) < 3 or not loss[0] > 0 or overfitting(h) is not None:
+        return None
+    fall = float(-np.polyfit(np.arange(3), loss[-3:], 1)[0]) / loss[0]
+    if fall < FALLING or not np.all(np.diff(loss[-3:]) < 0) or loss[-1] < 0.2 * loss[0]:
         return None
     return Finding(
         "still-improving",
         "info",
-        f"over the last {third} epochs validation accuracy rose by {100 * gain:.1f} points an epoch, to {val[-1]:.3f}",
-        {"val_accuracy": val.tolist(), "gain_per_epoch": gain},
+        f"over the last 3 epochs training loss still fell by {fall:.0%} of its start an epoch, to {loss[-1]:.3g}, and "
+        "validation does not lag behind",
+        {"train_loss": loss.tolist(), "fall_per_epoch": fall},
         "Train longer",
         "SPEC C9",
     )
@@ -149,6 +165,6 @@ RULES = {
     "labels-shuffled": Rule(labels_shuffled, (needs.classes, needs.epochs(3, *BOTH))),
     "overfitting": Rule(overfitting, (needs.epochs(4, *BOTH),)),
     "underfitting": Rule(underfitting, (needs.classes, needs.epochs(5, *BOTH))),
-    "plateau": Rule(plateau, (needs.epochs(8, "train_loss", "val_loss", "val_accuracy"),)),
+    "plateau": Rule(plateau, (needs.epochs(6, "train_loss", "val_loss", "val_accuracy"),)),
     "still-improving": Rule(still_improving, (needs.epochs(3, "val_accuracy"),)),
 }

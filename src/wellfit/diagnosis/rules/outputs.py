@@ -19,6 +19,7 @@ ALIKE = 1e-3
 AGREES = 0.02
 # Watched steps whose predictions are counted together, and how many images of a class make its absence telling.
 COUNTED = 20
+SELDOM = 0.25
 ENOUGH_IMAGES = 20
 
 
@@ -110,7 +111,9 @@ def _never_predicted(h: History, *, rare: bool) -> Finding | None:
     said = np.sum(np.array([p for _, p in counts]), axis=0)
     correct, width = sum(out.correct or 0 for out in window), len(shown)
     share = shown / shown.sum()
-    lost = (said == 0) & (shown >= ENOUGH_IMAGES) & ((share < 0.5 / width) == rare)
+    # A rare class that is said now and then, by far not as often as it comes, is ignored as well.
+    hardly = said < SELDOM * shown if rare else said == 0
+    lost = hardly & (shown >= ENOUGH_IMAGES) & ((share < 0.5 / width) == rare)
     # Early on a net says few classes; it is telling only once the rest is learned.
     if not lost.any() or correct < 0.5 * shown[~lost].sum() or correct / shown.sum() < 1.3 * share.max():
         return None
@@ -118,8 +121,9 @@ def _never_predicted(h: History, *, rare: bool) -> Finding | None:
     return Finding(
         "imbalance-ignored" if rare else "class-collapsed",
         "warning",
-        f"class {', '.join(map(str, classes[:5]))}{', …' if len(classes) > 5 else ''} was never predicted over "
-        f"the last {COUNTED} watched steps, though it was shown {int(shown[lost].sum())} times",
+        f"class {', '.join(map(str, classes[:5]))}{', …' if len(classes) > 5 else ''} was predicted "
+        f"{int(said[lost].sum())} times over the last {COUNTED} watched steps, though it was shown "
+        f"{int(shown[lost].sum())} times",
         {"classes": classes, "shown": shown.tolist(), "predicted": said.tolist()},
         "Weight the loss by class, or draw rare classes more often"
         if rare

@@ -18,6 +18,7 @@ SMALL = 1e-5
 LARGE = 0.08
 LARGE_FOR_NOTHING = 0.05
 OVERWRITING = 0.15
+BLOWN_UP = 100.0
 # A gradient that fell to this share of the first was lost on the way, and takes the updates with it.
 DIED = 0.1
 # The last watched steps that must all agree.
@@ -64,9 +65,9 @@ def _gradient_of_weights(h: History, sample: Sample) -> float:
 
 
 def updates_too_large(h: History) -> Finding | None:
-    ratios = ratios_of(h)
-    if len(ratios) < PATIENCE or not len(h.weights):
-        return None
+    ratios, loss = ratios_of(h), h.finite_loss
+    if len(ratios) < PATIENCE or not len(h.weights) or loss.max() > BLOWN_UP * h.reference_loss:
+        return None  # where all has blown up, so have the updates
     # Weights that start near zero grow out of their first large updates, and so do Adam's; not for this long.
     at_first = level(ratios[:PATIENCE]) > OVERWRITING and len(h.weights) > 1
     later = ratios[3:]
