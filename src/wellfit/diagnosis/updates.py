@@ -8,12 +8,13 @@ gradient scaler or accumulation stand in the loop.
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
@@ -91,7 +92,7 @@ class UpdateWatch:
                 before, grad, after = read[i]
             slots.append((i, grad is not None, _size(p) / max(1, before.numel())))
             tensors += [before, after] + ([grad] if grad is not None else [])
-        arrays = iter(_to_host(tensors))
+        arrays = _to_host(tensors)
         promised = 0.0
         for i, has_gradient, scale in slots:
             start, end = next(arrays), next(arrays)
@@ -283,17 +284,19 @@ def _numbers(grad: Tensor) -> Tensor:
     return _here(grad.coalesce().values() if grad.is_sparse else grad).reshape(-1)
 
 
-def _to_host(tensors: list[Tensor]) -> list[Floats]:
-    arrays: list[Floats | None] = [None] * len(tensors)
+def _to_host(tensors: list[Tensor]) -> Iterator[Floats]:
+    """Each tensor's entries as float64, one after the other; one transfer from each device."""
+    arrays: dict[int, NDArray[Any]] = {}
     for device in {t.device for t in tensors}:
         places = [i for i, t in enumerate(tensors) if t.device == device]
         # In float64 a step may be smaller than float32 can tell.
         wide = torch.float64 if any(tensors[i].dtype == torch.float64 for i in places) else torch.float32
-        joined = torch.cat([tensors[i].to(wide) for i in places]).cpu().numpy().astype(np.float64)
-        parts = np.split(joined, np.cumsum([tensors[i].numel() for i in places])[:-1])
-        for i, part in zip(places, parts, strict=True):
-            arrays[i] = part
-    return [a for a in arrays if a is not None]
+        parts = [tensors[i].to(wide) for i in places]
+        if device.type != "cpu":
+            parts = list(torch.cat(parts).cpu().split([part.numel() for part in parts]))
+        arrays.update(zip(places, (part.numpy() for part in parts), strict=True))
+    # Made wide one by one: all of them at once would take megabytes.
+    return (arrays[i].astype(np.float64) for i in range(len(tensors)))
 
 
 def _norm(values: Floats) -> float:
