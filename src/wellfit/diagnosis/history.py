@@ -105,8 +105,10 @@ class InputFigures:
     """The images of some batches, summed up.
 
     shape: of one image. figures: average over the images of each one's C channel means, its C channel standard
-        deviations and its sharpness (mean step between neighbours, as a share of the standard deviation).
-    scatter: (2C+1)×(2C+1) covariance of these over the images. between: likewise over the means of the batches.
+        deviations, its colour (mean standard deviation of a pixel's channels about their mean, as a share of the
+        standard deviation), its skew (third standardised moment) and its sharpness (mean step between neighbours, as
+        a share of the standard deviation).
+    scatter: (2C+3)×(2C+3) covariance of these over the images. between: likewise over the means of the batches.
     """
 
     shape: tuple[int, ...]
@@ -120,7 +122,15 @@ class InputFigures:
 
     @property
     def channels(self) -> int:
-        return (len(self.figures) - 1) // 2
+        return (len(self.figures) - 3) // 2
+
+    @property
+    def means(self) -> Floats:
+        return self.figures[: self.channels]
+
+    @property
+    def deviations(self) -> Floats:
+        return self.figures[self.channels : -3]
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """Figures of the images that go into a network: enough to see whether two streams were prepared in the same way.
 
-Each image gives the mean and standard deviation of its channels and one number for its sharpness. Kept are the
+Each image gives the mean and standard deviation of its channels, its colour, skew and sharpness. Kept are the
 average of these over the images and how they scatter, so that a difference can be told from the luck of a batch.
 """
 
@@ -36,10 +36,10 @@ def find_input(args: Iterable[Any], kwargs: Mapping[str, Any]) -> Tensor | None:
 
 
 def measure(x: Tensor) -> Tensor | None:
-    """(n + 1)×(2C + 1) on x's device: one row an image, then one with the lowest and highest entry and C.
+    """(n + 1)×(2C + 3) on x's device: one row an image, then one with the lowest and highest entry and C.
 
-    A row holds the C channel means, the C channel standard deviations and the sharpness: the mean step from one
-    entry to its neighbour in the last axis, as a share of the standard deviation. None for an empty batch.
+    A row holds the C channel means, the C channel standard deviations, colour, skew and sharpness, as
+    `InputFigures` has them. None for an empty batch.
     """
     if x.numel() == 0 or x.ndim < 2:
         return None
@@ -52,11 +52,14 @@ def measure(x: Tensor) -> Tensor | None:
     x = x[:, :, rows // 2 :: rows, : max(2, x.shape[3] * rows // stride)].float()
     std, mean = torch.std_mean(x, (2, 3), correction=0)
     steps = x.diff(dim=3).abs().mean((1, 2, 3)) if x.shape[3] > 1 else torch.zeros_like(mean[:, 0])
-    sharpness = steps / std.mean(1).clamp_min(1e-12)
-    ends = torch.zeros(1, 2 * channels + 1, device=x.device)
+    contrast = std.mean(1).clamp_min(1e-12)
+    sharpness = steps / contrast
+    colour = x.std(1, correction=0).mean((1, 2)) / contrast
+    skew = ((x - mean[..., None, None]) ** 3).mean((2, 3)).div(std.clamp_min(1e-12) ** 3).mean(1)
+    ends = torch.zeros(1, 2 * channels + 3, device=x.device)
     ends[0, 0], ends[0, 1] = torch.aminmax(x)
     ends[0, 2] = channels
-    return torch.cat([torch.cat([mean, std, sharpness[:, None]], 1), ends])
+    return torch.cat([torch.cat([mean, std, torch.stack([colour, skew, sharpness], 1)], 1), ends])
 
 
 def to_host(measured: list[Tensor]) -> list[np.ndarray]:

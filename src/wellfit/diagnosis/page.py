@@ -132,8 +132,7 @@ def _images(h: History) -> Html:
 
 
 def _row(f: InputFigures) -> tuple[object, ...]:
-    c = f.channels
-    mean, std = (" / ".join(number_text(v) for v in part) for part in (f.figures[:c], f.figures[c:-1]))
+    mean, std = (" / ".join(number_text(v) for v in part) for part in (f.means, f.deviations))
     return "×".join(map(str, f.shape)), count(f.images), mean, std, number_text(f.low), number_text(f.high)
 
 

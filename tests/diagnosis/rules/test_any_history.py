@@ -55,7 +55,7 @@ def outputs(draw):
 @st.composite
 def figures(draw):
     channels = draw(st.sampled_from([1, 3]))
-    k = 2 * channels + 1
+    k = 2 * channels + 3
     values = np.array(draw(st.lists(NUMBER, min_size=k, max_size=k)))
     spread = np.diag(np.full(k, draw(NUMBER)))
     return InputFigures(

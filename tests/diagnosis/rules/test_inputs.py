@@ -138,6 +138,7 @@ WRONG = {
     "normalised twice": (lambda x: (normalised(x) - 0.48) / 0.25, "contrast"),
     "another normalisation": (lambda x: normalised(x, (0.5,) * 3, (0.5,) * 3), "contrast"),
     "channels swapped": (lambda x: normalised(x.flip(1)), "channel"),
+    "grey": (lambda x: normalised(x.float().mean(1, keepdim=True).expand_as(x)), "grey"),
     "mean not subtracted": (lambda x: scaled(x) / 0.25, "level"),
     "enlarged from 8 pixels": (
         lambda x: F.interpolate(F.interpolate(normalised(x), (8, 8), mode="area"), (32, 32), mode="bilinear"),
@@ -182,6 +183,7 @@ def test_digits_of_one_channel():
     train = batches_of(x, prepare=lambda rows: rows)
     assert judged(train, x[600:900]) is None
     assert "contrast" in judged(train, 6 * x[600:900] + 4.9).message
+    assert "exchanged" in judged(train, -x[600:900]).message
 
 
 def test_pooled_figures_are_those_of_all_images_together():

@@ -1,7 +1,7 @@
 """The rule train-val-mismatch: training and validation images that were not prepared in the same way.
 
 Compared are averages over images: the level and contrast of each channel, the levels of the channels among
-each other, and the sharpness. A difference counts when it is large in itself and many times what the draw of
+each other, colour, skew and sharpness. A difference counts when it is large in itself and many times what the draw of
 the batches explains. Augmentation moves these a little, so that the limits lie beyond what it does.
 """
 
@@ -26,6 +26,10 @@ COLOUR = 0.25
 CONTRAST_TOO, LEVEL_TOO = 1.25, 0.2
 # In sharpness, a factor: random crops enlarge and blur training images by less.
 SHARPNESS = 2.0
+# Channels that differ by this share of the contrast, and no more, make no colour.
+GREY = 0.1
+# Pixels of this skew are mostly dark with some light, or the other way round.
+SKEWED = 0.3
 # Images a side must have shown.
 ENOUGH = 16
 
@@ -42,7 +46,7 @@ def train_val_mismatch(h: History) -> Finding | None:
     for val in sets:
         if val.channels != train.channels or min(train.images, val.images) < ENOUGH:
             continue
-        ways = (_contrast, _level, _level_and_contrast, _colour, _sharpness)
+        ways = (_contrast, _level, _level_and_contrast, _colour, _greyness, _skew, _sharpness)
         seen = next((said for way in ways if (said := way(train, val))), None)
         if seen is not None:
             return Finding(
@@ -107,14 +111,13 @@ def _unit(f: InputFigures, *places: int) -> Floats:
 
 def _pixel_std(f: InputFigures) -> float:
     """Of the entries over all images: within an image and from image to image."""
-    c = f.channels
-    return float(np.sqrt(np.mean(f.figures[c:-1] ** 2 + np.diag(f.scatter)[:c])))
+    return float(np.sqrt(np.mean(f.deviations**2 + np.diag(f.scatter)[: f.channels])))
 
 
 def _contrast(train: InputFigures, val: InputFigures, limit: float = CONTRAST) -> str | None:
     c = train.channels
-    ours, theirs = float(train.figures[c:-1].mean()), float(val.figures[c:-1].mean())
-    direction = np.concatenate([np.zeros(c), np.full(c, 1 / c), [0.0]])
+    ours, theirs = float(train.deviations.mean()), float(val.deviations.mean())
+    direction = np.concatenate([np.zeros(c), np.full(c, 1 / c), np.zeros(3)])
     factor = max(ours, theirs) / max(min(ours, theirs), 1e-12)
     if factor < limit or not _told_apart(train, val, direction):
         return None
@@ -147,6 +150,26 @@ def _colour(train: InputFigures, val: InputFigures) -> str | None:
     return None
 
 
+def _greyness(train: InputFigures, val: InputFigures) -> str | None:
+    """Colour pictures on one side, grey ones on the other."""
+    ours, theirs = float(train.figures[-3]), float(val.figures[-3])
+    if max(ours, theirs) < 2 * GREY or min(ours, theirs) > GREY or min(ours, theirs) > 0.3 * max(ours, theirs):
+        return None
+    if not _told_apart(train, val, _unit(train, len(train.figures) - 3)):
+        return None
+    return f"the {'validation' if theirs < ours else 'training'} images are grey, the others have colours"
+
+
+def _skew(train: InputFigures, val: InputFigures) -> str | None:
+    """Light on dark on one side, dark on light on the other."""
+    ours, theirs = float(train.figures[-2]), float(val.figures[-2])
+    if ours * theirs >= 0 or min(abs(ours), abs(theirs)) < SKEWED:
+        return None
+    if not _told_apart(train, val, _unit(train, len(train.figures) - 2)):
+        return None
+    return f"light and dark are exchanged: the pixels' skew is {ours:.2g} and {theirs:.2g}"
+
+
 def _sharpness(train: InputFigures, val: InputFigures) -> str | None:
     if train.shape != val.shape:
         return None  # another size is another sharpness
@@ -158,18 +181,18 @@ def _sharpness(train: InputFigures, val: InputFigures) -> str | None:
 
 
 def _said(f: InputFigures) -> str:
-    c = f.channels
-    mean, std = (" / ".join(f"{v:.3g}" for v in part[:4]) for part in (f.figures[:c], f.figures[c:-1]))
-    return f"mean {mean}, standard deviation {std}{' by channel' if c > 1 else ''}"
+    mean, std = (" / ".join(f"{v:.3g}" for v in part[:4]) for part in (f.means, f.deviations))
+    return f"mean {mean}, standard deviation {std}{' by channel' if f.channels > 1 else ''}"
 
 
 def _evidence(f: InputFigures) -> dict[str, object]:
-    c = f.channels
     return {
         "images": f.images,
         "shape": list(f.shape),
-        "mean": f.figures[:c].tolist(),
-        "std": f.figures[c:-1].tolist(),
+        "mean": f.means.tolist(),
+        "std": f.deviations.tolist(),
+        "colour": float(f.figures[-3]),
+        "skew": float(f.figures[-2]),
         "sharpness": float(f.figures[-1]),
         "low": f.low,
         "high": f.high,
