@@ -48,10 +48,10 @@ class Case:
 @cache
 def all_cases() -> dict[str, Case]:
     """Every case by its name. ValueError where two share one."""
-    from faults import healthy, healthy_apart, sick
+    from faults import healthy, healthy_apart, healthy_checks, sick
 
     found: dict[str, Case] = {}
-    for module in (healthy, healthy_apart, *sick.modules()):
+    for module in (healthy, healthy_apart, healthy_checks, *sick.modules()):
         for case in _of(module):
             if case.name in found:
                 raise ValueError(f"two cases are called '{case.name}'; the name is what their results are kept under")
