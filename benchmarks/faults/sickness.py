@@ -122,10 +122,78 @@ def begun_wrongly(sick: Seen, twin: Seen) -> bool:
     return bool(away or stuck or spread < 1e-3 or sick.first > 5 * sick.chance) and worse(sick, twin)
 
 
-def ratio(seen: Seen) -> float:
-    """Update beside weight: the median over weight tensors and watched steps."""
+def ratio(seen: Seen, at: float = 0.5) -> float:
+    """Update beside weight: the median over weight tensors, the quantile `at` over watched steps."""
     weights = [i for i, p in enumerate(seen.history.parameters) if p.weight]
-    return float(np.nanmedian([np.nanmedian(sample.update_ratio[weights]) for sample in seen.history.samples]))
+    return float(np.nanquantile([np.nanmedian(sample.update_ratio[weights]) for sample in seen.history.samples], at))
+
+
+def swing(seen: Seen) -> float:
+    """Deviation of the second half of the losses from a straight line, beside the twin's."""
+    late = seen.loss[len(seen.loss) // 2 :]
+    steps = np.arange(len(late))
+    return float((late - np.polyval(np.polyfit(steps, late, 1), steps)).std()) if np.isfinite(late).all() else math.inf
+
+
+def spike(seen: Seen) -> float:
+    """Largest loss beside the median of the 25 before it, where within 60 steps 1.6 times that is reached again."""
+    found = 0.0
+    for step in range(25, len(seen.loss) - 5):
+        before = float(np.median(seen.loss[step - 25 : step]))
+        if seen.loss[step + 1 : step + 60].min() < 1.6 * before:
+            found = max(found, float(seen.loss[step]) / (before + 0.05))
+    return found
+
+
+def early(sick: Seen, twin: Seen) -> bool:
+    """At two fifths of the run the rate is below a tenth of its largest, and the loss ends above the twin's."""
+    rates = sick.history.lr
+    return bool(rates[len(rates) * 2 // 5] < 0.1 * rates.max()) and sick.last > 1.15 * twin.last + 0.03
+
+
+def counts(seen: Seen) -> tuple[Floats, Floats]:
+    """How often each class was answered and wanted over the last third of the watched steps."""
+    outputs = [x.output for x in seen.history.samples[-len(seen.history.samples) // 3 :] if x.output is not None]
+    said = np.sum([o.predicted for o in outputs if o.predicted is not None], 0).astype(np.float64)
+    return said, np.sum([o.targets for o in outputs if o.targets is not None], 0).astype(np.float64)
+
+
+def unsaid(seen: Seen) -> float:
+    """Smallest share of answers to wanted, over the classes."""
+    said, wanted = counts(seen)
+    return float((said / np.maximum(wanted, 1)).min())
+
+
+def rare_unsaid(seen: Seen) -> float:
+    """The same over the classes of less than a third of the mean size."""
+    said, wanted = counts(seen)
+    rare = (wanted < wanted.mean() / 3) | (wanted < 0.5 * wanted.max() / len(wanted))
+    return float(said[rare].sum() / max(wanted[rare].sum(), 1)) if rare.any() else math.nan
+
+
+def gap(seen: Seen) -> float:
+    epoch = seen.history.epochs[-1]
+    return (epoch.train_accuracy or 0.0) - (epoch.val_accuracy or 0.0)
+
+
+def trained(seen: Seen) -> float:
+    return seen.history.epochs[-1].train_accuracy or 0.0
+
+
+def standing(seen: Seen) -> float:
+    """Share by which the loss fell from the second third of the run to the last."""
+    third = len(seen.loss) // 3
+    return float(1 - seen.loss[2 * third :].mean() / seen.loss[third : 2 * third].mean())
+
+
+def val_losses(seen: Seen) -> Floats:
+    return np.array([epoch.val_loss for epoch in seen.history.epochs], np.float64)
+
+
+def improving(sick: Seen, twin: Seen) -> bool:
+    losses = val_losses(sick)
+    gained = twin.accuracy > sick.accuracy + 0.04 or val_losses(twin).min() < 0.8 * losses[-1]
+    return gained and losses[-1] == losses.min()
 
 
 SYMPTOMS: dict[str, Symptom] = {
@@ -150,7 +218,29 @@ SYMPTOMS: dict[str, Symptom] = {
     ),
     "bad-initialisation": begun_wrongly,
     "updates-too-small": lambda sick, twin: ratio(sick) < 1e-4 < ratio(twin) and sick.fall < 0.3 * twin.fall,
-    "updates-too-large": lambda sick, twin: ratio(sick) > max(0.02, 3 * ratio(twin)) and worse(sick, twin),
+    "updates-too-large": lambda sick, twin: ratio(sick, 0.75) > max(0.02, 2 * ratio(twin, 0.75)) and worse(sick, twin),
+    "wrong-batchnorm-mode": lambda sick, twin: (
+        worse(sick, twin)
+        or sick.mean_accuracy < twin.mean_accuracy - 0.04
+        or val_losses(sick).mean() > 1.2 * val_losses(twin).mean()
+        or sick.last > 1.15 * twin.last
+    ),
+    "oscillating": lambda sick, twin: swing(sick) > max(0.2, 2 * swing(twin)),
+    "loss-spike": lambda sick, twin: spike(sick) > max(3.0, 1.5 * spike(twin)),
+    "decayed-too-early": early,
+    "class-collapsed": lambda sick, twin: unsaid(sick) < 0.02 < unsaid(twin),
+    "imbalance-ignored": lambda sick, twin: rare_unsaid(sick) < 0.5 and trained(sick) > 0.5,
+    "labels-shuffled": lambda sick, twin: (
+        sick.last < 0.75 * sick.first and sick.accuracy < 1 / sick.width + 0.07 < twin.accuracy - 0.1
+    ),
+    "overfitting": lambda sick, twin: (
+        gap(sick) > 0.18 and gap(sick) > gap(twin) + 0.1 and val_losses(sick)[-1] > 1.1 * val_losses(sick).min()
+    ),
+    "underfitting": lambda sick, twin: (
+        trained(sick) < trained(twin) - 0.15 and gap(sick) < 0.1 and sick.accuracy < twin.accuracy
+    ),
+    "plateau": lambda sick, twin: standing(sick) < 0.12 and twin.last < 0.8 * sick.last,
+    "still-improving": improving,
     "train-val-mismatch": lambda sick, twin: (
         sick.mean_accuracy < twin.mean_accuracy - 0.06 and sick.last < twin.last + 0.2
     ),
@@ -163,7 +253,14 @@ MEASURES: dict[str, Callable[[Seen], float]] = {
     "dead-relu": lambda seen: share(seen, "dead"),
     "saturated": lambda seen: share(seen, "saturated"),
     "updates-too-small": ratio,
-    "updates-too-large": ratio,
+    "oscillating": swing,
+    "loss-spike": spike,
+    "class-collapsed": unsaid,
+    "imbalance-ignored": rare_unsaid,
+    "overfitting": gap,
+    "underfitting": gap,
+    "plateau": standing,
+    "updates-too-large": lambda seen: ratio(seen, 0.75),
 }
 
 
