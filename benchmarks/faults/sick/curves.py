@@ -56,7 +56,7 @@ def heavier_ball(model: nn.Module) -> Optimizer:
 
 
 def short_memory(model: nn.Module) -> Optimizer:
-    return Adam(model.parameters(), 0.004, betas=(0.99, 0.9))
+    return Adam(model.parameters(), 0.0015, betas=(0.99, 0.9))
 
 
 def short_cycles(optimizer: Optimizer) -> lr_scheduler.LRScheduler:
@@ -74,7 +74,6 @@ def cases_of_oscillating() -> list[Case]:
         swings("files in class order", s.MLP_ADAM, loop=ClassAfterClass),
         swings("files in class order", s.TANH_MOMENTUM, loop=ClassAfterClass),
         swings("half of the classes at a time", s.MLP_SGD, loop=HalfAfterHalf),
-        swings("half of the classes at a time", s.GELU_MLP_ADAMW, loop=HalfAfterHalf),
         swings("two cameras in turns", s.TANH_MLP_SGD, loop=TwoCameras),
         swings("two cameras in turns", s.LENET_ADAM, loop=TwoCameras),
         swings("momentum of 0.99", s.MLP_SGD, optimizer=heavy_ball),

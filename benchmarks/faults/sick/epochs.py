@@ -184,29 +184,19 @@ def cases_of_plateau() -> list[Case]:
         sound = replace(setting, schedule=cosine)
         return plant("plateau", title, sound, schedule=None, scheduler=scheduler, **mistake)
 
-    mlp_sgd = replace(s.MLP_SGD, data="fashion-mnist", lr=0.5, train=1200, epochs=14)
+    long = {"data": "fashion-mnist", "train": 1200, "epochs": 14}
+    functional = replace(s.FUNCTIONAL_ADAM, lr=0.015, side=14, **long)
+    batches_of_8 = replace(s.VGG_BN_SGD, lr=0.5, batch_size=8, train=400, epochs=14)
     return [
-        flat("no schedule", mlp_sgd),
-        flat("no schedule", replace(s.MLP_ADAM, lr=0.02, train=1200, epochs=14)),
-        flat(
-            "patience of 50 epochs",
-            replace(s.LENET_MOMENTUM, data="fashion-mnist", lr=0.1, epochs=12),
-            never_on_plateau,
-        ),
-        flat("patience of 50 epochs", replace(s.TANH_MOMENTUM, lr=0.15, epochs=12), never_on_plateau),
-        flat(
-            "milestones of the paper",
-            replace(s.FUNCTIONAL_ADAM, data="fashion-mnist", lr=0.015, side=14, train=1200, epochs=14),
-            late_milestones,
-        ),
-        flat("milestones of the paper", replace(s.GELU_MLP_ADAMW, lr=0.02, train=1200, epochs=14), late_milestones),
-        flat("T_max in batches", replace(s.VGG_BN_SGD, lr=0.5, batch_size=8, train=400, epochs=14), slow_cosine),
-        flat(
-            "T_max in batches",
-            replace(s.MLP_RMSPROP, data="fashion-mnist", lr=0.01, train=1200, epochs=14),
-            slow_cosine,
-        ),
-        flat("gamma=1", replace(s.LENET_SGD, lr=0.5, epochs=12), gamma_of_one),
+        flat("no schedule", replace(s.MLP_SGD, lr=0.5, **long)),
+        flat("no schedule", replace(s.MLP_ADAM, lr=0.02, **long)),
+        flat("patience of 50 epochs", replace(s.LENET_MOMENTUM, lr=0.1, **long), never_on_plateau),
+        flat("patience of 50 epochs", replace(s.TANH_MOMENTUM, lr=0.15, **long), never_on_plateau),
+        flat("milestones of the paper", functional, late_milestones),
+        flat("milestones of the paper", replace(s.GELU_MLP_ADAMW, lr=0.02, **long), late_milestones),
+        flat("T_max in batches", batches_of_8, slow_cosine),
+        flat("T_max in batches", replace(s.MLP_RMSPROP, lr=0.01, **long), slow_cosine),
+        flat("gamma=1", replace(s.LENET_SGD, lr=0.5, **long), gamma_of_one),
         flat("gamma=1", replace(s.FUNCTIONAL_RMSPROP, lr=0.008, train=1000, epochs=14), gamma_of_one),
     ]
 

@@ -109,7 +109,6 @@ def cases() -> list[Case]:
     def wrong(title: str, setting: s.Setting, **mistake: object) -> Case:
         return plant("wrong-batchnorm-mode", title, setting, **mistake)
 
-    by_fours = replace(s.VGG_BN_SGD, batch_size=4, train=300, epochs=4)
     single = replace(s.PLAIN_ADAM, validation=100)
     few = replace(s.VGG_BN_ADAM, validation=120)
     return [
@@ -126,6 +125,5 @@ def cases() -> list[Case]:
         wrong("momentum of 1e-4", s.RESNET_MOMENTUM, change=constant(1e-4)),
         wrong("momentum of 0.001", s.VGG_BN_NESTEROV, change=constant(0.001)),
         wrong("momentum of 0", s.VGG_BN_ADAM, change=constant(0.0)),
-        wrong("momentum of 0.99, batches of 4", by_fours, change=constant(0.99)),
         wrong("running statistics off, one by one", single, change=statistics_off, loop=OneByOne),
     ]
