@@ -11,15 +11,23 @@ from wellfit.findings import Finding
 
 # A gap between training and validation accuracy that is worth acting on (SPEC C9), and one that is none.
 GAP = 0.1
-NO_GAP = 0.03
+NO_GAP = 0.05
+# Training accuracy that is poor, and a rise an epoch that is still one.
+POOR = 0.75
+RISING = 0.015
+# The training loss of a plateau may creep on: what is left of it from one third of the run to the next.
+CREEPING = 0.7
 # A validation loss this far above its best, for this many epochs in a row, has turned.
 TURNED = 1.1
 TURNED_EPOCHS = 3
 # An accuracy that moved less than this did not move; one that gains this much an epoch still does.
-STILL = 0.005
+STILL = 0.015
 GAINING = 0.005
 # A training loss that falls by this share of its start each epoch is on its way.
 FALLING = 0.02
+
+
+BOTH = ("train_accuracy", "val_accuracy")
 
 
 def curves(h: History, *names: str) -> tuple[Floats, ...]:
@@ -85,9 +93,10 @@ def underfitting(h: History) -> Finding | None:
     """Training itself is poor, has stopped rising, and validation is no worse."""
     train, val = curves(h, "train_accuracy", "val_accuracy")
     chance, third = _chance(h), max(3, len(train) // 3)
-    stopped = train[-third:].max() - train[: -third + 1].max() < STILL * third
-    above_chance = train[-1] > chance + 0.05 * (1 - chance)
-    if not (stopped and above_chance and train[-1] < 0.75 and abs(train[-1] - val[-1]) < NO_GAP):
+    slope = float(np.polyfit(np.arange(third), train[-third:], 1)[0])
+    above_chance = max(train[-1], val[-1]) > chance + 0.05 * (1 - chance)
+    gap = float(np.mean(train[-2:] - val[-2:]))
+    if not (slope < RISING and above_chance and max(train[-1], val[-1]) < POOR and gap < NO_GAP):
         return None
     return Finding(
         "underfitting",
@@ -100,22 +109,23 @@ def underfitting(h: History) -> Finding | None:
 
 
 def plateau(h: History) -> Finding | None:
-    """Neither loss has improved for a third of the run, and the learning rate was never lowered."""
+    """Validation has not improved for a third of the run, and the learning rate was never lowered."""
     train, val, accuracy = curves(h, "train_loss", "val_loss", "val_accuracy")
     third = max(3, len(val) // 3)
     # Within noise: the best of the last third is no better than the best before.
-    stood = all(c[-third:].min() > 0.99 * c[:-third].min() for c in (train, val))
+    crept = train[-third:].mean() > CREEPING * train[-2 * third : -third].mean()
+    stood = crept and val[-third:].min() > 0.99 * val[:-third].min()
     gained = accuracy[-third:].max() - accuracy[:-third].max() > STILL
     constant = not len(h.lrs) or h.lr[-1] > 0.5 * h.lr.max()
     # It has learned something, and not everything.
-    half_way = 0.05 * h.reference_loss < train[-1] < 0.9 * h.reference_loss
+    half_way = 0.1 * h.reference_loss < train[-1] < 0.9 * h.reference_loss
     if not stood or gained or not constant or not half_way:
         return None
     return Finding(
         "plateau",
         "warning",
-        f"for {third} epochs neither training nor validation loss has improved (now {train[-1]:.3g} and "
-        f"{val[-1]:.3g}), and the learning rate was never lowered",
+        f"for {third} epochs validation has not improved (loss now {val[-1]:.3g}, at best {val.min():.3g}; training "
+        f"{train[-1]:.3g}), and the learning rate was never lowered",
         {"epochs": third, "train_loss": train.tolist(), "val_loss": val.tolist()},
         "Lower the learning rate tenfold now",
         "SPEC C9, O9",
@@ -137,7 +147,8 @@ def still_improving(h: History) -> Finding | None:
             "SPEC C9",
         )
     (loss,) = curves(h, "train_loss")
-    if len(loss) < 3 or not loss[0] > 0 or overfitting(h) is not None:
+    both = curves(h, *BOTH)
+    if len(loss) < 3 or not loss[0] > 0 or (len(both[0]) >= 2 and overfitting(h) is not None):
         return None
     fall = float(-np.polyfit(np.arange(3), loss[-3:], 1)[0]) / loss[0]
     if fall < FALLING or not np.all(np.diff(loss[-3:]) < 0) or loss[-1] < 0.2 * loss[0]:
@@ -160,7 +171,6 @@ def _chance(h: History) -> float:
     return 1 / h.classes if h.classes else 0.5
 
 
-BOTH = ("train_accuracy", "val_accuracy")
 RULES = {
     "labels-shuffled": Rule(labels_shuffled, (needs.classes, needs.epochs(3, *BOTH))),
     "overfitting": Rule(overfitting, (needs.epochs(4, *BOTH),)),

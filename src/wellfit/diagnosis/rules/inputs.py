@@ -199,4 +199,4 @@ def _evidence(f: InputFigures) -> dict[str, object]:
     }
 
 
-RULES = {"train-val-mismatch": Rule(train_val_mismatch, (needs.training_inputs, needs.validation_inputs))}
+RULES = {"train-val-mismatch": Rule(train_val_mismatch, (needs.images_on_both_sides(ENOUGH),))}

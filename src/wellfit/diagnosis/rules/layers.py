@@ -9,7 +9,7 @@ import numpy as np
 from wellfit.diagnosis.history import History, Layer, fall_per_step, level
 from wellfit.diagnosis.rules import needs
 from wellfit.diagnosis.rules.rule import Rule
-from wellfit.diagnosis.rules.signs import is_blank, is_flat, knows_nothing, weights_shrank
+from wellfit.diagnosis.rules.signs import chance, is_blank, is_flat, knows_nothing, weights_shrank
 from wellfit.findings import Finding, Severity
 
 # Half of a layer's units silent on all data, or half of a layer's entries at the ends of its non-linearity; of one
@@ -98,8 +98,8 @@ def unnormalised_input(h: History) -> Finding | None:
 
 def _suffers(h: History) -> bool:
     """Whether anything is wrong that a large input may be the cause of."""
-    loss, chance = h.finite_loss, h.chance_loss
-    if h.first_bad_step is not None or (chance is not None and len(loss) and loss[0] > 1.5 * chance):
+    loss, ground = h.finite_loss, chance(h)
+    if h.first_bad_step is not None or (ground is not None and len(loss) and loss[0] > 1.5 * ground):
         return True
     off = [_value(layer, figure) for s in h.samples[-3:] for layer in s.layers for figure in ("saturated", "dead")]
     return max(off, default=0.0) > MOSTLY or (len(loss) >= 100 and level(loss[-20:]) > STUCK * h.reference_loss)
@@ -110,15 +110,15 @@ def bad_initialisation(h: History) -> Finding | None:
 
 
 def _tall_start(h: History) -> Finding | None:
-    loss, chance = h.finite_loss, h.chance_loss
-    if chance is None or len(loss) == 0 or loss[0] < TALL_START * chance:
+    loss, ground = h.finite_loss, chance(h)
+    if ground is None or len(loss) == 0 or loss[0] < TALL_START * ground:
         return None
     return Finding(
         "bad-initialisation",
         "warning",
-        f"the first loss is {loss[0]:.3g}, {loss[0] / chance:.1f} times log C = {chance:.3g}: the first answers are "
+        f"the first loss is {loss[0]:.3g}, {loss[0] / ground:.1f} times log C = {ground:.3g}: the first answers are "
         "sure and wrong",
-        {"first_loss": float(loss[0]), "chance": chance},
+        {"first_loss": float(loss[0]), "chance": ground},
         "Scale the last layer's first weights down so that the first loss is log C",
         "SPEC C2, C5",
     )

@@ -19,7 +19,10 @@ SMALL_BATCH = 3.0
 STEADY = 0.03
 # A spike towers over its neighbourhood: by this factor, and by this share of the first loss.
 SPIKE_FACTOR = 2.5
-SPIKE_SHARE = 0.25
+SPIKE_SHARE = 0.35
+SPIKE_ALONE, SPIKE_OF_FEW = 0.75, 4.0
+# Sudden rises of the logarithm of the loss, so many of them, while more than a little of it is left.
+JUMP, JUMPS, LITTLE = 0.5, 4, 0.15
 
 
 def nan(h: History) -> Finding | None:
@@ -108,10 +111,15 @@ def not_learning(h: History) -> Finding | None:
 
 
 def oscillating(h: History) -> Finding | None:
+    if h.first_bad_step is not None or level(h.finite_loss[:10]) <= 0:
+        return None
+    return _one_class_at_a_time(h) or _swinging(h) or _jumping(h)
+
+
+def _swinging(h: History) -> Finding | None:
+    """The last losses lie far apart, and do not fall."""
     loss = h.finite_loss
     window = loss[-60:]
-    if h.first_bad_step is not None or level(loss[:10]) <= 0:
-        return None
     middle = level(window)
     images = next((s.output.images for s in reversed(h.samples) if s.output is not None), None)
     limit = max(SWING, SMALL_BATCH / np.sqrt(images)) if images else 2 * SWING
@@ -128,6 +136,60 @@ def oscillating(h: History) -> Finding | None:
         {"swing": swing, "level": middle, "limit": float(limit), "steps": len(window)},
         "Lower the learning rate to a third, or enlarge the batch",
         "SPEC C9",
+    )
+
+
+def _jumping(h: History) -> Finding | None:
+    """Again and again the loss rises at once and has to be brought down anew."""
+    loss, near = h.finite_loss, 7
+    if len(loss) < 100 or loss.min() <= 0 or _is_mixed(h):
+        return None
+    middle = np.median(np.lib.stride_tricks.sliding_window_view(np.log(loss), near), axis=1)
+    rise = middle[near:] - middle[:-near]
+    # Where little is left of the loss, its share is noise.
+    rise[np.exp(middle[near:]) < LITTLE * level(loss[:10])] = 0.0
+    images = next((s.output.images for s in reversed(h.samples) if s.output is not None), 16)
+    limit = max(JUMP, SMALL_BATCH / np.sqrt(images) / 1.5)  # small batches jump by themselves
+    jumps: list[int] = []
+    for place in np.argsort(-rise):
+        if rise[place] < limit:
+            break
+        if all(abs(place - other) > 2 * near for other in jumps):
+            jumps.append(int(place))
+    if len(jumps) < JUMPS:
+        return None
+    steps = sorted(j + near for j in jumps)
+    return Finding(
+        "oscillating",
+        "warning",
+        f"{len(steps)} times the loss rose at once by half and more, at steps {', '.join(map(str, steps[:5]))}"
+        f"{', …' if len(steps) > 5 else ''}, and had to fall anew",
+        {"steps": steps},
+        "See whether the batches change at these steps and shuffle all images anew each epoch; else lower the "
+        "learning rate",
+        "SPEC C9, D7",
+    )
+
+
+def _one_class_at_a_time(h: History) -> Finding | None:
+    """Each batch holds few of the classes: what it teaches, the next one unteaches."""
+    counts = [s.output.targets for s in h.samples if s.output is not None and s.output.targets is not None]
+    counts = [c for c in counts if h.class_counts is not None and len(c) == len(h.class_counts) and c.sum() >= 8]
+    if len(counts) < 5 or h.class_counts is None:
+        return None
+    shares = h.class_counts / h.class_counts.sum()
+    largest = float(np.median([c.max() / c.sum() for c in counts]))
+    expected = shares.max() + 3 * np.sqrt(shares.max() / np.median([c.sum() for c in counts]))
+    if largest < max(0.8, expected) or shares.max() > 0.6:
+        return None
+    return Finding(
+        "oscillating",
+        "warning",
+        f"{largest:.0%} of the typical batch are images of one class, and no class has more than {shares.max():.0%} of "
+        "all: each batch unteaches what the last one taught",
+        {"largest_share": largest, "share_in_all": float(shares.max())},
+        "Shuffle the training images anew each epoch",
+        "SPEC C9, D7",
     )
 
 
@@ -150,7 +212,7 @@ def loss_spike(h: History) -> Finding | None:
     loss = h.finite_loss
     if h.first_bad_step is not None:
         return None
-    start, width = h.reference_loss, 30
+    start, width = h.reference_loss, 15
     if len(loss) < width + 10:
         return None
     # Two steps in a row, so that one hard batch is no spike.
@@ -159,6 +221,12 @@ def loss_spike(h: History) -> Finding | None:
     usual_at = np.median(before, axis=1)
     noise = np.median(np.abs(before - usual_at[:, None]), axis=1)
     spikes = (peaks - usual_at > SPIKE_SHARE * start) & (peaks > SPIKE_FACTOR * usual_at + 6 * noise)
+    # One step alone is a spike where no hard batch could be that high; a batch of few images may well be.
+    images = next((s.output.images for s in reversed(h.samples) if s.output is not None), 0)
+    single, high = loss[width:-9], SPIKE_ALONE if images >= 16 else SPIKE_OF_FEW
+    alone = (single - usual_at > high * start) & (single > SPIKE_FACTOR * usual_at + 6 * noise)
+    spikes |= alone
+    peaks = np.where(alone, single, peaks)
     for place in np.flatnonzero(spikes)[:1]:
         step, peak, usual = int(place) + width, float(peaks[place]), float(usual_at[place])
         after = loss[step + 2 :]

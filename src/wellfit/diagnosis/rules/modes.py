@@ -170,4 +170,4 @@ def _gaps(sample: Sample) -> dict[str, float | None]:
     return found
 
 
-RULES = {"wrong-batchnorm-mode": Rule(wrong_batchnorm_mode, (needs.modes,))}
+RULES = {"wrong-batchnorm-mode": Rule(wrong_batchnorm_mode, (needs.modes, needs.samples(PATIENCE)))}

@@ -72,17 +72,29 @@ def modes(h: History) -> str:
     return "" if any(s.modes is not None for s in h.samples) else "a training pass: model(x) on the watched module"
 
 
-def training_inputs(h: History) -> str:
-    """Images of training batches."""
-    if "modes" in h.unseen:
-        return f"the training images: {h.unseen['modes']}"
-    return "" if any(s.inputs is not None for s in h.samples) else "training images: model(x) with a batch of floats"
+def watched_at(step: int) -> Need:
+    """A watched step this far into the training."""
+
+    def need(h: History) -> str:
+        last = h.samples[-1].step if h.samples else -1
+        return "" if last >= step else f"a watched step at or after step {step} (the last was {last})"
+
+    return need
 
 
-def validation_inputs(h: History) -> str:
-    """Images of validation batches."""
-    seen = any(e.passes is not None and e.passes.inputs for e in h.epochs)
-    return "" if seen else "validation images: model(x) on the watched module before end_epoch(…)"
+def images_on_both_sides(n: int) -> Need:
+    """At least `n` training images, and a set of as many that an epoch was validated on."""
+
+    def need(h: History) -> str:
+        if "modes" in h.unseen:
+            return f"the images: {h.unseen['modes']}"
+        trained = sum(s.inputs.images for s in h.samples if s.inputs is not None)
+        if trained < n:
+            return f"{n} training images in the calls of the model (has {trained})"
+        validated = max((i.images for e in h.epochs if e.passes is not None for i in e.passes.inputs), default=0)
+        return "" if validated >= n else f"{n} validation images, model(x) before end_epoch(…) (has {validated})"
+
+    return need
 
 
 def outputs(h: History) -> str:

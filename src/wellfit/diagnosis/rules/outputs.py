@@ -18,9 +18,9 @@ ALIKE = 1e-3
 # A loss agrees with a formula within this share; label smoothing and weight decay move it less than that.
 AGREES = 0.02
 # Watched steps whose predictions are counted together, and how many images of a class make its absence telling.
-COUNTED = 20
+COUNTED = 10
 SELDOM = 0.25
-ENOUGH_IMAGES = 20
+ENOUGH_IMAGES = 10
 
 
 def recent(h: History, n: int) -> list[tuple[float, Output]]:
@@ -103,7 +103,8 @@ def imbalance_ignored(h: History) -> Finding | None:
 
 def _never_predicted(h: History, *, rare: bool) -> Finding | None:
     """Classes that are shown and never said, while the others are told apart."""
-    window = [out for _, out in recent(h, COUNTED)]
+    # The most of the run, so that a rare class has come often enough.
+    window = [out for _, out in recent(h, max(COUNTED, 2 * len(h.samples) // 3))]
     counts = [(o.targets, o.predicted) for o in window if o.targets is not None and o.predicted is not None]
     if len(counts) < COUNTED or len(h.losses) < 100 or len({o.width for o in window}) > 1:
         return None
@@ -111,18 +112,21 @@ def _never_predicted(h: History, *, rare: bool) -> Finding | None:
     said = np.sum(np.array([p for _, p in counts]), axis=0)
     correct, width = sum(out.correct or 0 for out in window), len(shown)
     share = shown / shown.sum()
-    # A rare class that is said now and then, by far not as often as it comes, is ignored as well.
-    hardly = said < SELDOM * shown if rare else said == 0
-    lost = hardly & (shown >= ENOUGH_IMAGES) & ((share < 0.5 / width) == rare)
+    lost = (said == 0) & (shown >= ENOUGH_IMAGES) & ((share < 0.5 / width) == rare)
+    if rare and not lost.any():
+        lost = _hardly_said(shown, said)
     # Early on a net says few classes; it is telling only once the rest is learned.
-    if not lost.any() or correct < 0.5 * shown[~lost].sum() or correct / shown.sum() < 1.3 * share.max():
+    if not lost.any() or correct < 0.5 * shown[~lost].sum():
+        return None
+    # Where one class is most of all, always saying it is nearly right.
+    if correct / shown.sum() < (0.9 if rare and share.max() > 0.6 else 1.3) * share.max():
         return None
     classes = np.flatnonzero(lost).tolist()
     return Finding(
         "imbalance-ignored" if rare else "class-collapsed",
         "warning",
         f"class {', '.join(map(str, classes[:5]))}{', …' if len(classes) > 5 else ''} was predicted "
-        f"{int(said[lost].sum())} times over the last {COUNTED} watched steps, though it was shown "
+        f"{int(said[lost].sum())} times over the last {len(window)} watched steps, though it was shown "
         f"{int(shown[lost].sum())} times",
         {"classes": classes, "shown": shown.tolist(), "predicted": said.tolist()},
         "Weight the loss by class, or draw rare classes more often"
@@ -132,13 +136,22 @@ def _never_predicted(h: History, *, rare: bool) -> Finding | None:
     )
 
 
+def _hardly_said(shown: np.ndarray, said: np.ndarray) -> np.ndarray:
+    """The rare classes, where all of them together are said far less often than they come."""
+    rare = shown < 0.25 / len(shown) * shown.sum()
+    come, heard = int(shown[rare].sum()), int(said[rare].sum())
+    seldom = (come >= ENOUGH_IMAGES and heard <= 2 * SELDOM * come) or (come >= 6 and heard <= SELDOM * come)
+    return rare & (shown > 0) if seldom else np.zeros(len(shown), bool)
+
+
 def _near(loss: float, formula: float | None) -> bool:
     return formula is not None and abs(loss - formula) <= AGREES * max(abs(formula), 0.1)
 
 
+NEVER_PREDICTED = (needs.outputs, needs.targets, needs.samples(COUNTED), needs.steps(100))
 RULES = {
     "double-softmax": Rule(double_softmax, (needs.outputs, needs.samples(PATIENCE))),
     "constant-output": Rule(constant_output, (needs.outputs, needs.steps_or_bad(50))),
-    "class-collapsed": Rule(class_collapsed, (needs.outputs, needs.targets, needs.samples(COUNTED))),
-    "imbalance-ignored": Rule(imbalance_ignored, (needs.outputs, needs.targets, needs.samples(COUNTED))),
+    "class-collapsed": Rule(class_collapsed, NEVER_PREDICTED),
+    "imbalance-ignored": Rule(imbalance_ignored, NEVER_PREDICTED),
 }

@@ -18,7 +18,7 @@ from wellfit.diagnosis.rules.signs import (
     starts_with_knowledge,
     weights_shrank,
 )
-from wellfit.diagnosis.rules.updates import updates_too_large, vanishing_gradient
+from wellfit.diagnosis.rules.updates import gradient_of_weights, updates_too_large, vanishing_gradient
 from wellfit.findings import Finding
 
 # The cost above which a search breaks a trial off (SPEC S3), and a rise that noise does not make.
@@ -35,6 +35,8 @@ THROWN = 8.0
 # Steps that keep more of their promise than this, while more than this share of the loss is left, are too short.
 # What is far more than was promised came from somewhere else.
 KEPT, OVER_KEPT = 0.6, 1.6
+# Less is telling where small steps have left nearly all of it.
+KEPT_AT_THE_START, STUCK = 0.4, 0.8
 SLOW = 0.4
 # A run whose steps all together promise to move the loss, and do move it, by less than this share.
 PROMISED = 0.05
@@ -60,6 +62,8 @@ def lr_too_high(h: History) -> Finding | None:
         return None
     if weights_shrank(h) and peak < BROKEN_OFF * start:
         return None  # updates that large come from weight decay
+    if _goes_uphill(h):
+        return None  # a lower rate would climb as well
     now = f"became {h.loss[bad]} at step {bad}" if bad is not None else f"stands at {end:.3g}"
     beside = f"; the largest updates were {largest:.1g} of the weights" if len(seen) else ""
     return Finding(
@@ -71,6 +75,12 @@ def lr_too_high(h: History) -> Finding | None:
         "Lower the learning rate tenfold; if it explodes then too, the initialisation or the input scale is the cause",
         "SPEC C5, C8",
     )
+
+
+def _goes_uphill(h: History) -> bool:
+    """Whether the first steps go along the gradient rather than against it."""
+    promises = [s.promised for s in h.finite_samples[:3] if np.isfinite(s.promised)]
+    return len(promises) >= 2 and max(promises) < 0
 
 
 def lr_too_low(h: History) -> Finding | None:
@@ -88,14 +98,15 @@ def lr_too_low(h: History) -> Finding | None:
         return None
     start, end = start_and_end(h)
     ratio = level(seen)
-    if ratio == 0 or vanishing_gradient(h) is not None:
+    if ratio == 0 or not gradient_of_weights(h, samples[-1]) > 0 or vanishing_gradient(h) is not None:
         return None  # it is the gradient that is missing
     promised = float(np.mean([s.promised for s in samples])) * len(loss)
     still = is_flat(h, moved=PROMISED) or knows_nothing(h)
     idle = still and ratio < FINE and promised < PROMISED * start
     tiny = 0 < seen.max() < TINY and promised < 0.2 * start and end > 0.8 * start and not starts_with_knowledge(h)
     kept = kept_promise(h)
-    slow = KEPT < kept < OVER_KEPT and end > SLOW * start and ratio < COARSE and not starts_with_knowledge(h)
+    enough = KEPT if ratio > FINE or end < STUCK * start else KEPT_AT_THE_START
+    slow = enough < kept < OVER_KEPT and end > SLOW * start and ratio < COARSE and not starts_with_knowledge(h)
     if not (idle or tiny or slow):
         return None
     how = f", {kept:.0%} of what the steps promised to first order, so that they could be longer" if slow else ""
@@ -112,19 +123,24 @@ def lr_too_low(h: History) -> Finding | None:
 
 
 def decayed_too_early(h: History) -> Finding | None:
-    """The rate was cut while the loss still fell quickly, and the fall ended there."""
+    """The rate was cut in the first half of the run, while the loss still fell, and the fall ended there."""
     loss, lr = h.finite_loss, h.lr
     top = int(np.argmax(lr))
     small = np.flatnonzero(lr[top:] < 0.11 * lr.max())
-    if h.first_bad_step is not None or len(small) == 0:
+    if h.first_bad_step is not None or len(small) == 0 or not len(loss):
         return None
     cut = top + int(small[0])
+    after = loss[cut:]
+    if len(after) < max(20, cut) or lr[cut:].max() > 0.5 * lr.max():
+        return None
     # The decay of a smooth schedule begins well before: the stretch compared ends where the rate was still high.
     high_end = top + int(np.flatnonzero(lr[top:cut] >= 0.5 * lr.max())[-1]) + 1 if cut > top else cut
-    after = loss[cut:]
     # Only the last third before the cut counts: every training falls quickly at its very start.
     width = min(len(after), max(20, high_end // 3), 200)
-    if width < 20 or high_end < width or len(after) < 0.5 * cut:
+    if high_end < width:
+        high_end = min(cut, len(loss))
+        width = min(width, high_end)
+    if width < 10:
         return None
     before = loss[high_end - width : high_end]
     was = fall_per_step(before) * width
@@ -137,8 +153,8 @@ def decayed_too_early(h: History) -> Finding | None:
     return Finding(
         "decayed-too-early",
         "warning",
-        f"the learning rate fell from {lr.max():.2g} to {lr[cut]:.2g} at step {cut} while the loss was still "
-        f"falling by {was:.2g} in {width} steps; since then it went to {left:.3g} only",
+        f"the learning rate fell from {lr.max():.2g} to {lr[cut]:.2g} by step {cut} of {len(loss)} while the loss was "
+        f"still falling by {was:.2g} in {width} steps; since then it went to {left:.3g} only",
         {"step": cut, "fall_before": was, "fall_after": now, "steps": width, "loss": left},
         "Keep the first learning rate until the loss levels off, then lower it",
         "SPEC C9, O9",

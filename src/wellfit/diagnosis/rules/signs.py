@@ -22,12 +22,17 @@ BLANK = 1e-9
 SHRUNK = 0.5
 
 
+def chance(h: History) -> float | None:
+    """log C, where the loss may be measured against it: none where it is seen to be no cross-entropy."""
+    return None if is_cross_entropy(h) is False else h.chance_loss
+
+
 def start_and_end(h: History) -> tuple[float, float]:
     """Where the loss started and where it stands."""
     loss = h.finite_loss
     # Within ten steps a wild rate has raised the loss already: the lower of the two is where it started.
     start = min(level(loss[:10]), float(loss[0])) if len(loss) else float("nan")
-    return max(start, 0.98 * (h.chance_loss or 0.0)), level(loss[-max(25, len(loss) // 5) :])
+    return max(start, 0.98 * (chance(h) or 0.0)), level(loss[-max(25, len(loss) // 5) :])
 
 
 def is_flat(h: History, moved: float = MOVED) -> bool:
@@ -40,7 +45,8 @@ def is_flat(h: History, moved: float = MOVED) -> bool:
 
 def starts_with_knowledge(h: History) -> bool:
     """Whether the first losses lie well below chance: a fine-tune or a resumed run may rest where it is."""
-    return h.chance_loss is not None and level(h.finite_loss[:10]) < 0.7 * h.chance_loss
+    ground = chance(h)
+    return ground is not None and level(h.finite_loss[:10]) < 0.7 * ground
 
 
 def knows_nothing(h: History) -> bool:
@@ -60,8 +66,8 @@ def entropy_of_classes(h: History) -> float | None:
     return float(-(shares * np.log(shares)).sum()) if len(shares) > 1 else None
 
 
-def is_cross_entropy(h: History) -> bool:
-    """Whether the first losses are the cross-entropy of the answers, as far as the targets tell."""
+def is_cross_entropy(h: History) -> bool | None:
+    """Whether the first losses are the cross-entropy of the answers; None where no targets tell."""
     loss = h.loss
     pairs = [
         (loss[s.step], read)
@@ -70,7 +76,9 @@ def is_cross_entropy(h: History) -> bool:
         for read in (s.output.as_probabilities if s.output.probabilities else s.output.as_logits,)
         if read is not None
     ]
-    return bool(pairs) and all(abs(seen - read) < 0.2 * max(read, 0.1) for seen, read in pairs)
+    if not pairs:
+        return None
+    return bool(np.mean([abs(seen - read) < 0.2 * max(read, 0.1) for seen, read in pairs]) > 0.5)
 
 
 def _guesses_better_than_chance(h: History) -> bool:

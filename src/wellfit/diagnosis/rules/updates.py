@@ -9,12 +9,12 @@ import numpy as np
 from wellfit.diagnosis.history import History, Sample, level
 from wellfit.diagnosis.rules import needs
 from wellfit.diagnosis.rules.rule import Rule
-from wellfit.diagnosis.rules.signs import has_collapsed, is_blank, median_ratio, weights_shrank
+from wellfit.diagnosis.rules.signs import has_collapsed, is_blank, is_cross_entropy, median_ratio, weights_shrank
 from wellfit.diagnosis.rules.signs import ratios as ratios_of
 from wellfit.findings import Finding
 
 # SPEC C8: about 1e-3 is wanted, 1e-2 is about okay. Two decades below and one above are sick.
-SMALL = 1e-5
+SMALL = 2e-5
 LARGE = 0.08
 LARGE_FOR_NOTHING = 0.05
 OVERWRITING = 0.15
@@ -38,12 +38,12 @@ def updates_too_small(h: History) -> Finding | None:
     if not window or h.warming_up or _has_learned(h):
         return None
     ratios = [median_ratio(h, s) for s in window]
-    gradients = [_gradient_of_weights(h, s) for s in window]
+    gradients = [gradient_of_weights(h, s) for s in window]
     # Exactly zero is too small to show in the weights where there is a gradient; where there is none, that is it.
     if not all(r < SMALL for r in ratios) or not min(gradients) > 0:
         return None
     if vanishing_gradient(h) is not None or level(np.array(gradients)) < DIED * level(
-        np.array([_gradient_of_weights(h, s) for s in h.finite_samples[:3]])
+        np.array([gradient_of_weights(h, s) for s in h.finite_samples[:3]])
     ):
         return None
     return Finding(
@@ -57,7 +57,7 @@ def updates_too_small(h: History) -> Finding | None:
     )
 
 
-def _gradient_of_weights(h: History, sample: Sample) -> float:
+def gradient_of_weights(h: History, sample: Sample) -> float:
     """Norm of the typical weight tensor's gradient."""
     norms = sample.gradient_norm[h.weights]
     norms = norms[np.isfinite(norms)]
@@ -170,12 +170,13 @@ def gradients_accumulate(h: History) -> Finding | None:
 
 def _has_learned(h: History) -> bool:
     loss = h.finite_loss
-    start = max(level(loss[:10]), h.chance_loss or 0.0)
+    # Chance counts where the loss is known to be measured against it: one divided by a constant starts below.
+    start = max(level(loss[:10]), (h.chance_loss or 0.0) if is_cross_entropy(h) else 0.0)
     return len(loss) < 20 or level(loss[-20:]) < 0.8 * start
 
 
 RULES = {
-    "frozen-parameters": Rule(frozen_parameters, (needs.samples(3),)),
+    "frozen-parameters": Rule(frozen_parameters, (needs.samples(3), needs.watched_at(20))),
     "gradients-accumulate": Rule(gradients_accumulate, (needs.samples(3), needs.carried)),
     "vanishing-gradient": Rule(vanishing_gradient, (needs.samples(PATIENCE),)),
     "updates-too-small": Rule(updates_too_small, (needs.samples(PATIENCE),)),
