@@ -40,7 +40,9 @@ def split_source(
 def mismatches(source: Source, *, open_test: bool = False) -> list[Finding]:
     inspection = inspect(source)
     store = build_store(source, inspection, open_rows(source, inspection), short_side=320)
-    return [f for f in audit(source, inspection, store, open_test=open_test).findings if f.id == "train-val-mismatch"]
+    sealed = np.setdiff1d(np.flatnonzero(inspection.usable), open_rows(source, inspection))
+    opened = build_store(source, inspection, sealed, short_side=320) if open_test else None
+    return [f for f in audit(source, inspection, store, opened).findings if f.id == "train-val-mismatch"]
 
 
 def resized(width: int, height: int) -> Callable[[np.ndarray], bytes]:

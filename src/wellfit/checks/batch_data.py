@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from wellfit.checks.losses import LossKind
 from wellfit.checks.sandbox import copy_of, own_randomness, without_noise
 from wellfit.checks.targets import class_of
-from wellfit.data.appearance import MISTAKES, PIXEL_MEASURES
+from wellfit.data.appearance import MISTAKES, PIXEL_MEASURES, Measure
 from wellfit.data.audit_findings import IMBALANCE_LARGE
 from wellfit.data.preparation import Sample, contrasts
 from wellfit.data.split_mismatch import mismatch_finding
@@ -168,11 +168,11 @@ def prepared_otherwise(training: tuple[Tensor, Tensor], validation: tuple[Tensor
     samples = []
     for images, (_, targets) in ((first, training), (second, validation)):
         scaled = ((images - middle) / unit + 0.5).permute(0, 2, 3, 1).numpy()
-        width = images.flatten(1).std(1).clamp_min(1e-6 * spread).log().double().numpy()
+        widths = images.flatten(2).std(2).clamp_min(1e-3 * spread).log().double().numpy()
         classes = class_of(targets[:IMAGES].detach().cpu()).numpy()
-        samples.append(Sample(list(scaled), classes, {"width": width}))
+        samples.append(Sample(list(scaled), classes, {f"channel {i}": w for i, w in enumerate(widths.T)}))
     ignored = tuple(name for name in PIXEL_MEASURES if name not in KEPT_BY_AUGMENTATION)
-    measures = {"width": _WIDTH}
+    measures = {f"channel {i}": _width(i) for i in range(first.shape[1])}
     found, mistake = contrasts(samples[0], samples[1], measures, ignored)
     kept = [c for c in found if c.measure != PIXEL_MEASURES["brightness"].name or c.gap >= BRIGHTNESS]
     if not kept:
@@ -180,7 +180,8 @@ def prepared_otherwise(training: tuple[Tensor, Tensor], validation: tuple[Tensor
     return [mismatch_finding(kept, mistake if mistake in MISTAKES else "", "validation", [len(first), len(second)])]
 
 
-_WIDTH = PIXEL_MEASURES["contrast"]._replace(name="spread of an image's values", least=SCALES, log=True)
+def _width(channel: int) -> Measure:
+    return Measure(f"spread of an image's values in channel {channel}", SCALES, log=True)
 
 
 def softmax_twice(outputs: Tensor, kind: LossKind) -> list[Finding]:

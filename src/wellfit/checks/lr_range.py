@@ -37,7 +37,13 @@ class Candidate:
     @property
     def tail(self) -> list[float]:
         """The last quarter of the losses: early spikes do not count."""
-        return self.losses[-max(3, len(self.losses) // 4) :]
+        return self.losses[self.last_quarter.start :]
+
+    @property
+    def last_quarter(self) -> range:
+        """The iterations of the tail."""
+        done = len(self.losses)
+        return range(max(0, done - max(3, done // 4)), done)
 
     @property
     def score(self) -> float:
@@ -78,7 +84,7 @@ def lr_range(
         runs.append(Candidate(lr, network, optimizer(network, lr)))
     finished = True
     with own_randomness(module, seed, "no-good-lr"):
-        start = _loss_before(runs[0].network, criterion, batches, context)
+        start = Start(copy_of(module).train(), criterion, batches, context)
         for turn in range(ROUNDS):
             steps = range(iterations * turn // ROUNDS, iterations * (turn + 1) // ROUNDS)
             finished = _advance([r for r in runs if r.alive], criterion, batches, steps, context, deadline)
@@ -89,7 +95,33 @@ def lr_range(
             settled = any_rate and turn > 0 and any(_falls_clearly(r, start) for r in keep)
             if not finished or not keep or settled:
                 break
-    return _conclude(runs, start, finished, time.monotonic() - begun)
+        return _conclude(runs, start, finished, begun)
+
+
+class Start:
+    """The untouched network's loss on any batch: a fall is measured on the batches that it is seen on."""
+
+    def __init__(
+        self,
+        network: nn.Module,
+        criterion: Criterion,
+        batches: Callable[[int], tuple[Tensor, Tensor]],
+        context: Context,
+    ) -> None:
+        self.network, self.criterion, self.batches, self.context = network, criterion, batches, context
+        self._known: dict[int, float] = {}
+
+    def losses(self, steps: range) -> list[float]:
+        """One a batch."""
+        return [self._on(step) for step in steps]
+
+    @torch.no_grad()
+    def _on(self, step: int) -> float:
+        if step not in self._known:
+            inputs, targets = self.batches(step)
+            with self.context():
+                self._known[step] = float(self.criterion(scores(self.network, inputs), targets))
+        return self._known[step]
 
 
 def _advance(
@@ -118,25 +150,15 @@ def _advance(
     return True
 
 
-@torch.no_grad()
-def _loss_before(
-    network: nn.Module, criterion: Criterion, batches: Callable[[int], tuple[Tensor, Tensor]], context: Context
-) -> float:
-    scratch = copy_of(network)
-    losses = []
-    for i in range(3):
-        inputs, targets = batches(i)
-        with context():
-            losses.append(float(criterion(scores(scratch, inputs), targets)))
-    return statistics.median(losses)
-
-
-def _conclude(runs: list[Candidate], start: float, finished: bool, seconds: float) -> CheckResult:
+def _conclude(runs: list[Candidate], before: Start, finished: bool, begun: float) -> CheckResult:
     judged = [r for r in runs if r.alive and len(r.losses) >= FEWEST_STEPS]
     best = min(judged, key=lambda r: r.score, default=None)
+    start = statistics.median(before.losses(range(3) if best is None else best.last_quarter))
+    falls = best is not None and _falls_clearly(best, before)
+    seconds = time.monotonic() - begun
     table = [{"lr": r.lr, "steps": len(r.losses), "loss": r.losses[-1] if r.losses else None} for r in runs]
     evidence = {"start": start, "candidates": table, "clear_fall": CLEAR_FALL}
-    if best is not None and _falls_clearly(best, start):
+    if best is not None and falls:
         fall = f"from {start:.4g} to {best.score:.4g} within {len(best.losses)} iterations"
         message = f"at lr {best.lr:g} the loss falls {fall}"
         if len(runs) > 1 and best.lr in (max(r.lr for r in runs), min(r.lr for r in runs)):
@@ -157,7 +179,9 @@ def _conclude(runs: list[Candidate], start: float, finished: bool, seconds: floa
     return CheckResult("no-good-lr", False, None, None, message, finding, seconds, finished)
 
 
-def _falls_clearly(run: Candidate, start: float) -> bool:
-    # Beyond both a share of the start and twice the standard error of the tail's mean.
-    spread = statistics.stdev(run.tail) / math.sqrt(len(run.tail)) if len(run.tail) > 1 else 0.0
-    return start - run.score > max(CLEAR_FALL * start, 2.0 * spread)
+def _falls_clearly(run: Candidate, start: Start) -> bool:
+    # Beyond both a share of the start and twice the standard error of the mean fall.
+    before = start.losses(run.last_quarter)
+    falls = [b - now for b, now in zip(before, run.tail, strict=True)]
+    spread = statistics.stdev(falls) / math.sqrt(len(falls)) if len(falls) > 1 else 0.0
+    return statistics.median(falls) > max(CLEAR_FALL * abs(statistics.median(before)), 2.0 * spread)

@@ -124,7 +124,7 @@ def _users_penalty(module: nn.Module, penalty: PenaltyTerm) -> Seen:
     """A function of the user's: a finite number above 0, whose gradient reaches weights of two or more dimensions."""
     network = copy_of(module)
     term = penalty(network)
-    value = float(term)
+    value = float(term.detach() if isinstance(term, Tensor) else term)
     # A function that was written around one model reads that one, whichever it is given.
     trained = [p for m in (network, module) for p in m.parameters() if p.requires_grad and p.ndim >= 2]
     gradients: tuple[Tensor | None, ...] = ()

@@ -25,7 +25,7 @@ from wellfit.data.copies import find_copies
 from wellfit.data.groups import chain, codes, connected
 from wellfit.data.inspect import Inspection
 from wellfit.data.sources import LeftOut, Source
-from wellfit.data.split_mismatch import decoded, split_mismatch
+from wellfit.data.split_mismatch import split_mismatch
 from wellfit.data.store import PixelStore
 from wellfit.errors import UserError
 from wellfit.findings import Finding, root_cause_first
@@ -56,21 +56,23 @@ class Audit:
     copies: np.ndarray = field(default_factory=lambda: np.zeros(0, dtype=bool))
 
 
-def audit(source: Source, inspection: Inspection, store: PixelStore, *, open_test: bool = False) -> Audit:
+def audit(source: Source, inspection: Inspection, store: PixelStore, opened: PixelStore | None = None) -> Audit:
     """Count, compare and name. store: the decoded images, those of a given test split apart.
 
-    open_test: decode some pictures of that split too, to see whether they were prepared like the others; for an audit
-    that no training follows.
+    opened: those of the test split, decoded for an audit that no training follows; None leaves it sealed.
     Raises UserError for fewer than two classes, and for a class with fewer than two usable images.
     """
     usable = inspection.usable.copy()
     usable[store.indices] &= store.usable
     left_out = [*source.left_out, *inspection.left_out, *store.left_out]
+    if opened is not None:
+        usable[opened.indices] &= opened.usable
+        left_out += opened.left_out
     splits = stated_splits(source)
     open_images = splits != "test"
     counts = _counts(source, usable & open_images, set(source.labels))
     _require_images(source, counts, usable, open_images, left_out)
-    copies = find_copies(inspection, store, usable, splits)
+    copies = find_copies(inspection, store, usable, splits, opened)
     groups = connected(len(usable), np.concatenate([copies.edges, _user_edges(source)]))
     findings = [
         *left_out_files(left_out, inspection, int(usable.sum())),
@@ -78,7 +80,7 @@ def audit(source: Source, inspection: Inspection, store: PixelStore, *, open_tes
         *conflicts(source, copies),
         *leaks(source, copies, splits, usable),
         *near_duplicates(source, copies),
-        *split_mismatch(source, inspection, store, usable, splits, opened=decoded(source) if open_test else None),
+        *split_mismatch(source, inspection, store, usable, splits, opened),
         *class_sizes(counts),
     ]
     return Audit(

@@ -28,28 +28,33 @@ class Copies:
     of_held_out: np.ndarray
 
 
-def find_copies(inspection: Inspection, store: PixelStore, usable: np.ndarray, splits: np.ndarray) -> Copies:
+def find_copies(
+    inspection: Inspection, store: PixelStore, usable: np.ndarray, splits: np.ndarray, opened: PixelStore | None = None
+) -> Copies:
     """Compare all usable images by their bytes, and those in the store by what they show.
 
-    usable: bool, splits: text, both one an image of the source.
+    usable: bool, splits: text, both one an image of the source. opened: a second store, of a test split.
     """
     images = np.flatnonzero(usable)
     hashes = codes([inspection.content_hash[i] for i in images.tolist()])
-    edges = np.concatenate([chain(hashes, images), _alike(store)])
+    edges = np.concatenate([chain(hashes, images), _alike([store] if opened is None else [store, opened])])
     component = connected(len(usable), edges)
     members = np.unique(edges)
     return Copies(edges, members, component[members], _of_held_out(images, hashes, splits))
 
 
-def _alike(store: PixelStore) -> np.ndarray:
+def _alike(stores: list[PixelStore]) -> np.ndarray:
     """Pairs of source indices whose stored pixels show the same."""
-    rows = np.flatnonzero(store.usable)
-    thumbnails, shapes = store.thumbnails[rows], store.shapes[rows]
-    near = rows[near_duplicate_pairs(thumbnails, shapes)]
+    rows = [np.flatnonzero(store.usable) for store in stores]
+    indices = np.concatenate([store.indices[r] for store, r in zip(stores, rows, strict=True)])
+    thumbnails = np.concatenate([store.thumbnails[r] for store, r in zip(stores, rows, strict=True)])
+    shapes = np.concatenate([store.shapes[r] for store, r in zip(stores, rows, strict=True)])
+    near = near_duplicate_pairs(thumbnails, shapes)
     # Where thumbnails tell nothing, only equal pixels count (the same blank page as PNG and as BMP).
-    silent = rows[~telling(contrasts(thumbnails), shapes)]
-    pixels = codes([content_hash(store.image(row)) for row in silent.tolist()])
-    return store.indices[np.concatenate([near, chain(pixels, silent)])]
+    silent = np.flatnonzero(~telling(contrasts(thumbnails), shapes))
+    images = [(store, int(row)) for store, r in zip(stores, rows, strict=True) for row in r]
+    pixels = codes([content_hash(images[i][0].image(images[i][1])) for i in silent.tolist()])
+    return indices[np.concatenate([near, chain(pixels, silent)])]
 
 
 def _of_held_out(images: np.ndarray, hashes: np.ndarray, splits: np.ndarray) -> np.ndarray:

@@ -8,12 +8,10 @@ from __future__ import annotations
 
 import struct
 from collections import Counter
-from collections.abc import Callable
 
 import numpy as np
 
 from wellfit.data.appearance import Measure
-from wellfit.data.decode import decode
 from wellfit.data.headers import Undecodable, sniff
 from wellfit.data.inspect import Inspection
 from wellfit.data.preparation import Contrast, Sample, contrasts
@@ -23,9 +21,7 @@ from wellfit.findings import Finding
 from wellfit.randomness import generator
 
 IMAGES = 400  # looked at in each split
-STORED = 320  # short side in pixels, that of a run's pixel store
 HELD_OUT = ("validation", "test")
-Pixels = Callable[[int], np.ndarray | None]  # of a source index: H×W×3 uint8, None where it cannot be had
 
 FILE_MEASURES = {
     "short side": Measure("short side in pixels", 0.1, log=True),
@@ -48,13 +44,12 @@ def split_mismatch(
     store: PixelStore,
     usable: np.ndarray,
     splits: np.ndarray,
-    *,
-    opened: Pixels | None = None,
+    opened: PixelStore | None = None,
 ) -> list[Finding]:
     """One finding for each held-out split that was prepared otherwise than the training split.
 
-    usable: bool, splits: text ("train", "validation", "test"), one an image. opened: gives the pixels of images that
-    the store does not hold; None leaves a test split sealed.
+    usable: bool, splits: text ("train", "validation", "test"), one an image. opened: a store of test images; None
+    leaves that split sealed.
     """
     training = np.flatnonzero(usable & (splits == "train"))
     findings = []
@@ -65,18 +60,6 @@ def split_mismatch(
             pair = _chosen(labels, training, name), _chosen(labels, other, name)
             findings += _compare(source, inspection, store, opened, pair, name)
     return findings
-
-
-def decoded(source: Source) -> Pixels:
-    """Decodes one image of the source at a time, at the size that a store keeps; None for one that cannot be had."""
-
-    def pixels(index: int) -> np.ndarray | None:
-        try:
-            return decode(source.reader.read(index), STORED)
-        except Undecodable:
-            return None
-
-    return pixels
 
 
 def _chosen(labels: np.ndarray, rows: np.ndarray, name: str) -> np.ndarray:
@@ -94,7 +77,7 @@ def _compare(
     source: Source,
     inspection: Inspection,
     store: PixelStore,
-    opened: Pixels | None,
+    opened: PixelStore | None,
     pair: tuple[np.ndarray, np.ndarray],
     name: str,
 ) -> list[Finding]:
@@ -128,7 +111,7 @@ def mismatch_finding(found: list[Contrast], mistake: str, name: str, images: lis
 
 
 def _sample(
-    source: Source, inspection: Inspection, store: PixelStore, opened: Pixels | None, rows: np.ndarray
+    source: Source, inspection: Inspection, store: PixelStore, opened: PixelStore | None, rows: np.ndarray
 ) -> Sample:
     images: list[np.ndarray] = []
     kept: list[int] = []
@@ -142,9 +125,8 @@ def _sample(
         except Undecodable:
             continue
         if not sealed:
-            row = int(store.row_of[index])
-            pixels = store.image(row) if row >= 0 else opened(index) if opened is not None else None
-            if pixels is None or not pixels.size:
+            pixels = _stored(index, store, opened)
+            if not pixels.size:
                 continue
             images.append(np.float32(1 / 255) * pixels)
             grey.append(float((pixels == pixels[:, :, :1]).all()))
@@ -166,6 +148,13 @@ def _sample(
         shown["grey"] = np.array(grey)
     classes = np.array([source.labels[i] for i in kept], dtype=str)
     return Sample(images, classes, shown)
+
+
+def _stored(index: int, store: PixelStore, opened: PixelStore | None) -> np.ndarray:
+    row = int(store.row_of[index])
+    if row >= 0 or opened is None:
+        return store.image(row)
+    return opened.image(int(opened.row_of[index]))
 
 
 def _shapes(looks: list[Sample]) -> dict[str, Measure]:

@@ -55,7 +55,7 @@ def look_at_data(
 ) -> tuple[Source, Inspection, PixelStore, Audit]:
     """Open, inspect, decode and audit; what `wellfit audit` shows and every run begins with.
 
-    open_test: look at pictures of a given test split too; never where a training follows.
+    open_test: decode a given test split too; never where a training follows.
     """
     source = open_source(
         data,
@@ -68,7 +68,11 @@ def look_at_data(
     open_to_us = np.array([split != "test" for split in source.splits], dtype=bool)
     indices = np.flatnonzero(open_to_us & inspection.usable)
     store = build_store(source, inspection, indices, short_side=LARGEST_SHORT_SIDE, progress=progress)
-    return source, inspection, store, audit(source, inspection, store, open_test=open_test)
+    opened = None
+    if open_test and not open_to_us.all():
+        sealed = np.flatnonzero(~open_to_us & inspection.usable)
+        opened = build_store(source, inspection, sealed, short_side=LARGEST_SHORT_SIDE, progress=progress)
+    return source, inspection, store, audit(source, inspection, store, opened)
 
 
 def prepare(job: Job) -> Prepared:

@@ -103,11 +103,7 @@ def report_mismatch(job: Job, material: Material, store: PixelStore) -> None:
         return
     splits[splits == "validation"] = ""  # looked at by the audit
 
-    def opened(index: int) -> np.ndarray | None:
-        row = int(store.row_of[index])
-        return store.image(row) if row >= 0 else None
-
-    found = split_mismatch(data.source, data.inspection, data.store, data.audit.usable, splits, opened=opened)
+    found = split_mismatch(data.source, data.inspection, data.store, data.audit.usable, splits, store)
     said = {
         (line["id"], line["evidence"].get("split")) for line in read_record(job.folder.record) if "evidence" in line
     }
