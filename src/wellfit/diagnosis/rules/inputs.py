@@ -27,7 +27,7 @@ CONTRAST_TOO, LEVEL_TOO = 1.25, 0.2
 # In sharpness, a factor: random crops enlarge and blur training images by less.
 SHARPNESS = 2.0
 # Channels that differ by this share of the contrast, and no more, make no colour.
-GREY = 0.1
+GREY = 0.12
 # Pixels of this skew are mostly dark with some light, or the other way round.
 SKEWED = 0.3
 # Images a side must have shown.
@@ -153,7 +153,7 @@ def _colour(train: InputFigures, val: InputFigures) -> str | None:
 def _greyness(train: InputFigures, val: InputFigures) -> str | None:
     """Colour pictures on one side, grey ones on the other."""
     ours, theirs = float(train.figures[-3]), float(val.figures[-3])
-    if max(ours, theirs) < 2 * GREY or min(ours, theirs) > GREY or min(ours, theirs) > 0.3 * max(ours, theirs):
+    if max(ours, theirs) < 2 * GREY or min(ours, theirs) > GREY or min(ours, theirs) > 0.5 * max(ours, theirs):
         return None
     if not _told_apart(train, val, _unit(train, len(train.figures) - 3)):
         return None
