@@ -180,10 +180,17 @@ def trained(seen: Seen) -> float:
     return seen.history.epochs[-1].train_accuracy or 0.0
 
 
-def standing(seen: Seen) -> float:
-    """Share by which the loss fell from the second third of the run to the last."""
-    third = len(seen.loss) // 3
-    return float(1 - seen.loss[2 * third :].mean() / seen.loss[third : 2 * third].mean())
+def gained_late(seen: Seen) -> float:
+    """Best validation accuracy of the last third of the epochs, less the best before."""
+    accuracies = [epoch.val_accuracy or 0.0 for epoch in seen.history.epochs]
+    cut = len(accuracies) * 2 // 3
+    return max(accuracies[cut:]) - max(accuracies[:cut])
+
+
+def plateaued(sick: Seen, twin: Seen) -> bool:
+    """Nothing gained in the last third, above chance, where the twin's falling rate gains something."""
+    late = [epoch.val_accuracy or 0.0 for epoch in sick.history.epochs][len(sick.history.epochs) * 2 // 3 :]
+    return gained_late(sick) < 0.015 and 2 / sick.width < np.mean(late) < twin.accuracy - 0.02
 
 
 def val_losses(seen: Seen) -> Floats:
@@ -239,7 +246,7 @@ SYMPTOMS: dict[str, Symptom] = {
     "underfitting": lambda sick, twin: (
         trained(sick) < trained(twin) - 0.15 and gap(sick) < 0.1 and sick.accuracy < twin.accuracy
     ),
-    "plateau": lambda sick, twin: standing(sick) < 0.12 and twin.last < 0.8 * sick.last,
+    "plateau": plateaued,
     "still-improving": improving,
     "train-val-mismatch": lambda sick, twin: (
         sick.mean_accuracy < twin.mean_accuracy - 0.06 and sick.last < twin.last + 0.2
@@ -259,7 +266,7 @@ MEASURES: dict[str, Callable[[Seen], float]] = {
     "imbalance-ignored": rare_unsaid,
     "overfitting": gap,
     "underfitting": gap,
-    "plateau": standing,
+    "plateau": gained_late,
     "updates-too-large": lambda seen: ratio(seen, 0.75),
 }
 
