@@ -90,6 +90,9 @@ class ProgressDisplay:
         action = f" → {fields['action']}" if fields["action"] else ""
         self.line(f"  {fields['severity']}: {fields['id']}: {fields['message']}{action}", style)
 
+    def _on_alarm(self, fields: dict[str, Any]) -> None:
+        self.line(f"  at step {fields['step']:,}, {fields['severity']}: {fields['id']}: {fields['message']}", "yellow")
+
     def _on_stage(self, fields: dict[str, Any]) -> None:
         self.line(f"  {fields['name']} stage: {fields['reason']}")
 

@@ -129,10 +129,26 @@ def _train(job: Job, material: Material, module: nn.Module, settings: Settings, 
             record=job.record,
             checkpoint=checkpoint,
             stop=job.stop,
+            on_evaluation=_Alarms(job, monitor),
         )
         if len(monitor.history.losses):  # none where a resumed training had nothing left to do
             job.report(*monitor.findings())
     return result
+
+
+class _Alarms:
+    """Says what the monitor sees while the training still runs, each id once; the findings are settled at its end."""
+
+    def __init__(self, job: Job, monitor: Monitor) -> None:
+        self.job, self.monitor, self.said = job, monitor, set[str]()
+
+    def __call__(self, step: int) -> None:
+        if not len(self.monitor.history.losses):
+            return
+        for finding in self.monitor.findings():
+            if finding.severity != "info" and finding.id not in self.said:
+                self.said.add(finding.id)
+                self.job.record.write("alarm", step=step, **finding.as_dict())
 
 
 class _TimedScore:

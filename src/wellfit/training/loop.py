@@ -106,6 +106,7 @@ def train(
     checkpoint: Path | None = None,
     stop: Callable[[], bool] = lambda: False,
     give_up: Callable[[int, float], bool] = lambda step, loss: False,
+    on_evaluation: Callable[[int], None] = lambda step: None,
 ) -> Outcome:
     """Train `module` in place until `pace` is finished; weights of the best validation score are in `Outcome.best`.
 
@@ -117,6 +118,7 @@ def train(
     patience: evaluations without gain before stopping; 0 never stops early (SPEC R3).
     give_up(step, loss): True breaks the training off, as the search does above 3× the initial loss (SPEC S3).
     checkpoint: where to save the state; what is found there is taken up.
+    on_evaluation(step): called after each evaluation, when the monitor has its figures.
     """
     begun = time.monotonic()
     evaluate_every = evaluate_every or batches.steps_per_epoch
@@ -252,6 +254,7 @@ def train(
                 seconds = earlier_seconds + time.monotonic() - begun
                 epoch = pace.step / batches.steps_per_epoch
                 record.write("epoch", epoch=epoch, step=pace.step, seconds=seconds, **figures)
+            on_evaluation(pace.step)
             tally = _Tally()
             step_begun = time.perf_counter()
             if patience and stale >= patience:

@@ -115,6 +115,13 @@ def plateau(h: History) -> Finding | None:
     # Within noise: the best of the last third is no better than the best before.
     crept = train[-third:].mean() > CREEPING * train[-2 * third : -third].mean()
     stood = crept and val[-third:].min() > 0.99 * val[:-third].min()
+    # Over half of the run training may go on: what validation was to gain from this rate, it has.
+    half = len(val) // 2
+    stood |= (
+        half >= 5
+        and val[-half:].min() > 0.99 * val[:-half].min()
+        and accuracy[-half:].max() < accuracy[:-half].max() + STILL
+    )
     gained = accuracy[-third:].max() - accuracy[:-third].max() > STILL
     constant = not len(h.lrs) or h.lr[-1] > 0.5 * h.lr.max()
     # It has learned something, and not everything.

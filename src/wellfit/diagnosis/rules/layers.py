@@ -10,6 +10,7 @@ from wellfit.diagnosis.history import History, Layer, fall_per_step, level
 from wellfit.diagnosis.rules import needs
 from wellfit.diagnosis.rules.rule import Rule
 from wellfit.diagnosis.rules.signs import chance, is_blank, is_flat, knows_nothing, weights_shrank
+from wellfit.diagnosis.rules.updates import vanishing_gradient
 from wellfit.findings import Finding, Severity
 
 # Half of a layer's units silent on all data, or half of a layer's entries at the ends of its non-linearity; of one
@@ -54,6 +55,9 @@ def saturated(h: History) -> Finding | None:
     sick = _lasting(h, "saturated", SATURATED)
     if not sick or is_blank(h):
         return None
+    first = {layer.name: _value(layer, "saturated") for layer in h.samples[0].layers} if h.samples[0].step == 0 else {}
+    if max((first.get(name, 1.0) for name in sick), default=1.0) < 0.2 and vanishing_gradient(h) is not None:
+        return None  # they were drawn there by the little that is learned without a gradient
     name, share = max(sick.items(), key=lambda item: item[1])
     severity = _severity(h, share)
     return Finding(
@@ -199,7 +203,7 @@ def _flat_start(h: History) -> int:
     if flat < FLAT_STEPS:
         return 0
     # A warm-up is meant to start flat, and a noisy loss hides a slow fall.
-    low_rate = len(h.lrs) >= flat and h.lr[: flat // 2 + 1].max() < 0.5 * h.lr.max()
+    low_rate = len(h.lrs) >= flat and int(np.sum(h.lr[:flat] >= 0.5 * h.lr.max())) < FLAT_STEPS
     noisy = np.std(stretch) > 0.05 * start
     falling = fall_per_step(stretch) * flat > 0.02 * start
     return 0 if low_rate or noisy or falling else flat

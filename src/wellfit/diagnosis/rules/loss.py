@@ -15,6 +15,8 @@ EXPLODED = 10.0
 # Minibatch noise stays below this share of the loss, or below SMALL_BATCH/√images for very small batches.
 SWING = 0.35
 SMALL_BATCH = 3.0
+# Hundreds of images average the noise away.
+MANY, SWING_OF_MANY = 256, 0.15
 # Points of validation accuracy that three epochs in a row may lie below the best one where nothing swings.
 STEADY = 0.03
 # A spike towers over its neighbourhood: by this factor, and by this share of the first loss.
@@ -122,7 +124,8 @@ def _swinging(h: History) -> Finding | None:
     window = loss[-60:]
     middle = level(window)
     images = next((s.output.images for s in reversed(h.samples) if s.output is not None), None)
-    limit = max(SWING, SMALL_BATCH / np.sqrt(images)) if images else 2 * SWING
+    least = SWING if images is None or images < MANY else SWING_OF_MANY
+    limit = max(least, SMALL_BATCH / np.sqrt(images)) if images else 2 * SWING
     # The spread is measured between quartiles: one spike is another finding.
     low, high = np.percentile(window, [25, 75])
     swing = float((high - low) / 1.35 / middle) if middle > 0 else 0.0

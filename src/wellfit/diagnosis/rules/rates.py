@@ -8,11 +8,13 @@ from wellfit.diagnosis.history import History, fall_per_step, level
 from wellfit.diagnosis.rules import needs
 from wellfit.diagnosis.rules.rule import Rule
 from wellfit.diagnosis.rules.signs import (
+    COLLAPSED,
     PATIENCE,
     has_collapsed,
     is_flat,
     kept_promise,
     knows_nothing,
+    median_ratio,
     ratios,
     start_and_end,
     starts_with_knowledge,
@@ -37,6 +39,8 @@ THROWN = 8.0
 KEPT, OVER_KEPT = 0.6, 1.6
 # Less is telling where small steps have left nearly all of it.
 KEPT_AT_THE_START, STUCK = 0.4, 0.8
+# A rate that is gone after this share of the run had no time to teach anything.
+NO_TIME = 0.3
 SLOW = 0.4
 # A run whose steps all together promise to move the loss, and do move it, by less than this share.
 PROMISED = 0.05
@@ -48,12 +52,12 @@ def lr_too_high(h: History) -> Finding | None:
     if len(loss) == 0 or start <= 0:
         return None
     peak, seen, end = float(loss.max()), ratios(h), level(loss[-10:])
-    largest, early = float(seen.max(initial=0.0)), seen[:5]
+    largest = float(seen.max(initial=0.0))
     lost = bad is not None and bad > 0 and (peak > BROKEN_OFF * start or largest > OVERWRITING)
     stuck_high = bad is None and len(loss) >= 20 and end > 0.95 * start
     broken = stuck_high and (peak > BROKEN_OFF * start or (peak > RISEN * start and largest > COARSE))
-    # The first large steps silenced every difference between images.
-    silenced = bad is None and early.max(initial=0.0) > LARGE and has_collapsed(h)
+    # Large steps, be it within a warm-up, silenced every difference between images.
+    silenced = bad is None and has_collapsed(h) and _steps_before_silence(h) > LARGE
     # It may learn something all the same, with what the first steps left alive.
     thrown = peak > THROWN * start and largest > LARGE
     poor = bad is None and len(loss) >= 50 and end > 0.3 * start
@@ -75,6 +79,14 @@ def lr_too_high(h: History) -> Finding | None:
         "Lower the learning rate tenfold; if it explodes then too, the initialisation or the input scale is the cause",
         "SPEC C5, C8",
     )
+
+
+def _steps_before_silence(h: History) -> float:
+    """The largest typical update, as a share of the weights, up to where the answers became alike."""
+    seen = [s for s in h.finite_samples if s.output is not None]
+    loud = [i for i, s in enumerate(seen) if s.output is not None and s.output.spread > COLLAPSED]
+    steps = np.array([median_ratio(h, s) for s in seen[: loud[-1] + 2 if loud else 0]])
+    return float(np.nanmax(steps)) if np.isfinite(steps).any() else 0.0
 
 
 def _goes_uphill(h: History) -> bool:
@@ -133,6 +145,11 @@ def decayed_too_early(h: History) -> Finding | None:
     after = loss[cut:]
     if len(after) < max(20, cut) or lr[cut:].max() > 0.5 * lr.max():
         return None
+    if cut < NO_TIME * len(loss) and (is_flat(h) or knows_nothing(h)) and lr_too_high(h) is None:
+        start, left = start_and_end(h)
+        return _decayed(
+            h, cut, f"before anything was learned: the loss stands at {left:.3g}", {"start": start, "loss": left}
+        )
     # The decay of a smooth schedule begins well before: the stretch compared ends where the rate was still high.
     high_end = top + int(np.flatnonzero(lr[top:cut] >= 0.5 * lr.max())[-1]) + 1 if cut > top else cut
     # Only the last third before the cut counts: every training falls quickly at its very start.
@@ -150,12 +167,21 @@ def decayed_too_early(h: History) -> Finding | None:
     noise = float(np.std(before - np.linspace(before[0], before[-1], width))) / np.sqrt(width)
     if was < max(0.05 * level(before), 4 * noise) or now > 0.5 * was * len(after) / width or left < 0.3 * loss[0]:
         return None
+    return _decayed(
+        h,
+        cut,
+        f"while the loss was still falling by {was:.2g} in {width} steps; since then it went to {left:.3g} only",
+        {"fall_before": was, "fall_after": now, "steps": width, "loss": left},
+    )
+
+
+def _decayed(h: History, cut: int, when: str, evidence: dict[str, float]) -> Finding:
+    lr = h.lr
     return Finding(
         "decayed-too-early",
         "warning",
-        f"the learning rate fell from {lr.max():.2g} to {lr[cut]:.2g} by step {cut} of {len(loss)} while the loss was "
-        f"still falling by {was:.2g} in {width} steps; since then it went to {left:.3g} only",
-        {"step": cut, "fall_before": was, "fall_after": now, "steps": width, "loss": left},
+        f"the learning rate fell from {lr.max():.2g} to {lr[cut]:.2g} by step {cut} of {len(lr)} {when}",
+        {"step": cut, **evidence},
         "Keep the first learning rate until the loss levels off, then lower it",
         "SPEC C9, O9",
     )
