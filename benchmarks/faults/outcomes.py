@@ -153,14 +153,22 @@ def _run_and_keep(name: str, folder: Path) -> Outcome:
 
 
 def run_all(names: list[str], folder: Path, jobs: int) -> Iterator[Outcome]:
-    """Run the cases, `jobs` at once, and give each outcome as it comes. Ctrl-C lets those under way finish."""
+    """Run the cases, `jobs` at once, and give each outcome as it comes. Ctrl-C drops those under way."""
     waiting = list(reversed(names))
     under_way: set[Future[Outcome]] = set()
+    others = multiprocessing.active_children()
     with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), settle) as pool:
-        while waiting or under_way:
-            # No more than can run: what a pool has taken in, it would finish after Ctrl-C.
-            while waiting and len(under_way) < jobs:
-                under_way.add(pool.submit(_run_and_keep, waiting.pop(), folder))
-            done, under_way = wait(under_way, return_when=FIRST_COMPLETED)
-            for future in done:
-                yield future.result()
+        try:
+            while waiting or under_way:
+                # No more than can run: so none is lost but those under way.
+                while waiting and len(under_way) < jobs:
+                    under_way.add(pool.submit(_run_and_keep, waiting.pop(), folder))
+                done, under_way = wait(under_way, return_when=FIRST_COMPLETED)
+                for future in done:
+                    yield future.result()
+        except (KeyboardInterrupt, GeneratorExit):
+            # A second Ctrl-C must not catch the pool while it takes leave of its workers.
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+            for worker in set(multiprocessing.active_children()) - set(others):
+                worker.terminate()
+            raise

@@ -15,6 +15,7 @@ import sys
 import time
 from collections.abc import Iterable
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import closing
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -90,14 +91,17 @@ def run(cases: list[Case], folder: Path, jobs: int) -> None:
         return
     data.prepare()
     begun = time.monotonic()
-    for done, outcome in enumerate(outcomes.run_all(missing, folder, jobs), 1):
-        left = (time.monotonic() - begun) / done * (len(missing) - done)
-        print(f"{done}/{len(missing)} {outcome.seconds:5.1f} s  {outcome.name}  ({left:.0f} s left)", file=sys.stderr)
-        if outcome.seconds > LONGEST:
-            print(f"  takes {outcome.seconds:.0f} s, more than {LONGEST:.0f}: {outcome.name}", file=sys.stderr)
-        if outcome.error:
-            _failed[outcome.name] = outcome
-            print(f"  failed: {outcome.name}\n{outcome.error}", file=sys.stderr)
+    with closing(outcomes.run_all(missing, folder, jobs)) as came:
+        for done, outcome in enumerate(came, 1):
+            left = (time.monotonic() - begun) / done * (len(missing) - done)
+            print(
+                f"{done}/{len(missing)} {outcome.seconds:5.1f} s  {outcome.name}  ({left:.0f} s left)", file=sys.stderr
+            )
+            if outcome.seconds > LONGEST:
+                print(f"  takes {outcome.seconds:.0f} s, more than {LONGEST:.0f}: {outcome.name}", file=sys.stderr)
+            if outcome.error:
+                _failed[outcome.name] = outcome
+                print(f"  failed: {outcome.name}\n{outcome.error}", file=sys.stderr)
 
 
 # Failures are not kept: they are tried again by the next run.
