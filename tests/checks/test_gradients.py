@@ -428,3 +428,31 @@ def test_printed_it_is_one_sentence() -> None:
 def test_only_what_can_be_called_is_checked() -> None:
     with pytest.raises(UserError, match="takes a module or a function of the inputs, got str"):
         gradient_check(cast(Callable[..., object], "net"), torch.ones(2))
+
+
+class HalfLoss(torch.autograd.Function):
+    """Squared scores of the right class; the gradient lacks its factor 2."""
+
+    @staticmethod
+    def forward(ctx, scores, targets):
+        ctx.save_for_backward(scores, targets)
+        return scores.gather(1, targets[:, None]).square().mean()
+
+    @staticmethod
+    def backward(ctx, g):
+        scores, targets = ctx.saved_tensors
+        chosen = scores * nn.functional.one_hot(targets, scores.shape[1])
+        return g * chosen / len(scores), None
+
+
+def test_the_gate_checks_the_loss_beside_the_network():
+    net, images, targets = nn.Sequential(nn.Flatten(), nn.Linear(12, 3)), torch.randn(4, 3, 2, 2), torch.arange(4) % 3
+    sound = gradients_agree(net, images, targets, criterion=nn.CrossEntropyLoss(torch.tensor([1.0, 2.0, 3.0])))
+    assert sound.passed, sound.message
+    wrong = gradients_agree(net, images, targets, criterion=HalfLoss.apply)
+    assert not wrong.passed
+    assert wrong.finding.id == "gradient-wrong"
+    assert "Loss" in wrong.finding.message
+    undecided = gradients_agree(net, images, targets, criterion=lambda s, t: s.float().square().mean())
+    assert not undecided.finished
+    assert undecided.finding is None

@@ -76,3 +76,33 @@ def test_batchnorm_is_no_leak_in_evaluation_mode():
 
 def test_one_image_cannot_leak():
     assert batch_leak(small_convnet(classes=4), patterned(1)[0]).passed
+
+
+def test_a_last_layer_that_starts_at_zero_is_no_ignored_input_and_hides_no_leak():
+    images, _ = patterned(8)
+    net = small_convnet(classes=4)
+    with torch.no_grad():
+        net[-1].weight.zero_()
+    before = net[-1].weight.clone()
+    assert input_ignored(net, images).passed
+    assert batch_leak(net, images).passed
+    assert not batch_leak(Detour(batch_norm_by_hand, net), images).passed
+    assert torch.equal(net[-1].weight, before)
+
+
+def test_an_input_that_is_dropped_in_training_alone():
+    result = input_ignored(nn.Sequential(nn.Dropout(1.0), small_convnet(classes=4)), patterned(8)[0])
+    assert not result.passed
+    assert "in training mode" in result.message
+    assert input_ignored(nn.Sequential(nn.Dropout(0.9), small_convnet(classes=4)), patterned(8)[0]).passed
+
+
+def test_what_only_later_images_of_the_batch_feel():
+    result = batch_leak(Detour(lambda x: x.cumsum(0)), patterned(8)[0])
+    assert not result.passed
+
+
+def test_a_dropout_that_is_always_on_is_no_leak():
+    result = batch_leak(Detour(lambda x: nn.functional.dropout(x, 0.5)), patterned(8)[0])
+    assert result.passed
+    assert result.value == 0.0

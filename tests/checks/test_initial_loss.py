@@ -102,3 +102,52 @@ def test_dropout_is_off_batchnorm_is_on_and_auxiliary_heads_are_passed_over():
             return self.net(x), torch.full((len(x), 4), math.nan)
 
     assert initial_loss(Auxiliary(), CE, images, targets, classes=4, created_head=True).value == plain.value
+
+
+@pytest.mark.parametrize(
+    ("criterion", "severity", "says"),
+    [
+        (nn.CrossEntropyLoss(reduction="sum"), "warning", "summed over the batch"),
+        (lambda s, t: nn.functional.cross_entropy(s, t) / math.log(2), "warning", "in base 2"),
+        (lambda s, t: nn.functional.cross_entropy(s, t) * 3, "warning", "3 times the cross-entropy"),
+        (lambda s, t: nn.functional.cross_entropy(s, t) / 8, "info", "0.125 times"),
+    ],
+)
+def test_a_multiple_of_a_known_loss_is_told(criterion, severity, says):
+    images, targets = patterned(30)
+    result = initial_loss(small_convnet(classes=4), criterion, images, targets, classes=4, created_head=False)
+    assert result.passed
+    assert result.finding.severity == severity
+    assert says in result.finding.message
+
+
+def rare_and_known(net, images):
+    """Biases at the logarithm of the classes' shares, as is usual for rare classes."""
+    with torch.no_grad():
+        net[-1].weight.mul_(0.01)
+        net[-1].bias.copy_(torch.tensor([0.94, 0.02, 0.02, 0.02]).log())
+    return net
+
+
+def test_biases_at_the_shares_of_the_classes_are_no_fault():
+    images, _ = patterned(50)
+    targets = torch.zeros(50, dtype=torch.long)
+    targets[:3] = torch.tensor([1, 2, 3])
+    net = rare_and_known(small_convnet(classes=4), images)
+    result = initial_loss(net, CE, images, targets, classes=4, created_head=False)
+    assert result.value < 0.5 * math.log(4)
+    assert result.finding is None
+
+
+def test_a_foreign_loss_that_guessing_cannot_reach_is_a_warning_and_a_trained_net_a_remark():
+    images, targets = patterned(64)
+    net = small_convnet(classes=4)
+    wrong = initial_loss(net, nn.NLLLoss(), images, targets, classes=4, created_head=False)
+    assert (wrong.finding.severity, wrong.passed) == ("warning", True)
+    optimizer = torch.optim.Adam(net.parameters(), 1e-2)
+    for _ in range(60):
+        optimizer.zero_grad()
+        CE(net(images), targets).backward()
+        optimizer.step()
+    known = initial_loss(net, CE, images, targets, classes=4, created_head=False)
+    assert known.finding.severity == "info"

@@ -130,3 +130,39 @@ def test_what_was_seen_before_the_deadline_decides(monkeypatch):
 def test_nonsense_is_refused(arguments):
     with pytest.raises(UserError, match="are usual"):
         lr_range(small_convnet(classes=4), CE, batches, momentum, **arguments)
+
+
+def test_a_loss_that_stands_still_does_not_fall_because_batches_differ():
+    def uneven(i):
+        images, targets = patterned(16, seed=100 + i)
+        return images * (3.0 if i < 3 else 0.5), targets  # the first batches cost more
+
+    net = small_convnet(classes=4)
+    with torch.no_grad():
+        net[-1].weight.mul_(60)
+
+    def still(module, lr):
+        return torch.optim.SGD(module.parameters(), lr=0.0)
+
+    assert not lr_range(net, CE, uneven, still, iterations=40).passed
+
+
+def adam(module, lr):
+    return build_optimizer("adam", module, lr=lr)
+
+
+def test_any_rate_ends_early_and_with_the_same_verdict():
+    calls = []
+
+    def counted(i):
+        calls.append(i)
+        return patterned(16, seed=100 + i)
+
+    net = small_convnet(classes=4)
+    whole = lr_range(net, CE, counted, adam, iterations=80)
+    steps_of_whole = len(calls)
+    calls.clear()
+    soon = lr_range(net, CE, counted, adam, iterations=80, any_rate=True)
+    assert whole.passed
+    assert soon.passed
+    assert len(calls) < steps_of_whole

@@ -111,3 +111,60 @@ def test_both_at_once():
     assert result.passed
     assert "exactly the 1 parameters" in result.message
     assert "raises the loss" in result.message
+
+
+def users(model, optimizer=None, penalty=None):
+    images, targets = patterned(8)
+    return regularisation(
+        model, nn.CrossEntropyLoss(), images, targets, optimizer=optimizer, penalty=penalty, foreign=True
+    )
+
+
+def split_by(inside):
+    def build(module):
+        first = [p for n, p in module.named_parameters() if inside(n, p)]
+        rest = [p for n, p in module.named_parameters() if not inside(n, p)]
+        return torch.optim.AdamW([{"params": first, "weight_decay": 0.1}, {"params": rest, "weight_decay": 0.0}], 1e-3)
+
+    return build
+
+
+@pytest.mark.parametrize(
+    ("inside", "passed"),
+    [
+        (lambda n, p: True, True),
+        (lambda n, p: p.ndim > 1, True),
+        (lambda n, p: n.startswith("8."), True),  # the last layer alone, on purpose
+        (lambda n, p: p.ndim <= 1, False),
+        (lambda n, p: n.endswith("bias") or n == "0.weight", False),
+        (lambda n, p: "kernel" in n, False),
+    ],
+)
+def test_decay_as_users_give_it(inside, passed):
+    result = users(small_convnet(classes=4), split_by(inside))
+    assert result.passed is passed, result.message
+    assert (result.finding is None) is passed
+
+
+@pytest.mark.parametrize(
+    ("penalty", "passed"),
+    [
+        (lambda m: 1e-3 * sum(p.square().sum() for p in m.parameters()), True),
+        (lambda m: 1e-3 * sum(p.detach().square().sum() for p in m.parameters()), False),
+        (lambda m: 1e-3 * sum(p.square().sum().item() for p in m.parameters()), False),
+        (lambda m: torch.zeros((), requires_grad=True), False),
+        (lambda m: 0, False),
+        (lambda m: 1e-3 * torch.stack([p.sum() for p in m.parameters()]).sum() * torch.nan, False),
+        (lambda m: 1e-3 * m[8].bias.square().sum() + 1e-3 * m[1].weight.square().sum(), False),
+    ],
+)
+def test_penalties_as_users_write_them(penalty, passed):
+    result = users(small_convnet(classes=4), penalty=penalty)
+    assert result.passed is passed, result.message
+
+
+def test_a_penalty_written_around_the_model_itself_is_understood():
+    model = small_convnet(classes=4)
+    assert users(model, penalty=lambda _: 1e-3 * model[0].weight.square().sum()).passed
+    other = small_convnet(classes=4)
+    assert not users(model, penalty=lambda _: 1e-3 * other[0].weight.square().sum()).passed

@@ -150,3 +150,25 @@ def test_the_sample_holds_every_class_in_turn():
     assert torch.bincount(targets[few]).tolist() == [9, 3, 8]
     assert few.tolist() == sorted(set(few.tolist()))
     assert few_of_each_class(torch.tensor([1, 0]), 20).tolist() == [0, 1]
+
+
+@pytest.mark.parametrize(
+    "criterion",
+    [
+        lambda s, t: nn.functional.cross_entropy(s, t, label_smoothing=0.2),
+        lambda s, t: nn.functional.cross_entropy(s, t) + 5.0,
+        lambda s, t: nn.functional.cross_entropy(s, t, reduction="sum"),
+        lambda s, t: (s.softmax(1) - nn.functional.one_hot(t, 4)).square().sum(1).mean(),
+    ],
+)
+def test_losses_of_other_scales_and_floors_are_learnt_too(criterion):
+    images, targets = patterned(20)
+    result = small_sample(small_convnet(classes=4), criterion, images, targets)
+    assert result.passed, result.message
+
+
+def test_one_yes_or_no_is_learnt_by_heart():
+    images, targets = patterned(20)
+    wanted = (targets > 1).float()[:, None]
+    result = small_sample(small_convnet(classes=1), nn.BCEWithLogitsLoss(), images, wanted)
+    assert result.passed, result.message

@@ -159,7 +159,7 @@ def whole_division(model: nn.Module) -> Callable[[nn.Module], Any]:
 
 
 def as_a_number(model: nn.Module) -> Callable[[nn.Module], Any]:
-    return lambda m: torch.tensor(1e-4 * sum(float((p**2).sum()) for p in m.parameters()))
+    return lambda m: torch.tensor(1e-4 * sum((p**2).sum().item() for p in m.parameters()))
 
 
 def without_gradient(model: nn.Module) -> Callable[[nn.Module], Any]:

@@ -158,7 +158,7 @@ def prepared_otherwise(training: tuple[Tensor, Tensor], validation: tuple[Tensor
     """The validation tensors have other values than the training tensors, within classes. Each: images, targets."""
     if training[0].ndim != 4 or validation[0].ndim != 4 or training[0].shape[1] != validation[0].shape[1]:
         return []
-    first, second = (pair[0][:IMAGES].detach().float().cpu() for pair in (training, validation))
+    first, second = (_middle(pair[0][:IMAGES].detach().float().cpu()) for pair in (training, validation))
     if not bool(torch.isfinite(first).all()) or not bool(torch.isfinite(second).all()):
         return []
     spread = float(first.std())
@@ -178,6 +178,12 @@ def prepared_otherwise(training: tuple[Tensor, Tensor], validation: tuple[Tensor
     if not kept:
         return []
     return [mismatch_finding(kept, mistake if mistake in MISTAKES else "", "validation", [len(first), len(second)])]
+
+
+def _middle(images: Tensor) -> Tensor:
+    """The inner half along each side: shifted, turned and padded training images are black at their borders."""
+    height, width = images.shape[2:]
+    return images[:, :, height // 4 : height - height // 4, width // 4 : width - width // 4]
 
 
 def _width(channel: int) -> Measure:

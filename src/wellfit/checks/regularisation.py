@@ -54,7 +54,7 @@ def regularisation(
     weight decay; the loss cannot show decay that an optimizer applies, so one step with zero gradients does.
     meant: names of the parameters that should decay; by default the trained weights of two or more dimensions.
     foreign: a user's own optimizer may decay biases too, or some layers alone; it fails where no weight of two or more
-    dimensions shrinks, or where biases shrink and most of the weights do not.
+    dimensions shrinks, or where biases or norms shrink without their weights and most of the weights do not.
     value, expected: with a penalty the raised loss and the plain one, else how many parameters shrank and should.
     """
     begun = time.monotonic()
@@ -100,7 +100,9 @@ def _decay_of_users(module: nn.Module, shrunk: set[str], should: set[str]) -> Se
     sizes = {name: parameter.numel() for name, parameter in module.named_parameters()}
     reached, missing, others = should & shrunk, sorted(should - shrunk), sorted(shrunk - should)
     share = sum(sizes[n] for n in reached) / max(1, sum(sizes[n] for n in should))
-    backwards = bool(others) and share < 0.5
+    # A layer that decays in whole, its bias too, is meant; a bias or a norm that decays without its weight is not.
+    whole = {name.rpartition(".")[0] for name in reached}
+    backwards = share < 0.5 and any(name.rpartition(".")[0] not in whole for name in others)
     passed = bool(reached) and not backwards
     if not missing and not others:
         sentence = f"weight decay shrinks exactly the {len(should)} parameters meant to decay"

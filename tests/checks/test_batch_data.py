@@ -1,0 +1,126 @@
+"""What batches of tensors say of their data."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from tests.checks.conftest import patterned, small_convnet
+from wellfit.checks.batch_data import (
+    fingerprints,
+    imbalanced,
+    leaked,
+    not_finite,
+    prepared_otherwise,
+    softmax_twice,
+    unnormalised,
+)
+from wellfit.checks.losses import LossKind
+
+IMAGES, TARGETS = patterned(240)
+OTHERS, OTHER_TARGETS = patterned(120, seed=4)
+
+
+@pytest.mark.parametrize(
+    "change", [lambda x: 60 * x + 120, lambda x: x / 255, lambda x: (x + 2) * 4, lambda x: x * 0.01 + 3]
+)
+def test_values_far_from_standard(change):
+    (found,) = unnormalised(small_convnet(classes=4), change(IMAGES[:64]))
+    assert found.severity == "warning"
+    assert found.evidence["mean"] == pytest.approx(float(change(IMAGES[:64]).mean()), rel=1e-3)
+
+
+@pytest.mark.parametrize("change", [lambda x: x, lambda x: x.sigmoid(), lambda x: x.tanh(), lambda x: 2 * x])
+def test_usual_ranges(change):
+    assert unnormalised(small_convnet(classes=4), change(IMAGES[:64])) == []
+
+
+def test_a_net_that_normalises_its_input_is_not_accused():
+    raw = 60 * IMAGES[:64] + 120
+    assert unnormalised(nn.Sequential(nn.BatchNorm2d(3), small_convnet(classes=4)), raw) == []
+    assert unnormalised(nn.Sequential(nn.MaxPool2d(2), small_convnet(classes=4)), raw) != []
+
+
+def test_shares_of_classes():
+    assert imbalanced(np.array([100, 90, 110]), weighted=False) == []
+    assert imbalanced(np.array([7, 2, 1, 9, 0]), weighted=False) == []
+    assert imbalanced(np.array([14, 1]), weighted=False) == []  # few enough for chance
+    (found,) = imbalanced(np.array([900, 30, 800]), weighted=False)
+    assert (found.severity, found.evidence["smallest"], found.evidence["largest"]) == ("warning", 1, 0)
+    assert imbalanced(np.array([900, 30, 800]), weighted=True)[0].severity == "info"
+
+
+def test_class_counts_of_honest_batches_do_not_alarm():
+    draw = np.random.default_rng(0)
+    for _ in range(300):
+        counts = np.bincount(draw.integers(0, 20, 64), minlength=20)
+        assert imbalanced(counts, weighted=False) == []
+
+
+def test_identical_images_on_both_sides():
+    train, validation = fingerprints(IMAGES), fingerprints(OTHERS)
+    assert len(set(train)) == len(IMAGES)
+    assert leaked(train, validation) == []
+    (found,) = leaked(train, fingerprints(torch.cat([OTHERS, IMAGES[3:5]])))
+    assert found.evidence["copies"] == 2
+    assert leaked(fingerprints(torch.zeros(2, 3, 4, 4)), fingerprints(torch.zeros(2, 3, 4, 4))) == []
+
+
+def test_images_that_are_not_finite():
+    images = IMAGES.clone()
+    images[1, 0, 0, 0], images[2, 1, 1, 1] = torch.nan, torch.inf
+    (found,) = not_finite(images)
+    assert (found.severity, found.evidence["images"]) == ("error", 2)
+    assert not_finite(IMAGES) == []
+
+
+TINT = torch.tensor([0.6, 0.0, -0.6]).view(1, 3, 1, 1)
+
+
+@pytest.mark.parametrize(
+    ("change", "explained"),
+    [
+        (lambda x: 60 * x + 120, None),
+        (lambda x: 0.25 * x + 0.45, None),
+        (lambda x: x / 255, None),
+        (lambda x: (x + 2) * 4, None),
+        (lambda x: x * torch.tensor([1.0, 1.0, 0.0]).view(1, 3, 1, 1), None),
+        (lambda x: x.flip(1), "RGB and BGR"),
+    ],
+)
+def test_validation_prepared_otherwise(change, explained):
+    training, validation = (IMAGES + TINT, TARGETS), (change(OTHERS + TINT), OTHER_TARGETS)
+    (found,) = prepared_otherwise(training, validation)
+    assert found.id == "train-val-mismatch"
+    if explained:
+        assert explained in found.evidence["explained_by"]
+
+
+@pytest.mark.parametrize(
+    "augment",
+    [
+        lambda x: x,
+        lambda x: x.flip(3),
+        lambda x: torch.nn.functional.pad(x, (2, 2, 2, 2))[:, :, 1:17, 3:19],
+        lambda x: 0.7 * x + 0.3 * x.roll(1, 0),
+        lambda x: x * (0.8 + 0.4 * torch.linspace(0, 1, len(x)).view(-1, 1, 1, 1)),
+        lambda x: torch.nn.functional.pad(x[:, :, 3:-3, 3:-3], (3, 3, 3, 3)),
+    ],
+)
+def test_augmentation_of_the_training_images_is_no_mismatch(augment):
+    assert prepared_otherwise((augment(IMAGES + TINT), TARGETS), (OTHERS + TINT, OTHER_TARGETS)) == []
+
+
+def test_other_sizes_and_vectors_are_not_compared_where_they_cannot_be():
+    larger = OTHERS.repeat_interleave(2, 2).repeat_interleave(2, 3)
+    assert prepared_otherwise((IMAGES, TARGETS), (larger, OTHER_TARGETS)) == []
+    assert prepared_otherwise((IMAGES.flatten(1), TARGETS), (OTHERS.flatten(1), OTHER_TARGETS)) == []
+    assert prepared_otherwise((IMAGES, TARGETS), (OTHERS[:, :1], OTHER_TARGETS)) == []
+
+
+def test_probabilities_into_cross_entropy():
+    scores = torch.randn(8, 4, generator=torch.Generator().manual_seed(0))
+    (found,) = softmax_twice(scores.softmax(1), LossKind("cross-entropy", 1.386))
+    assert found.id == "double-softmax"
+    assert softmax_twice(scores, LossKind("cross-entropy", 1.386)) == []
+    assert softmax_twice(scores.softmax(1), LossKind("negative log-likelihood", 1.386)) == []
