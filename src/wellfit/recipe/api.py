@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import os
-import platform
-import signal
 import tempfile
-import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime
 from importlib.metadata import version
@@ -19,7 +16,9 @@ from typing import Any
 from wellfit.config import Config, config_to_toml, load_config
 from wellfit.errors import UserError
 from wellfit.recipe.budget import Budget, parse_budget
+from wellfit.recipe.interrupts import interrupts
 from wellfit.recipe.job import Job
+from wellfit.recipe.machine import machine
 from wellfit.recipe.plan import Plan, load_plan, save_plan
 from wellfit.recipe.run import Run
 from wellfit.record import SCHEMA, Record, RunFolder, read_record, write_atomically
@@ -338,7 +337,7 @@ def _run(
         request=request,
     )
     try:
-        with _interrupts(job):
+        with interrupts(job):
             run_recipe(job)
     except BaseException as error:
         end_early(job, error)
@@ -379,45 +378,3 @@ def _with_known_names(config: Config) -> Config:
 
     _refuse_unknown_names(config)
     return settle(config)
-
-
-@contextmanager
-def _interrupts(job: Job) -> Iterator[None]:
-    """First Ctrl-C (or SIGTERM): finish the step, evaluate and save. Second: abort."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    asked = False
-
-    def handle(number: int, frame: Any) -> None:
-        nonlocal asked
-        if asked:
-            raise KeyboardInterrupt
-        asked = True
-        job.say("stopping: this step is finished, then the model is evaluated and saved; press Ctrl-C again to abort")
-
-    job.stop = lambda: asked
-    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-def machine() -> dict[str, Any]:
-    """What a reader needs to judge the speeds: processor, cores, system, Python."""
-    return {
-        "processor": _processor(),
-        "cores": os.cpu_count(),
-        "system": platform.platform(terse=True),
-        "python": platform.python_version(),
-    }
-
-
-def _processor() -> str:
-    try:  # platform.processor() is empty on most Linux systems
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()
