@@ -190,7 +190,7 @@ def gained_late(seen: Seen) -> float:
 def plateaued(sick: Seen, twin: Seen) -> bool:
     """Nothing gained in the last third, above chance, where the twin's falling rate gains something."""
     late = [epoch.val_accuracy or 0.0 for epoch in sick.history.epochs][len(sick.history.epochs) * 2 // 3 :]
-    return gained_late(sick) < 0.015 and 2 / sick.width < np.mean(late) < twin.accuracy - 0.02
+    return gained_late(sick) < 0.015 and 2 / sick.width < float(np.mean(late)) < twin.accuracy - 0.02
 
 
 def val_losses(seen: Seen) -> Floats:

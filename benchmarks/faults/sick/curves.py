@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
-from torch.optim import SGD, Adam, Optimizer, lr_scheduler
+from torch.optim import SGD, Optimizer, lr_scheduler
 
 from faults.case import Case
 from faults.data import Images, Tensors, standardise
@@ -55,10 +55,6 @@ def heavier_ball(model: nn.Module) -> Optimizer:
     return SGD(model.parameters(), 0.03, momentum=0.995, nesterov=True)
 
 
-def short_memory(model: nn.Module) -> Optimizer:
-    return Adam(model.parameters(), 0.0015, betas=(0.99, 0.9))
-
-
 def short_cycles(optimizer: Optimizer) -> lr_scheduler.LRScheduler:
     """Up to ten times the rate and down again within 24 steps, where 24 epochs were meant."""
     top = 10 * optimizer.param_groups[0]["lr"]
@@ -78,7 +74,6 @@ def cases_of_oscillating() -> list[Case]:
         swings("two cameras in turns", s.LENET_ADAM, loop=TwoCameras),
         swings("momentum of 0.99", s.MLP_SGD, optimizer=heavy_ball),
         swings("momentum of 0.995", s.TANH_MLP_SGD, optimizer=heavier_ball),
-        swings("betas of 0.99 and 0.9", s.MLP_ADAM, optimizer=short_memory),
         swings("cycles of 24 steps", s.MLP_SGD, scheduler=short_cycles, scheduler_step="step"),
         swings("batches of 2 at the rate for 32", s.LENET_SGD, batch_size=2, steps=300),
         swings("whole set at the edge", s.MLP_SGD, batch_size=1000, lr=1.5, steps=250),

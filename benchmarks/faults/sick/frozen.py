@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,7 +22,7 @@ def head_made_afterwards(model: nn.Module) -> Optimizer:
     """The optimizer holds the ImageNet head, which is then replaced."""
     optimizer = Adam(model.parameters(), 1e-4)
     head = rows_of(model, nn.Conv2d)[-1]
-    model.get_submodule("classifier")[1] = nn.Conv2d(head.in_channels, head.out_channels, 1)
+    model.get_submodule("classifier").register_module("1", nn.Conv2d(head.in_channels, head.out_channels, 1))
     return optimizer
 
 
@@ -63,7 +64,8 @@ def body_at_zero(model: nn.Module) -> Optimizer:
     head = last_linear(model)
     body = [p for m in model.children() if m is not head for p in m.parameters()]
     lr = 0.003
-    return SGD([{"params": body, "lr": lr * (1 // 10)}, {"params": head.parameters()}], lr, momentum=0.9)
+    groups: list[dict[str, Any]] = [{"params": body, "lr": lr * (1 // 10)}, {"params": head.parameters()}]
+    return SGD(groups, lr, momentum=0.9)
 
 
 def first_group_only(model: nn.Module) -> Optimizer:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -145,7 +146,7 @@ def cases_of_imbalance() -> list[Case]:
 
     animals = replace(s.LENET_MOMENTUM, classes=[5, 3], train=1000, epochs=8, lr=0.01)
     vehicles = replace(s.VGG_BN_ADAM, classes=[1, 9], train=1000, epochs=6, lr=5e-4)
-    wide = {"train": 2800, "validation": 600, "epochs": 5}
+    wide: dict[str, Any] = {"train": 2800, "validation": 600, "epochs": 5}
     return [
         ignored("1 to 15", animals, images=rare(15, 1)),
         ignored("1 to 30", vehicles, images=rare(30, 0)),
@@ -200,7 +201,7 @@ def cases_of_shuffling() -> list[Case]:
     def apart(title: str, setting: s.Setting, **mistake: object) -> Case:
         return plant("labels-shuffled", title, setting, **mistake)
 
-    few = {"train": 300, "epochs": 30}
+    few: dict[str, Any] = {"train": 300, "epochs": 30}
     return [
         apart("training labels shuffled once", replace(s.MLP_ADAM, **few), images=train_labels(shuffled)),
         apart("training labels shuffled once", replace(s.VGG_BN_ADAM, **few), images=train_labels(shuffled)),

@@ -190,7 +190,6 @@ def cases_of_accumulating() -> list[Case]:
         growing("zero_grad forgotten", s.LENET_SGD, loop=NeverReset),
         growing("zero_grad forgotten", s.MLP_ADAM, loop=NeverReset),
         growing("zero_grad without parentheses", s.VGG_MOMENTUM, loop=NeverReset),
-        growing("zero_grad without parentheses, gradients clipped", s.LENET_SGD, loop=NeverReset, clip=1.0),
         growing("zero_grad once an epoch", s.FUNCTIONAL_NESTEROV, loop=ResetBeforeTheLoop),
         growing("zero_grad once an epoch", s.VGG_BN_ADAM, loop=ResetBeforeTheLoop),
         growing("zero_grad of the averaged copy", s.RESNET_ADAMW, loop=ResetOfACopy),

@@ -55,7 +55,8 @@ def softmax_on_the_map(channels: int, size: int, classes: int) -> nn.Module:
 
 
 def all_convolutions(channels: int, size: int, classes: int) -> nn.Module:
-    return nn.Sequential(*(m for m in softmax_on_the_map(channels, size, classes) if not isinstance(m, nn.Softmax)))
+    layers = softmax_on_the_map(channels, size, classes).children()
+    return nn.Sequential(*(layer for layer in layers if not isinstance(layer, nn.Softmax)))
 
 
 def smoothed(answers: Tensor, y: Tensor) -> Tensor:
