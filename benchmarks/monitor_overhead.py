@@ -2,8 +2,9 @@
 
 Two equal networks train on the same batches in one process, in turns of ten steps each (the monitor at its defaults
 watches every tenth step closely); who goes first alternates. Given are the ratio of the seconds in each pair of turns,
-its mean, spread and 95% interval, and besides the seconds that the monitor's own functions took, as a share of the
-steps: that figure has little noise. The first turn, in which three steps are watched, is not counted.
+its mean, spread and 95% interval, and besides the processor time that the monitor's own functions took, as a share of
+the steps: that figure has little noise, also where the machine has other work. The first turn, in which three steps
+are watched, is not counted.
 Memory: what the monitor holds and what its work allocates at most (tracemalloc and tensors), without the history.
 
 usage: python benchmarks/monitor_overhead.py [--turns 5] [--threads N] [--batch 128] [--device cpu] [--out FILE.json]
@@ -55,14 +56,14 @@ class Training:
         ]
         self.device = device
 
-    def turn(self, steps: int = STEPS) -> float:
-        """Seconds of some steps."""
+    def turn(self, steps: int = STEPS) -> tuple[float, float]:
+        """Seconds of some steps, by the clock and of the processor."""
         self._wait()
-        begun = time.perf_counter()
+        begun, worked = time.perf_counter(), time.process_time()
         for step in range(steps):
             self.step(*self.batches[step % 2])
         self._wait()
-        return time.perf_counter() - begun
+        return time.perf_counter() - begun, time.process_time() - worked
 
     def step(self, x: Tensor, y: Tensor) -> None:
         loss = F.cross_entropy(self.model(x), y)
@@ -101,9 +102,11 @@ def main() -> None:
     while len(kept["turns"]) < given.turns:
         order = (plain, watched) if len(kept["turns"]) % 2 else (watched, plain)
         seconds = {one is watched: one.turn() for one in order}
-        kept["turns"].append({"plain": seconds[False], "watched": seconds[True], "own": own.seconds})
+        (plain_seconds, _), (watched_seconds, worked) = seconds[False], seconds[True]
+        turn = {"plain": plain_seconds, "watched": watched_seconds, "worked": worked, "own": own.seconds}
+        kept["turns"].append(turn)
         own.seconds = 0.0
-        print(f"turn {len(kept['turns'])}: {seconds[False]:.3f} s, watched {seconds[True]:.3f} s", flush=True)
+        print(f"turn {len(kept['turns'])}: {plain_seconds:.3f} s, watched {watched_seconds:.3f} s", flush=True)
         if given.out:
             write_atomically(given.out, json.dumps(kept))
     report(kept["turns"], setting)
@@ -114,7 +117,7 @@ def main() -> None:
 
 def report(turns: list[dict[str, float]], setting: dict[str, Any]) -> None:
     ratios = [t["watched"] / t["plain"] for t in turns]
-    own = [t["own"] / (t["watched"] - t["own"]) for t in turns]
+    own = [t["own"] / (t["worked"] - t["own"]) for t in turns]
     step = 1000 * statistics.median(t["plain"] for t in turns) / STEPS
     print(f"{setting}: {step:.1f} ms a step (median), n = {len(turns)} turns of {STEPS} steps")
     for name, values, offset in (("seconds with / without", ratios, 0.0), ("1 + the monitor's own share", own, 1.0)):
@@ -127,7 +130,7 @@ def report(turns: list[dict[str, float]], setting: dict[str, Any]) -> None:
 
 
 class Own:
-    """Adds up the seconds spent in the monitor's own functions; of those called within each other, the outer one's."""
+    """Adds up the processor's seconds in the monitor's own functions, those called within each other once."""
 
     def __init__(self, training: Training) -> None:
         self.seconds, self._inside = 0.0, False
@@ -143,12 +146,12 @@ class Own:
         def call(*args: Any, **kwargs: Any) -> Any:
             if self._inside:
                 return function(*args, **kwargs)
-            self._inside, begun = True, time.perf_counter()
+            self._inside, begun = True, time.process_time()
             try:
                 return function(*args, **kwargs)
             finally:
                 self._inside = False
-                self.seconds += time.perf_counter() - begun
+                self.seconds += time.process_time() - begun
 
         return call
 
