@@ -195,7 +195,7 @@ def test_first_steps_that_silence_every_difference_between_images_were_too_long(
         ]
         return made
 
-    silenced, large = [0.02, 0.01, 1e-3] + [1e-12] * 17, [0.3, 0.2] + [1e-3] * 18
+    silenced, large = [0.02, 0.01, 1e-3] + [1e-12] * 17, [0.3] + [1e-3] * 19
     found = verdict("lr-too-high", history(silenced, large))
     assert found.severity == "error"
     assert "the same answer" in found.message

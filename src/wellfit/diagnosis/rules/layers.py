@@ -106,7 +106,7 @@ def _suffers(h: History) -> bool:
     if h.first_bad_step is not None or (ground is not None and len(loss) and loss[0] > 1.5 * ground):
         return True
     off = [_value(layer, figure) for s in h.samples[-3:] for layer in s.layers for figure in ("saturated", "dead")]
-    return max(off, default=0.0) > MOSTLY or (len(loss) >= 100 and level(loss[-20:]) > STUCK * h.reference_loss)
+    return max(off, default=0.0) > MOSTLY
 
 
 def bad_initialisation(h: History) -> Finding | None:

@@ -10,7 +10,6 @@ from wellfit.diagnosis.history import History, Sample, level
 from wellfit.diagnosis.rules import needs
 from wellfit.diagnosis.rules.rule import Rule
 from wellfit.diagnosis.rules.signs import has_collapsed, is_blank, is_cross_entropy, median_ratio, weights_shrank
-from wellfit.diagnosis.rules.signs import ratios as ratios_of
 from wellfit.findings import Finding
 
 # SPEC C8: about 1e-3 is wanted, 1e-2 is about okay. Two decades below and one above are sick.
@@ -19,6 +18,8 @@ LARGE = 0.08
 LARGE_FOR_NOTHING = 0.05
 OVERWRITING = 0.19
 BLOWN_UP = 100.0
+# The first steps, whose updates may be large, end here.
+EARLY = 20
 # A gradient that fell to this share of the first was lost on the way, and takes the updates with it.
 DIED = 0.1
 # The last watched steps that must all agree.
@@ -65,17 +66,19 @@ def gradient_of_weights(h: History, sample: Sample) -> float:
 
 
 def updates_too_large(h: History) -> Finding | None:
-    ratios, loss = ratios_of(h), h.finite_loss
-    if len(ratios) < PATIENCE or not len(h.weights) or loss.max() > BLOWN_UP * h.reference_loss:
+    pairs = [(s.step, median_ratio(h, s)) for s in h.finite_samples if h.at_full_rate(s.step)]
+    pairs = [(step, ratio) for step, ratio in pairs if np.isfinite(ratio)]
+    if len(pairs) < PATIENCE or pairs[-1][0] < EARLY or h.finite_loss.max() > BLOWN_UP * h.reference_loss:
         return None  # where all has blown up, so have the updates
+    steps, ratios = np.array([step for step, _ in pairs]), np.array([ratio for _, ratio in pairs])
     # Weights that start near zero grow out of their first large updates, and so do Adam's; not for this long.
-    at_first = level(ratios[:PATIENCE]) > OVERWRITING and len(h.weights) > 1
-    later = ratios[3:]
+    early, later = ratios[steps <= EARLY], ratios[steps >= EARLY]
+    at_first = len(early) >= 3 and level(early) > OVERWRITING and len(h.weights) > 1
     lasting = len(later) >= PATIENCE and float(np.sort(later)[-PATIENCE]) > LARGE
     for_nothing = len(later) >= PATIENCE and level(later) > LARGE_FOR_NOTHING and not _has_learned(h)
     if not (at_first or lasting or for_nothing):
         return None
-    said = level(ratios[:PATIENCE]) if at_first else float(np.sort(later)[-PATIENCE]) if lasting else level(later)
+    said = level(early) if at_first else float(np.sort(later)[-PATIENCE]) if lasting else level(later)
     return Finding(
         "updates-too-large",
         "warning",
