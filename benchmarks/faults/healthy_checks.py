@@ -321,7 +321,7 @@ def foreign() -> list[Case]:
         "timm vit": replace(
             small, network=timm_net("vit_tiny_patch16_224", img_size=32, patch_size=8, depth=4), optimizer=adamw(5e-4)
         ),
-        "timm mixer": replace(small, network=timm_net("mixer_s32_224", img_size=32, patch_size=8, num_blocks=3)),
+        "timm mixer": replace(small, network=timm_net("mixer_s16_224", img_size=32, num_blocks=3)),
         "timm ghostnet on digits": Checking(
             timm_net("ghostnet_050"), "fashion-mnist", adamw(), train=200, validation=60
         ),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import time
 
 import torch
@@ -30,7 +31,7 @@ def input_ignored(
     quiet, difference, scale = _share_of_input(module, inputs, context, seed, training=False)
     noisy = _share_of_input(module, inputs, context, seed, training=True)[0]
     share = min(quiet, noisy)
-    passed = not share < IGNORED  # NaN is for the initial loss to report
+    passed = share >= IGNORED
     message = f"zeroed images change the scores by {share:.2g} of their size"
     finding = None
     if not passed:
@@ -58,7 +59,8 @@ def _share_of_input(
             outputs.append(scores(network, images).double())
     real, blank = outputs
     difference, scale = float((real - blank).abs().max()), float(torch.maximum(real.abs(), blank.abs()).max())
-    return (difference / scale if scale > 0 else 0.0), difference, scale
+    share = 0.0 if scale == 0 else difference / scale
+    return (1.0 if math.isnan(share) else share), difference, scale  # NaN is for the initial loss to report
 
 
 def batch_leak(

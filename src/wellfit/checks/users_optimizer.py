@@ -108,8 +108,7 @@ def _of_instance(given: torch.optim.Optimizer, model: nn.Module, loss_parameters
             scaled = {**settings, "params": [parameters[name] for name in held]}
             scaled["lr"] = _scaled(settings, lr, base)
             scaled.pop("initial_lr", None)
-            if held:
-                made.append(scaled)
+            made.append(scaled)  # a group of no parameters too: what it asks for reaches nothing, and that is to show
         return _made(given, made, lr)
 
     seen = UsersOptimizer(model, build, given, known=loss_parameters, lr=base)
