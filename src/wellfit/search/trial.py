@@ -1,9 +1,25 @@
-"""One short run of the search."""
+"""One run of the search: what is to be done, and what came of it."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Any
+
+
+@dataclass(frozen=True)
+class Task:
+    """One run that is to be done. Numbers count over the whole study; a promotion is a task of its own.
+
+    epochs: length from the start of training; one that continues another trains the difference alone.
+    continues: number of the trial whose checkpoint is taken up; None starts anew.
+    """
+
+    number: int
+    stage: str
+    settings: dict[str, Any]
+    epochs: float
+    rung: int = 0
+    continues: int | None = None
 
 
 @dataclass(frozen=True)
@@ -17,3 +33,10 @@ class Trial:
     score: float | None = None
     error: float = 0.0  # standard error of the score, from the number of validation images
     loss: float | None = None
+    rung: int = 0
+    epochs: float = 0.0  # trained in all, the trial that it continues included
+    continues: int | None = None
+    images: int = 0  # trained on by this trial alone: its cost
+    seconds: float = 0.0
+    worker: str = ""
+    reason: str = ""  # of a trial that did not finish, or that was not run as asked
