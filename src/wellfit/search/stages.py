@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from wellfit.findings import Finding
 from wellfit.search.smoothing import smoothed
-from wellfit.search.space import Choice, LogUniform, Space
+from wellfit.search.space import LogUniform, Space
 from wellfit.search.trial import Trial
 
 WIDEN = 10.0  # how far a range is moved out on the side where the best value sits at the edge
@@ -79,10 +79,10 @@ def narrow(space: Space, trials: list[Trial], stage: str) -> Narrowing:
     findings: list[Finding] = []
     parts: list[str] = []
     for name, kind in space.items():
-        value = best.settings[name]
-        if isinstance(kind, Choice):
+        if not isinstance(kind, LogUniform) or name not in best.settings:
             narrowed[name] = kind
             continue
+        value = best.settings[name]
         finer = kind.around(value, NARROW)
         side = kind.edge(value)
         if side is not None:

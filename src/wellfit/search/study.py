@@ -18,7 +18,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from optuna.trial import TrialState
 
 from wellfit.randomness import key_to_integer
-from wellfit.search.space import LogUniform, Space
+from wellfit.search.space import LogUniform, Space, values_of
 from wellfit.search.trial import Trial
 
 # What runs one trial: settings and trial number in, the finished Trial out.
@@ -101,6 +101,6 @@ def _distributions(space: Space) -> dict[str, BaseDistribution]:
     return {
         name: FloatDistribution(kind.low, kind.high, log=True)
         if isinstance(kind, LogUniform)
-        else CategoricalDistribution(kind.values)
+        else CategoricalDistribution(values_of(kind))
         for name, kind in space.items()
     }
