@@ -14,7 +14,7 @@ from wellfit.recipe.job import Job
 from wellfit.recipe.material import Material, Settings
 from wellfit.search.space import Choice, LogUniform, Space, ranges
 from wellfit.search.stages import best_trial, diverged, narrow, winner
-from wellfit.search.study import Study
+from wellfit.search.stage_study import Study
 from wellfit.search.trial import Trial
 from wellfit.training.loop import Outcome, train
 from wellfit.training.pace import Pace

@@ -1,106 +1,319 @@
-"""The study: trials are drawn, run and kept through Optuna, in a SQLite file of the run folder.
+"""The study: trials that any number of workers, on any number of machines, share, each of which is finished once.
 
-The settings of a trial follow from (seed, stage, trial number) alone, so that a killed search is
-taken up where it stood: finished trials are read back, the unfinished one is run again.
+The storage is Optuna's. `claims.py` says why no trial is lost or done twice, `heartbeat.py` who counts as dead,
+`outage.py` what happens while the storage is away.
 """
 
 from __future__ import annotations
 
-import json
-import warnings
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+import platform
+import secrets
+import sys
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 import optuna
-from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
-from optuna.trial import TrialState
 
+from wellfit.errors import UserError
 from wellfit.randomness import key_to_integer
-from wellfit.search.space import LogUniform, Space, values_of
-from wellfit.search.trial import Trial
+from wellfit.search.claims import Claim, Claims, results
+from wellfit.search.founding import Founding, found, read_founding, refuse_another
+from wellfit.search.heartbeat import GRACE, INTERVAL, Heartbeat
+from wellfit.search.outage import FAILURES, Patience, Stopped
+from wellfit.search.place import Place, connect, place_of
+from wellfit.search.presence import Presence
+from wellfit.search.schedule import Finished, Round
+from wellfit.search.trial import Task, Trial
 
-# What runs one trial: settings and trial number in, the finished Trial out.
-RunTrial = Callable[[str, int, dict[str, Any]], Trial]
+Answer = TypeVar("Answer")
+
+PATIENCE = 600.0  # seconds that a storage may be away
+POLL = 0.5  # seconds between two looks, where the others hold the rest of a round
+
+
+class Plan(Protocol):
+    """What a study works through: `wellfit.search.schedule.Schedule`, or another pure function of the trials."""
+
+    def next(self, trials: list[Trial], /) -> Round | Finished: ...
+
+
+@dataclass(frozen=True)
+class Held:
+    """A task that is worked at. seconds: since its worker began, by that worker's clock and by ours."""
+
+    task: Task
+    worker: str
+    seconds: float
+
+
+class Study:
+    """One study in one storage. Made by `open` or `existing`; each process makes its own.
+
+    identity, schedule: plain JSON, as the worker that founded the study gave them.
+    """
+
+    identity: dict[str, Any]
+    schedule: dict[str, Any]
+
+    def __init__(self, place: Place, name: str, patience: Patience) -> None:
+        self.name, self.shown = name, place.shown
+        self._place, self._patience = place, patience
+        self._storage = patience.until(lambda: connect(place), opening=True)
+        self._study: optuna.Study
+        self._reader: Claims
+
+    @classmethod
+    def open(
+        cls,
+        storage: str | Path,
+        name: str,
+        *,
+        identity: dict[str, Any],
+        schedule: dict[str, Any],
+        patience: float = PATIENCE,
+        say: Callable[[str], None] | None = None,
+    ) -> Study:
+        """The study of that name, founded where there is none.
+
+        storage: path of a SQLite file, or postgresql://USER@HOST/DATABASE.
+        identity: plain JSON that must be the same for all workers: hashes of the data, seed, what the user asked.
+        schedule: plain JSON, kept where this worker is the first; `study.schedule` is what the first one gave.
+        patience: seconds that a storage which is away is waited for. say: takes messages; standard error by default.
+
+        Raises UserError where the study has another identity, is not wellfit's or of a newer one, and where the storage
+        cannot be used.
+        """
+        _check_name(name)
+        place = place_of(storage)
+        study = cls(place, name, Patience(place, patience, say or _to_stderr))
+        try:
+            study._begin(Founding(identity, schedule))
+        except BaseException:
+            study.close()
+            raise
+        return study
+
+    @classmethod
+    def existing(
+        cls,
+        storage: str | Path,
+        name: str,
+        *,
+        patience: float = PATIENCE,
+        say: Callable[[str], None] | None = None,
+    ) -> Study:
+        """The study of that name as it stands, to look at or to go on with. Raises UserError where there is none."""
+        place = place_of(storage)
+        if place.file is not None and not place.file.is_file():
+            raise UserError(f"there is no study in '{place.shown}': no such file; check the path")
+        study = cls(place, name, Patience(place, patience, say or _to_stderr))
+        try:
+            study._find()
+        except BaseException:
+            study.close()
+            raise
+        return study
+
+    def close(self) -> None:
+        """Give the connections back. Nothing is written."""
+        self._storage.remove_session()
+        self._storage.engine.dispose()
+
+    def __enter__(self) -> Study:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def trials(self) -> list[Trial]:
+        """What came of all tasks that ended, in the order of their numbers, whoever ran them."""
+        return results(self._patience.until(self._reader.read))
+
+    def watch(self) -> list[Held]:
+        """What is worked at now, in the order of the tasks; also the claims of the dead, until they are taken up."""
+        running = self._patience.until(self._reader.running)
+        held = [Held(claim.task, claim.worker, _seconds_since(claim.begun)) for claim in running]
+        return sorted(held, key=lambda one: one.task.number)
+
+    def work(
+        self,
+        schedule: Plan,
+        run: Callable[[Task], Trial],
+        *,
+        worker: str,
+        stop: Callable[[], bool],
+        opened: Callable[[Round], None] | None = None,
+        interval: float = INTERVAL,
+        grace: float = GRACE,
+        poll: float = POLL,
+    ) -> Finished | None:
+        """Run tasks of the open round, one after the other, until the schedule has finished; None where stopped.
+
+        run: one task to its trial, of the same number; what it raises gives the task free and is passed on. It may be
+            called for a task that another worker was at: one that died, or that fell asleep and still goes on.
+        worker: a name for people. stop: asked before each task and while waiting for other workers or the storage.
+        opened: told of each round that this worker comes upon, before its first task.
+        interval, grace: seconds between signs of life, and of silence after which a worker counts as dead.
+        poll: seconds between two looks at the rest of a round that others hold.
+        """
+        claims = self._claims(session=secrets.token_hex(8))
+        shared = self._place.file.with_name(f"{self._place.file.name}.workers") if self._place.file else None
+        with (
+            Presence(shared, claims.session) as presence,
+            Heartbeat(claims, interval=interval, grace=grace) as heartbeat,
+        ):
+            shift = _Shift(self._patience, claims, presence, heartbeat, worker, stop)
+            with suppress(Stopped):
+                return shift.work(schedule, run, opened or (lambda _: None), poll)
+        return None
+
+    def _claims(self, session: str) -> Claims:
+        return self._patience.until(lambda: Claims(self._study, self._storage, session, platform.node()))
+
+    def _begin(self, mine: Founding) -> None:
+        until = self._patience.until
+        self._study = until(
+            lambda: optuna.create_study(
+                storage=self._storage, study_name=self.name, direction="maximize", load_if_exists=True
+            )
+        )
+        written = until(lambda: read_founding(self._study, self.shown))
+        if written is None:
+            until(lambda: found(self._study, self._storage, mine))
+            written = until(lambda: read_founding(self._study, self.shown))
+        assert written is not None
+        refuse_another(self.name, self.shown, written.identity, mine.identity)
+        self._enter(written)
+
+    def _find(self) -> None:
+        try:
+            self._study = self._patience.until(lambda: optuna.load_study(storage=self._storage, study_name=self.name))
+        except KeyError:
+            raise self._none_such() from None
+        written = self._patience.until(lambda: read_founding(self._study, self.shown))
+        if written is None:
+            raise self._none_such()
+        self._enter(written)
+
+    def _enter(self, founding: Founding) -> None:
+        self.identity, self.schedule = founding.identity, founding.schedule
+        self._reader = self._claims(session="")
+
+    def _none_such(self) -> UserError:
+        return UserError(f"there is no study '{self.name}' in {self.shown}; check the name given with --study")
 
 
 @dataclass
-class Study:
-    """The trials of one search, in a file that survives a kill."""
+class _Shift:
+    """One worker at work: from the first claim to the last."""
 
-    storage: optuna.storages.BaseStorage
-    seed: int
+    patience: Patience
+    claims: Claims
+    presence: Presence
+    heartbeat: Heartbeat
+    worker: str
+    stop: Callable[[], bool]
 
-    @classmethod
-    def open(cls, path: Path, seed: int) -> Study:
-        optuna.logging.set_verbosity(optuna.logging.WARNING)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        return cls(optuna.storages.RDBStorage(f"sqlite:///{path.as_posix()}"), seed)
+    def work(
+        self, schedule: Plan, run: Callable[[Task], Trial], opened: Callable[[Round], None], poll: float
+    ) -> Finished | None:
+        current: Round | None = None
+        while not self.stop():
+            claims = self._read()
+            ended = {claim.task.number for claim in claims if claim.trial is not None}
+            # The schedule is asked between rounds alone: within one, what it says cannot change.
+            if current is None or all(task.number in ended for task in current.tasks):
+                step = schedule.next(results(claims))
+                if isinstance(step, Finished):
+                    return step
+                if all(task.number in ended for task in step.tasks):
+                    raise ValueError(
+                        f"the schedule opened round {step.rung} of {step.stage}, whose trials are all done"
+                    )
+                current = step
+                opened(current)
+            task = self._free_task(current, claims)
+            if task is None:
+                time.sleep(poll)
+            elif (claim := self._claim(task)) is not None:
+                self._run(claim, run)
+        return None
 
-    def run_stage(
-        self,
-        stage: str,
-        space: Space,
-        count: int,
-        run: RunTrial,
-        *,
-        first: Sequence[dict[str, Any]] = (),
-        stop: Callable[[], bool],
-    ) -> list[Trial]:
-        """Run `count` trials drawn at random from the space; `first` are the settings of its first trials, where given.
+    def _read(self) -> list[Claim]:
+        return self.patience.until(self.claims.read, stop=self.stop)
 
-        stop: asked before each trial; True ends the stage with the trials so far.
-        """
-        study = optuna.create_study(storage=self.storage, study_name=stage, direction="maximize", load_if_exists=True)
-        done = self._finished(study)
-        trials: list[Trial] = []
-        for number in range(count):
-            if number in done:
-                trials.append(done[number])
-                continue
-            if stop():
-                break
-            trials.append(
-                self._run_one(study, stage, number, space, run, first[number] if number < len(first) else None)
+    def _free_task(self, current: Round, claims: list[Claim]) -> Task | None:
+        """A task of the round that nobody holds; where others are at work, not the one that they reach for too."""
+        held = {claim.task.number for claim in claims if not claim.void}
+        others = False
+        for claim in claims:
+            if claim.running and self._is_dead(claim):
+                held.discard(claim.task.number)
+            others = others or (claim.running and claim.session != self.claims.session)
+        free = [task for task in current.tasks if task.number not in held]
+        if not free:
+            return None
+        return free[key_to_integer(len(claims), "claim", self.claims.session) % len(free) if others else 0]
+
+    def _is_dead(self, claim: Claim) -> bool:
+        elsewhere = claim.host != self.claims.host or claim.session == self.claims.session
+        gone = not elsewhere and self.presence.is_dead(claim.session)
+        if not gone and not self.heartbeat.silence.too_long(claim.key):
+            return False
+        silence = self.heartbeat.silence.of(claim.key)
+        if self._until(lambda: self.claims.give_up(claim)):
+            why = "its process is gone" if gone else f"it was not heard of for {silence:.0f} s"
+            self.patience.say(f"trial {claim.task.number} of worker {claim.worker} is taken up: {why}")
+        return True
+
+    def _claim(self, task: Task) -> Claim | None:
+        self._until(lambda: self.claims.make(task, self.worker))
+        return self.patience.until(lambda: self.claims.settle(task))
+
+    def _run(self, claim: Claim, run: Callable[[Task], Trial]) -> None:
+        self.heartbeat.held = claim.key
+        try:
+            try:
+                trial = run(claim.task)
+            except BaseException:
+                with suppress(*FAILURES):  # the error is told; where this fails too, the heartbeat's end frees the task
+                    self.claims.give_up(claim)
+                raise
+            if trial.number != claim.task.number:
+                raise ValueError(f"task {claim.task.number} came back as trial {trial.number}")
+            self._tell(claim, trial if trial.worker else replace(trial, worker=self.worker))
+        finally:
+            self.heartbeat.held = None
+
+    def _tell(self, claim: Claim, trial: Trial) -> None:
+        # A result is told however long the storage is away, also where the worker is asked to stop: it is paid for.
+        if self.patience.until(lambda: self.claims.finish(claim, trial)):
+            return
+        self.patience.until(lambda: self.claims.make(claim.task, self.worker))
+        again = self.patience.until(lambda: self.claims.settle(claim.task))
+        if again is None or not self.patience.until(lambda: self.claims.finish(again, trial)):
+            self.patience.say(
+                f"trial {trial.number} was taken up by another worker while this one, {self.worker}, was not heard of; "
+                "its result here is left out"
             )
-        return trials
 
-    def _run_one(
-        self, study: optuna.Study, stage: str, number: int, space: Space, run: RunTrial, first: dict[str, Any] | None
-    ) -> Trial:
-        drawn = optuna.samplers.RandomSampler(seed=key_to_integer(self.seed, "trial", stage, number) % 2**32)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            fixed = {name: first[name] for name in space if name in first} if first else {}
-            study.sampler = optuna.samplers.PartialFixedSampler(fixed, drawn) if fixed else drawn
-            warnings.filterwarnings("ignore", "Fixed parameter")  # a given setting may lie outside its range
-            asked = study.ask(_distributions(space))
-        asked.set_user_attr("number", number)
-        settings = dict(asked.params)
-        trial = run(stage, number, settings)
-        asked.set_user_attr("trial", json.dumps(asdict(trial)))
-        if trial.score is not None:
-            study.tell(asked, trial.score)
-        else:
-            study.tell(asked, state=TrialState.PRUNED if trial.state == "pruned" else TrialState.FAIL)
-        return trial
-
-    def _finished(self, study: optuna.Study) -> dict[int, Trial]:
-        found: dict[int, Trial] = {}
-        for kept in study.get_trials(deepcopy=False):
-            if kept.state == TrialState.RUNNING:  # its process died; the number is drawn again
-                study.tell(kept.number, state=TrialState.FAIL)
-            elif "trial" in kept.user_attrs:
-                trial = Trial(**json.loads(kept.user_attrs["trial"]))
-                found[trial.number] = trial
-        return found
+    def _until(self, action: Callable[[], Answer]) -> Answer:
+        return self.patience.until(action, stop=self.stop)
 
 
-def _distributions(space: Space) -> dict[str, BaseDistribution]:
-    return {
-        name: FloatDistribution(kind.low, kind.high, log=True)
-        if isinstance(kind, LogUniform)
-        else CategoricalDistribution(values_of(kind))
-        for name, kind in space.items()
-    }
+def _check_name(name: str) -> None:
+    if not 0 < len(name.strip()) <= 200:
+        raise UserError(f"a study's name has 1 to 200 characters, got {len(name.strip())}; give another with --study")
+
+
+def _seconds_since(begun: datetime | None) -> float:
+    return 0.0 if begun is None else max(0.0, (datetime.now() - begun).total_seconds())
+
+
+def _to_stderr(message: str) -> None:
+    print(f"wellfit: {message}", file=sys.stderr, flush=True)

@@ -12,7 +12,7 @@ import pytest
 from scipy import stats
 
 from wellfit.search.space import Choice, LogUniform, Space
-from wellfit.search.study import Study
+from wellfit.search.stage_study import Study
 from wellfit.search.trial import Trial
 
 SPACE: Space = {
