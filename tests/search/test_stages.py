@@ -30,7 +30,7 @@ def test_a_best_value_in_the_middle_is_narrowed_around_and_said() -> None:
     assert result.findings == []
     lr = result.space["lr"]
     assert isinstance(lr, LogUniform)
-    assert (lr.low, lr.high) == pytest.approx((0.01 / NARROW, 0.01 * NARROW))
+    assert (lr.low, lr.high) == pytest.approx((0.01 / NARROW, 0.01 * NARROW), rel=1e-5)
     assert "lr narrowed from 0.0001 to 1 to 0.0033 to 0.03 around 0.01" in result.reason
     assert "trial 0 (0.600), trial 1 (0.400)" in result.reason
 
@@ -45,10 +45,10 @@ def test_a_best_value_at_the_edge_widens_that_side_and_is_a_finding(lr: float, s
     finer = result.space["lr"]
     assert isinstance(finer, LogUniform)
     if side == "low":
-        assert (finer.low, finer.high) == pytest.approx((lr / WIDEN, lr * NARROW))
+        assert (finer.low, finer.high) == pytest.approx((lr / WIDEN, lr * NARROW), rel=1e-5)
         assert finer.low < 1e-4  # beyond the range that was searched
     else:
-        assert (finer.low, finer.high) == pytest.approx((lr / NARROW, lr * WIDEN))
+        assert (finer.low, finer.high) == pytest.approx((lr / NARROW, lr * WIDEN), rel=1e-5)
         assert finer.high > 1.0
     assert f"at the {side} edge" in finding.message
     assert f"at the {side} edge" in result.reason

@@ -115,3 +115,11 @@ def default_space(lr: float, weight_decay: float = 0.0, *, imbalanced: bool = Fa
     if imbalanced:
         space["balance"] = Choice(("none", "weights", "sampler"))
     return space
+
+
+def limits(name: str) -> tuple[float, float]:
+    """Between which values a range of this setting may be widened; infinite for a setting that is no knob."""
+    knob = KNOBS.get(name)
+    if knob is None:
+        return -math.inf, math.inf
+    return knob.low, knob.high * (1 - 1e-3) if knob.below else knob.high

@@ -1,54 +1,121 @@
-"""What a setting is worth, judged by all trials around it: a Gaussian process over the logarithm of the rates.
+"""What a setting is worth, judged by all trials around it: a Gaussian process over settings and lengths.
 
 The best of many single scores is best by luck as much as by its settings; neighbours share the luck out
-(Rasmussen & Williams 2006, "Gaussian Processes for Machine Learning", equations 2.23 and 2.24).
+(Rasmussen & Williams 2006, "Gaussian Processes for Machine Learning", equations 2.23 and 2.24). A short trial says
+less about the long training than a long one does: how its score departs from that of the longest trials is a Gaussian
+process of its own, which grows with the logarithm of the ratio of lengths (in the manner of Swersky, Snoek & Adams
+2014, "Freeze-Thaw Bayesian Optimization").
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
+from wellfit.search.space import Choice, Fixed, Space, Uniform
+from wellfit.search.space import Integer as IntegerRange
 from wellfit.search.trial import Trial
 
-REACH = {"lr": 0.4, "weight_decay": 1.0}  # decades over which scores are alike
+Floats = NDArray[np.float64]
+
+REACH = {"lr": 0.4}  # decades over which scores are alike
+REACH_LOG = 1.0  # decades, of other settings that vary over decades
+REACH_SHARE = 0.3  # of the range, of settings that vary evenly
+OTHER_CHOICE = 0.5  # how alike scores are whose settings differ in one choice
 SEED_NOISE = 0.01  # how far two runs of the same settings differ, validation images apart
 LEAST_SPREAD = 0.02  # of true scores: where all trials look alike, they are still allowed to differ by so much
-FLOOR = 0.5  # of a stage's best score: what lies lower, or was broken off, is poor, and how poor does not matter
+DRIFT = 0.3  # variance of a short trial's departure, a factor e of length, as a share of the variance of scores
+FLOOR = 0.5  # of a level's best score: what lies lower, or was broken off, is poor, and how poor does not matter
+HALF_FROM = 8  # from so many trials of a level on, its poorer half is poor
 
 
-def smoothed(trials: list[Trial]) -> list[tuple[float, float]]:
+def smoothed(trials: Sequence[Trial], space: Space | None = None) -> list[tuple[float, float]]:
     """Each trial's expected score among its neighbours, and the standard deviation of what is not known of it.
 
-    Stages of other lengths have levels of their own: what is returned is relative to the level of a trial's stage,
-    so that values of all stages can be compared. Trials that were broken off count as poor ones.
+    Lengths have levels of their own: what is returned is relative to the level of a trial's stage and rung and stands
+    for the longest trials, so that all values can be compared. Trials that were broken off count as poor ones.
+    space: says which settings vary evenly; without it, all numbers are taken to vary over decades.
     """
     if not trials:
         return []
-    stages = sorted({trial.stage for trial in trials})
-    best = {s: max((t.score for t in trials if t.stage == s and t.score is not None), default=0.0) for s in stages}
-    scores = np.array([max(t.score or 0.0, FLOOR * best[t.stage]) for t in trials])
-    level = {s: float(np.mean([y for y, t in zip(scores, trials, strict=True) if t.stage == s])) for s in stages}
-    centred = scores - np.array([level[t.stage] for t in trials])
+    levels = {level: i for i, level in enumerate(dict.fromkeys((t.stage, t.rung) for t in trials))}
+    level = np.array([levels[t.stage, t.rung] for t in trials])
+    scores = np.array([t.score if t.score is not None else 0.0 for t in trials], np.float64)
+    lengths = np.ones(len(levels))
+    centred = np.zeros(len(trials))
+    for i in levels.values():
+        at = level == i
+        finished = [t.epochs for t, here in zip(trials, at, strict=True) if here and t.score is not None]
+        lengths[i] = max(finished, default=0.0) or 1.0
+        floor = FLOOR * scores[at].max()
+        if at.sum() >= HALF_FROM:
+            floor = max(floor, float(np.median(scores[at])))
+        clipped = np.maximum(scores[at], floor)
+        centred[at] = clipped - clipped.mean()
     spread = max(LEAST_SPREAD, float(np.std(centred)))
-    alike = np.array([[_likeness(a.settings, b.settings) for b in trials] for a in trials]) * spread**2
-    same_stage = np.array([[float(a.stage == b.stage) for b in trials] for a in trials])
-    noise = np.diag([t.error**2 + SEED_NOISE**2 for t in trials])
-    # The mean of a stage's scores depends on where its trials lay: a wide offset takes the error out again.
-    observed = alike + 100 * spread**2 * same_stage + noise
-    mean = alike @ np.linalg.solve(observed, centred)
-    variance = np.diag(alike - alike @ np.linalg.solve(observed, alike))
+    alike = _likeness(trials, space) * spread**2
+    short = np.log(lengths.max() / lengths)[level]
+    departs = alike * DRIFT * np.minimum.outer(short, short)
+    chain = _chains(trials)
+    noise = np.diag([t.error**2 for t in trials]) + SEED_NOISE**2 * np.equal.outer(chain, chain)
+    # The mean of a level's scores depends on where its trials lay: a wide offset takes the error out again.
+    observed = alike + departs + noise + 100 * spread**2 * np.equal.outer(level, level)
+    weights = np.linalg.solve(observed, np.column_stack([centred, alike]))
+    mean = alike @ weights[:, 0]
+    variance = np.diag(alike - alike @ weights[:, 1:])
     return [(float(m), math.sqrt(max(0.0, v))) for m, v in zip(mean, variance, strict=True)]
 
 
-def _likeness(a: dict[str, object], b: dict[str, object]) -> float:
-    """1 for equal settings, falling as a Gaussian of the distance in decades; 0 where a choice differs."""
-    exponent = 0.0
-    for name in a.keys() | b.keys():
-        x, y = a.get(name), b.get(name)
-        if isinstance(x, int | float) and isinstance(y, int | float):
-            exponent += (math.log10(x / y) / REACH.get(name, 1.0)) ** 2 if x != y else 0.0
-        elif x != y:
-            return 0.0
-    return math.exp(-0.5 * exponent)
+def chain_ends(trials: Sequence[Trial]) -> list[int]:
+    """Places of the trials that no other one continues."""
+    continued = {t.continues for t in trials}
+    return [i for i, t in enumerate(trials) if t.number not in continued]
+
+
+def _chains(trials: Sequence[Trial]) -> NDArray[np.int64]:
+    """A number for each run, shared by a trial and those that continue it."""
+    begun = np.arange(len(trials))
+    place = {trial.number: i for i, trial in enumerate(trials)}
+    for i, trial in sorted(enumerate(trials), key=lambda pair: pair[1].number):
+        if trial.continues in place:
+            begun[i] = begun[place[trial.continues]]
+    return begun
+
+
+def _likeness(trials: Sequence[Trial], space: Space | None) -> Floats:
+    """1 for equal settings, falling as a Gaussian of the distance, and by a factor for each choice that differs.
+
+    A setting that one of two trials lacks (its condition is not met there) counts as a choice that differs.
+    """
+    alike = np.ones((len(trials), len(trials)))
+    for name in sorted({name for trial in trials for name in trial.settings}):
+        values = [trial.settings.get(name) for trial in trials]
+        kind = None if space is None else space.get(name)
+        numbers = [v for v in values if v is not None]
+        partly = len(numbers) < len(values)
+        evenly = isinstance(kind, Uniform | IntegerRange)
+        numeric = not isinstance(kind, Choice | Fixed) and all(
+            isinstance(v, int | float) and not isinstance(v, bool) and (evenly or v > 0) for v in numbers
+        )
+        if numeric:
+            there = np.array([v is not None for v in values])
+            if isinstance(kind, Uniform | IntegerRange):
+                x = (
+                    np.array([0.0 if v is None else (v - kind.low) / (kind.high - kind.low) for v in values])
+                    / REACH_SHARE
+                )
+            else:
+                x = np.array([0.0 if v is None else math.log10(v) for v in values]) / REACH.get(name, REACH_LOG)
+            near = np.exp(-0.5 * np.subtract.outer(x, x) ** 2)
+            if partly:
+                both, neither = np.logical_and.outer(there, there), np.logical_and.outer(~there, ~there)
+                near = OTHER_CHOICE + (1 - OTHER_CHOICE) * (near * both + neither)
+        else:
+            codes = {value: i for i, value in enumerate(dict.fromkeys(values))}
+            code = np.array([codes[v] for v in values])
+            near = np.where(np.equal.outer(code, code), 1.0, OTHER_CHOICE)
+        alike *= near
+    return alike

@@ -23,6 +23,7 @@ __all__ = [
     "Uniform",
     "applies",
     "check_conditions",
+    "contains",
     "draw",
     "in_order",
     "ranges",
@@ -57,6 +58,18 @@ def draw(space: Space, place: Callable[[str], float]) -> dict[str, Any]:
         if applies(space[name], settings):
             settings[name] = space[name].at(place(name))
     return {name: settings[name] for name in space if name in settings}
+
+
+def contains(space: Space, settings: Mapping[str, Any]) -> bool:
+    """Whether the space could have drawn these settings: the same names, each value within its range."""
+    wanted = [name for name in space if applies(space[name], settings)]
+    return set(wanted) == set(settings) and all(_holds(space[name], settings[name]) for name in wanted)
+
+
+def _holds(kind: Kind, value: Any) -> bool:
+    if isinstance(kind, Choice | Fixed):
+        return value in values_of(kind)
+    return isinstance(value, int | float) and kind.low <= value <= kind.high
 
 
 def check_conditions(space: Space, where: str = "the space") -> None:
