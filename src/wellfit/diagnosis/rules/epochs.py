@@ -11,7 +11,7 @@ from wellfit.findings import Finding
 
 # A gap between training and validation accuracy that is worth acting on (SPEC C9), and one that is none.
 GAP = 0.1
-NO_GAP = 0.05
+NO_GAP = 0.08
 # Training accuracy that is poor, and a rise an epoch that is still one.
 POOR = 0.75
 RISING = 0.015

@@ -140,7 +140,9 @@ def _uneven_layers(h: History) -> Finding | None:
     factor = spreads[-1] / spreads[0]
     # Many nets with uneven layers train well; it is a fault when this one does not.
     stuck = is_flat(h) or knows_nothing(h) or h.first_bad_step is not None or _flat_start(h)
-    if 1 / SPREAD <= factor <= SPREAD or not stuck:
+    # By four decades and more it is one where it has not learned well.
+    extreme = not SPREAD**-2 <= factor <= SPREAD**2 and level(h.finite_loss[-20:]) > LEARNED * h.finite_loss[0]
+    if 1 / SPREAD <= factor <= SPREAD or not (stuck or extreme):
         return None
     what = "shrink" if factor < 1 else "grow"
     return Finding(

@@ -17,6 +17,10 @@ SWING = 0.35
 SMALL_BATCH = 3.0
 # Hundreds of images average the noise away.
 MANY, SWING_OF_MANY = 256, 0.15
+# Classes that come in groups: so many times the spread of the counts that chance gives.
+GROUPED = 2.5
+# Batches of a few images are judged together, so many images at once.
+POOLED = 32
 # Points of validation accuracy that three epochs in a row may lie below the best one where nothing swings.
 STEADY = 0.03
 # A spike towers over its neighbourhood: by this factor, and by this share of the first loss.
@@ -72,8 +76,9 @@ def exploding(h: History) -> Finding | None:
         )
     # Three steps in a row, so that one odd batch is no explosion; or so high that no batch explains it.
     triples = np.minimum(np.minimum(loss[:-2], loss[1:-1]), loss[2:])
-    ended_high = h.first_bad_step is not None or level(loss[-10:]) > 3 * start
-    if ended_high and start > 0 and (triples.max() >= EXPLODED * start or loss.max() >= EXPLODED**2 * start):
+    end, high = level(loss[-10:]), loss.max() >= EXPLODED**2 * start
+    ended_high = h.first_bad_step is not None or end > 3 * start or (high and end > start)
+    if ended_high and start > 0 and (triples.max() >= EXPLODED * start or high):
         step = int(np.argmax(loss >= EXPLODED * start))
         return Finding(
             "exploding",
@@ -181,16 +186,23 @@ def _one_class_at_a_time(h: History) -> Finding | None:
     if len(counts) < 5 or h.class_counts is None:
         return None
     shares = h.class_counts / h.class_counts.sum()
-    largest = float(np.median([c.max() / c.sum() for c in counts]))
-    expected = shares.max() + 3 * np.sqrt(shares.max() / np.median([c.sum() for c in counts]))
-    if largest < max(0.8, expected) or shares.max() > 0.6:
+    known = shares > 0
+    if known.sum() < 2:
+        return None
+    # Pearson's statistic over its degrees of freedom: 1 where batches are drawn from all classes as they come.
+    table = np.array(counts)[:, known]
+    expected = table.sum(1, keepdims=True) * shares[known]
+    uneven = float(np.mean(((table - expected) ** 2 / expected).sum(1)) / (known.sum() - 1))
+    largest = float(np.median(table.max(1) / table.sum(1)))
+    if uneven < GROUPED:
         return None
     return Finding(
         "oscillating",
         "warning",
-        f"{largest:.0%} of the typical batch are images of one class, and no class has more than {shares.max():.0%} of "
-        "all: each batch unteaches what the last one taught",
-        {"largest_share": largest, "share_in_all": float(shares.max())},
+        f"the batches are not drawn from all classes alike (χ² is {uneven:.1f} times what chance gives; "
+        f"{largest:.0%} of the typical batch are of one class, of all images at most {shares.max():.0%}): each batch "
+        "unteaches what the last one taught",
+        {"chi_square_per_degree": uneven, "largest_share": largest, "share_in_all": float(shares.max())},
         "Shuffle the training images anew each epoch",
         "SPEC C9, D7",
     )

@@ -21,6 +21,10 @@ AGREES = 0.02
 COUNTED = 10
 SELDOM = 0.25
 ENOUGH_IMAGES = 10
+# A net that says each other class at least this often for each time it comes has found them all; of so many images
+# of a class, one at least would then be taken for it.
+ALSO_SAID = 0.2
+MANY_IMAGES = 25
 
 
 def recent(h: History, n: int) -> list[tuple[float, Output]]:
@@ -103,30 +107,27 @@ def imbalance_ignored(h: History) -> Finding | None:
 
 def _never_predicted(h: History, *, rare: bool) -> Finding | None:
     """Classes that are shown and never said, while the others are told apart."""
-    # The most of the run, so that a rare class has come often enough.
     window = [out for _, out in recent(h, max(COUNTED, 2 * len(h.samples) // 3))]
-    counts = [(o.targets, o.predicted) for o in window if o.targets is not None and o.predicted is not None]
-    if len(counts) < COUNTED or len(h.losses) < 100 or len({o.width for o in window}) > 1:
+    if len(h.losses) < 100 or len({o.width for o in window}) > 1:
         return None
-    shown = np.sum(np.array([t for t, _ in counts]), axis=0)
-    said = np.sum(np.array([p for _, p in counts]), axis=0)
-    correct, width = sum(out.correct or 0 for out in window), len(shown)
-    share = shown / shown.sum()
-    lost = (said == 0) & (shown >= ENOUGH_IMAGES) & ((share < 0.5 / width) == rare)
-    if rare and not lost.any():
-        lost = _hardly_said(shown, said)
-    # Early on a net says few classes; it is telling only once the rest is learned.
-    if not lost.any() or correct < 0.5 * shown[~lost].sum():
-        return None
-    # Where one class is most of all, always saying it is nearly right.
-    if correct / shown.sum() < (0.9 if rare and share.max() > 0.6 else 1.3) * share.max():
+    # The most of the run, so that a rare class has come often enough; the end alone, where a net says its last words.
+    for part in (window, window[len(window) // 2 :]):
+        counts = [(o.targets, o.predicted) for o in part if o.targets is not None and o.predicted is not None]
+        if len(counts) < COUNTED:
+            return None
+        shown = np.sum(np.array([t for t, _ in counts]), axis=0)
+        said = np.sum(np.array([p for _, p in counts]), axis=0)
+        lost = _lost(shown, said, sum(out.correct or 0 for out in part), rare=rare)
+        if lost.any():
+            break
+    else:
         return None
     classes = np.flatnonzero(lost).tolist()
     return Finding(
         "imbalance-ignored" if rare else "class-collapsed",
         "warning",
         f"class {', '.join(map(str, classes[:5]))}{', …' if len(classes) > 5 else ''} was predicted "
-        f"{int(said[lost].sum())} times over the last {len(window)} watched steps, though it was shown "
+        f"{int(said[lost].sum())} times over the last {len(part)} watched steps, though it was shown "
         f"{int(shown[lost].sum())} times",
         {"classes": classes, "shown": shown.tolist(), "predicted": said.tolist()},
         "Weight the loss by class, or draw rare classes more often"
@@ -136,11 +137,29 @@ def _never_predicted(h: History, *, rare: bool) -> Finding | None:
     )
 
 
+def _lost(shown: np.ndarray, said: np.ndarray, correct: int, *, rare: bool) -> np.ndarray:
+    """Which classes are never said, once the rest is learned: early on every net says few classes."""
+    share = shown / shown.sum()
+    lost = (said == 0) & (shown >= ENOUGH_IMAGES) & ((share < 0.5 / len(shown)) == rare)
+    if rare and not lost.any():
+        lost = _hardly_said(shown, said)
+    none = np.zeros(len(shown), bool)
+    # Where one class is most of all, always saying it is nearly right.
+    if not lost.any() or correct / shown.sum() < (0.9 if rare and share.max() > 0.6 else 1.3) * share.max():
+        return none
+    others = ~lost & (shown >= ENOUGH_IMAGES)
+    all_said = others.sum() > 1 and bool(np.all(said[others] > ALSO_SAID * shown[others]))
+    learned = correct >= 0.5 * shown[~lost].sum() or (all_said and bool(np.all(shown[lost] >= MANY_IMAGES)))
+    return lost if learned else none
+
+
 def _hardly_said(shown: np.ndarray, said: np.ndarray) -> np.ndarray:
     """The rare classes, where all of them together are said far less often than they come."""
     rare = shown < 0.25 / len(shown) * shown.sum()
     come, heard = int(shown[rare].sum()), int(said[rare].sum())
     seldom = (come >= ENOUGH_IMAGES and heard <= 2 * SELDOM * come) or (come >= 6 and heard <= SELDOM * come)
+    # A class of which a whole run shows a handful: one in thousands.
+    seldom |= come >= 2 and heard == 0 and bool(np.all(shown[rare] < 0.1 / len(shown) * shown.sum()))
     return rare & (shown > 0) if seldom else np.zeros(len(shown), bool)
 
 

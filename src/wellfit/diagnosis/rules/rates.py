@@ -20,7 +20,7 @@ from wellfit.diagnosis.rules.signs import (
     starts_with_knowledge,
     weights_shrank,
 )
-from wellfit.diagnosis.rules.updates import gradient_of_weights, updates_too_large, vanishing_gradient
+from wellfit.diagnosis.rules.updates import SMALL, gradient_of_weights, updates_too_large, vanishing_gradient
 from wellfit.findings import Finding
 
 # The cost above which a search breaks a trial off (SPEC S3), and a rise that noise does not make.
@@ -41,6 +41,8 @@ KEPT, OVER_KEPT = 0.6, 1.6
 KEPT_AT_THE_START, STUCK = 0.4, 0.8
 # A rate that is gone after this share of the run had no time to teach anything.
 NO_TIME = 0.3
+# Steps at this share of the largest rate change nothing; this much of a run is a waste, unless all is learned.
+NOTHING, WASTED, LEARNED = 1e-3, 0.3, 0.02
 SLOW = 0.4
 # A run whose steps all together promise to move the loss, and do move it, by less than this share.
 PROMISED = 0.05
@@ -106,7 +108,7 @@ def lr_too_low(h: History) -> Finding | None:
     seen = ratios(h)
     if len(samples) < 3 or len(seen) < 3 or h.first_bad_step is not None or len(loss) < PATIENCE:
         return None
-    if not any(s.total_gradient > 0 for s in samples) or (h.warming_up and seen[-1] > TINY):
+    if not any(s.total_gradient > 0 for s in samples) or (h.warming_up and seen[-1] > SMALL):
         return None
     start, end = start_and_end(h)
     ratio = level(seen)
@@ -114,7 +116,7 @@ def lr_too_low(h: History) -> Finding | None:
         return None  # it is the gradient that is missing
     promised = float(np.mean([s.promised for s in samples])) * len(loss)
     still = is_flat(h, moved=PROMISED) or knows_nothing(h)
-    idle = still and ratio < FINE and promised < PROMISED * start
+    idle = still and ratio < FINE and (promised < PROMISED * start or not _is_blocked(h))
     tiny = 0 < seen.max() < TINY and promised < 0.2 * start and end > 0.8 * start and not starts_with_knowledge(h)
     kept = kept_promise(h)
     enough = KEPT if ratio > FINE or end < STUCK * start else KEPT_AT_THE_START
@@ -134,6 +136,12 @@ def lr_too_low(h: History) -> Finding | None:
     )
 
 
+def _is_blocked(h: History) -> bool:
+    """Whether units that are dead or at their ends keep the gradient small."""
+    last = h.finite_samples[-1].layers
+    return any(max(layer.dead or 0.0, layer.saturated or 0.0) > 0.5 for layer in last)
+
+
 def decayed_too_early(h: History) -> Finding | None:
     """The rate was cut in the first half of the run, while the loss still fell, and the fall ended there."""
     loss, lr = h.finite_loss, h.lr
@@ -142,6 +150,15 @@ def decayed_too_early(h: History) -> Finding | None:
     if h.first_bad_step is not None or len(small) == 0 or not len(loss):
         return None
     cut = top + int(small[0])
+    nothing = np.flatnonzero(lr[top:] > NOTHING * lr.max())[-1] + top + 1  # from here on no step is worth its name
+    wasted = (len(loss) - nothing) / len(loss)
+    if len(lr) == len(loss) and wasted > WASTED and level(loss[-20:]) > LEARNED * loss[0]:
+        return _decayed(
+            h,
+            int(nothing),
+            f"and below a thousandth of its largest, so that {wasted:.0%} of the run change nothing",
+            {"wasted": wasted, "loss": level(loss[-20:])},
+        )
     after = loss[cut:]
     if len(after) < max(20, cut) or lr[cut:].max() > 0.5 * lr.max():
         return None

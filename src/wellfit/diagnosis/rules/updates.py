@@ -18,12 +18,16 @@ LARGE = 0.08
 LARGE_FOR_NOTHING = 0.05
 OVERWRITING = 0.19
 BLOWN_UP = 100.0
+# A loss that rose so far was thrown by the steps before; steps that take so much of the weights throw it at once.
+RISEN, OVERWRITING_AT_ONCE = 3.0, 0.3
 # The first steps, whose updates may be large, end here.
 EARLY = 20
 # A gradient that fell to this share of the first was lost on the way, and takes the updates with it.
 DIED = 0.1
 # The last watched steps that must all agree.
 PATIENCE = 5
+# A warm-up whose steps are that small after twice as many is no warm-up (SPEC C6: about 100 show a fall).
+PATIENCE_OF_WARM_UP = 100
 # Of the whole gradient: what the first layers get in healthy trainings is four times this and more.
 VANISHED = 5e-3
 
@@ -36,9 +40,11 @@ def recent(h: History, n: int = PATIENCE) -> list[Sample]:
 
 def updates_too_small(h: History) -> Finding | None:
     window = recent(h)
-    if not window or h.warming_up or _has_learned(h):
+    if not window or _has_learned(h):
         return None
     ratios = [median_ratio(h, s) for s in window]
+    if h.warming_up and len(h.losses) < 2 * PATIENCE_OF_WARM_UP:
+        return None
     gradients = [gradient_of_weights(h, s) for s in window]
     # Exactly zero is too small to show in the weights where there is a gradient; where there is none, that is it.
     if not all(r < SMALL for r in ratios) or not min(gradients) > 0:
@@ -68,17 +74,24 @@ def gradient_of_weights(h: History, sample: Sample) -> float:
 def updates_too_large(h: History) -> Finding | None:
     pairs = [(s.step, median_ratio(h, s)) for s in h.finite_samples if h.at_full_rate(s.step)]
     pairs = [(step, ratio) for step, ratio in pairs if np.isfinite(ratio)]
-    if len(pairs) < PATIENCE or pairs[-1][0] < EARLY or h.finite_loss.max() > BLOWN_UP * h.reference_loss:
-        return None  # where all has blown up, so have the updates
+    if h.finite_loss.max(initial=0.0) > BLOWN_UP * h.reference_loss:
+        # Where all has blown up, so have the updates: only those before it can have been the cause.
+        risen = int(np.argmax(h.finite_loss > RISEN * h.reference_loss))
+        pairs = [(step, ratio) for step, ratio in pairs if step < risen]
+        if not pairs or max(ratio for _, ratio in pairs) < OVERWRITING_AT_ONCE:
+            return None
+    elif len(pairs) < PATIENCE or pairs[-1][0] < EARLY:
+        return None
     steps, ratios = np.array([step for step, _ in pairs]), np.array([ratio for _, ratio in pairs])
     # Weights that start near zero grow out of their first large updates, and so do Adam's; not for this long.
     early, later = ratios[steps <= EARLY], ratios[steps >= EARLY]
     at_first = len(early) >= 3 and level(early) > OVERWRITING and len(h.weights) > 1
+    at_first |= float(early.max(initial=0.0)) > OVERWRITING_AT_ONCE and len(pairs) < PATIENCE
     lasting = len(later) >= PATIENCE and float(np.sort(later)[-PATIENCE]) > LARGE
     for_nothing = len(later) >= PATIENCE and level(later) > LARGE_FOR_NOTHING and not _has_learned(h)
     if not (at_first or lasting or for_nothing):
         return None
-    said = level(early) if at_first else float(np.sort(later)[-PATIENCE]) if lasting else level(later)
+    said = float(early.max()) if len(pairs) < PATIENCE else level(early) if at_first else float(np.sort(later)[-PATIENCE]) if lasting else level(later)
     return Finding(
         "updates-too-large",
         "warning",
