@@ -27,6 +27,7 @@ demo: $(READY) ## fit the built-in digits within a minute and say where the repo
 	$(BIN)/wellfit fit digits --budget 40s --out "runs/demo-$$(date +%Y-%m-%d-%H%M%S)"
 
 test: lint ## lint, then every test
+	@scripts/postgresql
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile
 
 lint: $(READY) ## style, types, and the floors that may import each other
