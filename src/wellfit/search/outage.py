@@ -17,6 +17,8 @@ from wellfit.search.place import Place, cause_of
 Answer = TypeVar("Answer")
 
 FAILURES = (optuna.exceptions.StorageInternalError, sqlalchemy.exc.SQLAlchemyError)
+# What SQLAlchemy says of a connection that broke in the middle of something, or is not to be had.
+BROKEN = (sqlalchemy.exc.PendingRollbackError, sqlalchemy.exc.DisconnectionError, sqlalchemy.exc.TimeoutError)
 FIRST_PAUSE, GROWTH, LONGEST_PAUSE = 0.1, 1.6, 5.0  # seconds between two attempts
 OPENING = 15.0  # seconds: whoever begins waits less, since a mistyped address looks like a server that is away
 TRANSIENT = re.compile(r"starting up|shutting down|recovery|too many|terminating|not yet accepting|reserved", re.I)
@@ -73,8 +75,8 @@ class Patience:
         cause = cause_of(error)
         if isinstance(cause, sqlite3.Error):
             return self._sqlite(cause, error)
-        if isinstance(error, sqlalchemy.exc.TimeoutError):
-            return "all of its connections are in use"
+        if isinstance(cause, BROKEN):
+            return "the connection broke"
         text = str(cause).strip()
         code = getattr(cause, "sqlstate", None) or getattr(cause, "pgcode", None) or ""
         fatal = FATAL.search(text)

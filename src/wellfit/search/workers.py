@@ -74,7 +74,8 @@ def run_workers(
     line: takes (worker, line) of all that workers print; say: takes messages of our own. Default: standard error.
     replacements: how many workers that die are replaced by fresh ones, in all.
 
-    Raises UserError where a worker ended with one and none ended well, RuntimeError where all died.
+    Raises UserError where a worker ended with one and none ended well, or where all were killed; RuntimeError where all
+    died otherwise.
     """
     if count < 1:
         raise UserError(f"the number of workers is at least 1, got {count}")
@@ -114,6 +115,7 @@ class _Crew:
         self._values: list[Any] = []
         self._refusals: list[str] = []
         self._deaths: list[str] = []
+        self._killed = 0  # of the dead: by a signal that is no fault of the program
         self._stopping = False
 
     def start(self) -> None:
@@ -173,7 +175,10 @@ class _Crew:
             return self._values
         if self._refusals:
             raise UserError(self._refusals[0])
-        raise RuntimeError("no worker came to its end: " + "; ".join(self._deaths))
+        deaths = "; ".join(self._deaths)
+        if self._killed == len(self._deaths):
+            raise UserError(f"all workers were killed, as happens where memory runs out; take fewer of them ({deaths})")
+        raise RuntimeError(f"no worker came to its end: {deaths}")
 
     def _ask_to_stop(self) -> None:
         self._stopping = True
@@ -194,6 +199,7 @@ class _Crew:
             self._refusals.append(value)
             return
         how = f"worker {worker.name} died ({_how_it_died(code)})"
+        self._killed += code == -getattr(signal, "SIGKILL", 0) != 0
         self._deaths.append(f"{how}: {worker.last_line}" if worker.last_line else how)
         if self._stopping:
             self._say(how)
