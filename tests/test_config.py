@@ -43,6 +43,7 @@ CHANGED = {
     "training.balance": "sampler",
     "training.average": 0.99,
     "training.patience": 3,
+    "training.freeze": 2,
     "engine.device": "cpu",
     "engine.dtype": "float32",
     "engine.layout": "contiguous",

@@ -67,6 +67,7 @@ class TrainingConfig:
     balance: str = "auto"  # "auto", "none", "weights" or "sampler"
     average: float = 0.995  # decay of the averaged weights a step; 0: none
     patience: int = 0  # epochs without gain before stopping; 0: never stop early
+    freeze: int = 0  # stages of a pretrained network, from the input on, that stay as they are
 
 
 @dataclass(frozen=True)
@@ -119,6 +120,7 @@ class Config:
             ("training.batch_scale", self.training.batch_scale, 1, 1024),
             ("training.label_smoothing", self.training.label_smoothing, -1.0, 1.0),
             ("training.patience", self.training.patience, 0, float("inf")),
+            ("training.freeze", self.training.freeze, 0, float("inf")),
             ("training.l1", self.training.l1, 0.0, float("inf")),
             ("training.l2", self.training.l2, 0.0, float("inf")),
             ("model.image_size", self.model.image_size, 0, 4096),

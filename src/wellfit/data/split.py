@@ -79,7 +79,7 @@ def make_split(source: Source, audit: Audit, *, seed: int, validation: float = 0
     )
     _require(source, {"validation": result.validation}, pool, targets, classes)
     if "validation" not in given and len(result.train) + len(result.validation) < FEW_IMAGES:
-        result.folds = _folds(result, audit, seed)
+        result.folds = make_folds(result, audit, seed)
     result.sentences = _sentences(result, given, splits, audit, shares)
     return result
 
@@ -94,10 +94,11 @@ def _carve(
     return part
 
 
-def _folds(split: Split, audit: Audit, seed: int) -> list[np.ndarray]:
+def make_folds(split: Split, audit: Audit, seed: int, count: int = FOLDS) -> list[np.ndarray]:
+    """Validation indices of `count` folds of training and validation images together, by class, copies on one side."""
     pool = np.sort(np.concatenate([split.train, split.validation]))
     classes, groups = split.targets[pool], audit.group_of[pool]
-    quotas = fold_quotas(np.bincount(classes, minlength=len(split.classes)), FOLDS)
+    quotas = fold_quotas(np.bincount(classes, minlength=len(split.classes)), count)
     fold = assign(classes, groups, quotas, generator(seed, "folds"))
     # A fold that holds all images of a class would train without it. The smallest group of the class moves on; where
     # that does not help, because of other classes in the group or for want of a second one, it is always trained on.
@@ -105,8 +106,8 @@ def _folds(split: Split, audit: Audit, seed: int) -> list[np.ndarray]:
         for rows in members_of(classes):
             own = sorted(members_of(groups[rows]), key=len)
             if len(np.unique(fold[rows])) == 1 and fold[rows[0]] >= 0 and (len(own) > 1 or not may_move):
-                fold[groups == groups[rows[own[0][0]]]] = (fold[rows[0]] + 1) % FOLDS if may_move else -1
-    return [pool[fold == number] for number in range(FOLDS)]
+                fold[groups == groups[rows[own[0][0]]]] = (fold[rows[0]] + 1) % count if may_move else -1
+    return [pool[fold == number] for number in range(count)]
 
 
 def _require(

@@ -15,6 +15,7 @@ from torch import nn
 from wellfit.data.batches import EvaluationBatches, TrainingBatches
 from wellfit.data.preprocess import Preprocessing, fit_preprocessing
 from wellfit.inference.evaluate import ValidationScore
+from wellfit.models.freezing import freeze
 from wellfit.models.probe_net import ProbeNet
 from wellfit.models.zoo import Built, build
 from wellfit.randomness import generator
@@ -103,6 +104,7 @@ class Material:
             train = self.data.split.train
             chosen = np.sort(generator(plan.seed, "stem").permutation(len(train))[:STEM_IMAGES])
             prepare_stem(self.inputs(train[chosen]))
+        freeze(built.module, plan.training.freeze, model.image_size)
         return built
 
     def probe_network(self) -> tuple[Built, ProbeNet]:

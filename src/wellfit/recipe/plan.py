@@ -84,6 +84,7 @@ class TrainingPlan:
     l2: float = 0.0
     patience: int = 0
     balance: str = "auto"  # tried both ways where the classes differ in size
+    freeze: int = 0  # stages of a pretrained network that are not trained
 
 
 @dataclass(frozen=True)

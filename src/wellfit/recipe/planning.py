@@ -57,6 +57,11 @@ def make_plan(job: Job, data: Prepared) -> Plan:
     choice = choose_model(job, data, left)
     reasons = choice.reasons
     transfer = choice.transfer
+    if config.training.freeze and transfer == "none":
+        raise UserError(
+            f"training.freeze keeps stages of a pretrained network as they are, got {config.training.freeze}, and "
+            f"{choice.name} starts from random numbers; set it to 0, or give --weights imagenet"
+        )
     built = build(choice.name, len(data.classes), image_size=choice.image_size, seed=config.seed, **choice.options)
     whole = is_full_batch(config.optimizer.name)
     if whole:
@@ -118,6 +123,7 @@ def make_plan(job: Job, data: Prepared) -> Plan:
             l2=config.training.l2,
             patience=config.training.patience,
             balance=config.training.balance,
+            freeze=config.training.freeze,
         ),
     )
 
@@ -157,9 +163,23 @@ def _smoothing(config: Config, data: Prepared, transfer: bool) -> float:
 
 
 def _optimizer(config: Config, module: nn.Module, batch_size: int, transfer: bool) -> OptimizerPlan:
-    """AdamW is the default (SPEC O13); nets with BatchNorm bear several times the rate of those without."""
-    normalised = any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in module.modules())
+    """AdamW is the default (SPEC O13)."""
     name = "adamw" if config.optimizer.name == "auto" else config.optimizer.name
+    lr, decay = usual_rates(name, module, batch_size, transfer=transfer)
+    return OptimizerPlan(
+        name=name,
+        lr=config.optimizer.lr or lr,
+        weight_decay=decay if config.optimizer.weight_decay < 0 else config.optimizer.weight_decay,
+        momentum=config.optimizer.momentum,
+    )
+
+
+def usual_rates(name: str, module: nn.Module, batch_size: int, *, transfer: bool) -> tuple[float, float]:
+    """Learning rate and weight decay of an optimizer where nobody asked for others.
+
+    Nets with BatchNorm bear several times the rate of those without; weights that were trained before, a tenth.
+    """
+    normalised = any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in module.modules())
     adaptive = name in ("adam", "adamw", "rmsprop", "adagrad", "muon")
     if adaptive:  # the noise of a smaller batch asks for a rate lower by its square root, as Adam's steps are scaled
         lr = (6e-3 if normalised else 1e-3) * math.sqrt(batch_size / 128)
@@ -167,13 +187,7 @@ def _optimizer(config: Config, module: nn.Module, batch_size: int, transfer: boo
         lr = (0.2 if normalised else 0.02) * batch_size / 128
     if transfer:
         lr /= 10
-    decay = (0.05 if normalised else 0.01) if name in ("adamw", "muon") else 5e-4
-    return OptimizerPlan(
-        name=name,
-        lr=config.optimizer.lr or lr,
-        weight_decay=decay if config.optimizer.weight_decay < 0 else config.optimizer.weight_decay,
-        momentum=config.optimizer.momentum,
-    )
+    return lr, (0.05 if normalised else 0.01) if name in ("adamw", "muon") else 5e-4
 
 
 def expected_seconds(plan: Plan, data: Prepared, speed: float) -> dict[str, float]:

@@ -22,7 +22,6 @@ from wellfit.data.preprocess import Preprocessing
 from wellfit.diagnosis.monitor import Monitor
 from wellfit.engine import Engine
 from wellfit.randomness import key_to_integer
-from wellfit.record import Record
 from wellfit.training.averaging import WeightAverage
 from wellfit.training.checkpoint import load_checkpoint, save_checkpoint
 from wellfit.training.pace import Pace
@@ -51,6 +50,12 @@ class Evaluation(Protocol):
     """Scores a network on the validation split: `score` is what is maximised, `figures` go into the record."""
 
     def __call__(self, module: nn.Module) -> tuple[float, dict[str, float]]: ...
+
+
+class Lines(Protocol):
+    """What takes a training's lines, "step" and "epoch": the run's record, or a trial's memory."""
+
+    def write(self, kind: str, **fields: Any) -> None: ...
 
 
 @dataclass
@@ -102,7 +107,7 @@ def train(
     average_from: float = 0.5,
     patience: int = 0,
     monitor: Monitor | None = None,
-    record: Record | None = None,
+    record: Lines | None = None,
     checkpoint: Path | None = None,
     stop: Callable[[], bool] = lambda: False,
     give_up: Callable[[int, float], bool] = lambda step, loss: False,
