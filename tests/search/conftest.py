@@ -6,7 +6,6 @@ Where its programs are missing, the tests that need it skip and say so; with WEL
 from __future__ import annotations
 
 import os
-import pwd
 import shutil
 import socket
 import subprocess
@@ -14,8 +13,11 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
+
+from wellfit.search.place import connect, place_of
 
 REQUIRED = "WELLFIT_REQUIRE_POSTGRESQL"
 GUARDED = "guarded"  # a user that needs a password; all others need none
@@ -95,6 +97,20 @@ def postgresql() -> Iterator[Server]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
+@pytest.fixture(scope="session")
+def tables(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file with Optuna's tables and nothing in them: making them anew for each test takes most of its time."""
+    path = tmp_path_factory.mktemp("tables") / "empty.sqlite"
+    connect(place_of(path)).engine.dispose()
+    return path
+
+
+@pytest.fixture
+def file(tables: Path, tmp_path: Path) -> Path:
+    """The path of an empty storage in a SQLite file of this test's own."""
+    return shutil.copy(tables, tmp_path / "search.sqlite")
+
+
 @pytest.fixture(params=["sqlite", "postgresql"])
 def storage(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """The address of a new, empty storage: once in a file, once on the server."""
@@ -112,10 +128,12 @@ def _programs() -> Path | None:
     return installed[-1].parent if installed else None
 
 
-def _another_user() -> tuple[list[str], pwd.struct_passwd | None]:
+def _another_user() -> tuple[list[str], Any]:
     # The server refuses to run as root.
-    if os.geteuid() != 0:
+    if not hasattr(os, "geteuid") or os.geteuid() != 0:
         return [], None
+    import pwd
+
     for name in ("postgres", "nobody"):
         try:
             user = pwd.getpwnam(name)

@@ -51,7 +51,8 @@ def test_four_workers_of_which_two_are_killed_finish_sixty_trials_once_each(stor
     assert Counter(trial.state for trial in trials) == {"finished": 48, "pruned": 6, "failed": 6}
 
 
-def test_the_number_of_trials_counts_the_whole_study(storage: str) -> None:
+def test_the_number_of_trials_counts_the_whole_study(file: Path) -> None:
+    storage = str(file)
     ran = run_workers(2, work_in_threads, (storage, (12, 5)), threads=1)
     assert sorted(number for numbers in ran for number in numbers) == list(range(17))
     assert ended(storage) == dict.fromkeys(range(17), 1)
@@ -89,7 +90,8 @@ def test_a_server_that_restarts_is_waited_for_and_no_result_is_lost(postgresql: 
     assert len(said) == len(away) + len(back)
 
 
-def test_a_worker_that_wakes_late_leaves_its_result_out(storage: str, tmp_path: Path) -> None:
+def test_a_worker_that_wakes_late_leaves_its_result_out(postgresql: Server, tmp_path: Path) -> None:
+    storage = postgresql.database()
     printed: list[str] = []
     crew = threading.Thread(
         target=run_workers,

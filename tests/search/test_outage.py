@@ -174,12 +174,11 @@ def opened(storage: Any, said: list[str], wait: float = 20.0) -> Study:
     return Study.open(storage, "x", identity={}, schedule={}, say=said.append, patience=wait)
 
 
-def test_a_locked_file_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_locked_file_is_waited_for(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(place, "BUSY", 0.05)
     said: list[str] = []
-    path = tmp_path / "s.sqlite"
-    with opened(path, said) as study:
-        other = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+    with opened(file, said) as study:
+        other = sqlite3.connect(file, isolation_level=None, check_same_thread=False)
         other.execute("BEGIN IMMEDIATE")
         timer = threading.Timer(0.5, other.execute, ["COMMIT"])
         timer.start()
@@ -191,8 +190,8 @@ def test_a_locked_file_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert len(said) == 2
 
 
-def test_a_full_disk_is_a_sentence(tmp_path: Path) -> None:
-    with opened(tmp_path / "s.sqlite", []) as study:
+def test_a_full_disk_is_a_sentence(file: Path) -> None:
+    with opened(file, []) as study:
         # SQLite's own limit on the size of the file gives the error of a full disk.
         storage = study._storage
         pages = storage.engine.connect()

@@ -84,9 +84,9 @@ def test_any_file_name_will_do(tmp_path: Path, name: str) -> None:
     assert [path.name for path in (tmp_path / "new").iterdir()] == [name]
 
 
-def test_of_two_that_read_a_running_trial_in_a_file_one_alone_ends_it(tmp_path: Path) -> None:
+def test_of_two_that_read_a_running_trial_in_a_file_one_alone_ends_it(file: Path) -> None:
     # Optuna reads the state and writes it in two statements; without our transactions both of them end the trial.
-    first, second = (connect(place_of(tmp_path / "s.sqlite")) for _ in range(2))
+    first, second = (connect(place_of(file)) for _ in range(2))
     optuna.create_study(storage=first, study_name="x")
     between, ended = threading.Barrier(2), []
     key = first.create_new_trial(1, optuna.trial.create_trial(state=TrialState.RUNNING))
@@ -144,10 +144,10 @@ def test_many_may_open_a_new_storage_at_the_same_moment(storage: str) -> None:
         one.engine.dispose()
 
 
-def test_tables_of_another_optuna_are_told(tmp_path: Path) -> None:
-    storage = connect(place_of(tmp_path / "s.sqlite"))
+def test_tables_of_another_optuna_are_told(file: Path) -> None:
+    storage = connect(place_of(file))
     with storage.engine.begin() as connection:
         connection.exec_driver_sql("UPDATE alembic_version SET version_num = 'v99.0.0'")
     storage.engine.dispose()
     with pytest.raises(UserError, match="install the same Optuna on all machines"):
-        connect(place_of(tmp_path / "s.sqlite"))
+        connect(place_of(file))

@@ -140,5 +140,12 @@ def _postgresql(url: URL) -> optuna.storages.RDBStorage:
     return optuna.storages.RDBStorage(
         text,
         # One connection for the trials and one for the heartbeat: many workers share the server's hundred.
-        engine_kwargs={"pool_size": 2, "max_overflow": 2, "pool_pre_ping": True, "connect_args": given},
+        # Trials are numbered by a count under a lock, which a snapshot from before the lock would get wrong.
+        engine_kwargs={
+            "pool_size": 2,
+            "max_overflow": 2,
+            "pool_pre_ping": True,
+            "isolation_level": "READ COMMITTED",
+            "connect_args": given,
+        },
     )
