@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-ETA = 3.0  # of the settings of a rung, one in so many goes on, to a length so many times as long
+ETA = 2.0  # of the settings of a rung, one in so many goes on, to a length so many times as long
 
 
 @dataclass(frozen=True)

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
     from optuna.trial import Trial as OptunaTrial
 
+AGAIN = 1 << 16  # points of Sobol's sequence between an attempt and the next
 SAMPLERS = ("random", "qmc", "tpe", "grid")
 
 
@@ -58,12 +59,14 @@ def settings_of(
     given: Mapping[str, Any] | None = None,
     place: int = 0,
     count: int = 1,
+    again: int = 0,
 ) -> dict[str, Any]:
     """Settings of the trial `number`.
 
     trials: those of earlier rounds; tpe alone looks at them.
     given: settings that are taken as they are, from outside of their range too; the others are drawn.
     place, count: which of how many settings of its stage it is; grid alone looks at them.
+    again: which attempt it is, where the ones before gave settings that were run already; grid has one answer.
     """
     check_sampler(sampler)
     given = {name: value for name, value in (given or {}).items() if name in space}
@@ -71,13 +74,13 @@ def settings_of(
         points = grid(space, count)
         settings = points[place % len(points)]
     elif sampler == "tpe":
-        settings = _tpe(space, seed, number, trials)
+        settings = _tpe(space, seed, number, trials, again)
     else:
-        places = (_sobol if sampler == "qmc" else _random)(space, seed, number)
+        places = (_sobol if sampler == "qmc" else _random)(space, seed, number, again)
         settings = draw(space, places.__getitem__)
     if not given:
         return settings
-    places = _random(space, seed, number)
+    places = _random(space, seed, number, again)
     kept: dict[str, Any] = {}
     for name in in_order(space):
         if applies(space[name], kept):
@@ -86,16 +89,17 @@ def settings_of(
     return {name: kept[name] for name in space if name in kept}
 
 
-def _random(space: Space, seed: int, number: int) -> dict[str, float]:
-    return {name: float(generator(seed, "trial", number, name).uniform()) for name in space}
+def _random(space: Space, seed: int, number: int, again: int) -> dict[str, float]:
+    key = (number, "again", again) if again else (number,)
+    return {name: float(generator(seed, "trial", *key, name).uniform()) for name in space}
 
 
-def _sobol(space: Space, seed: int, number: int) -> dict[str, float]:
+def _sobol(space: Space, seed: int, number: int, again: int) -> dict[str, float]:
     from scipy.stats.qmc import Sobol
 
     sequence = Sobol(len(space), scramble=False)
-    if number:
-        sequence.fast_forward(number)
+    if number + again:
+        sequence.fast_forward(number + again * AGAIN)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # a single point keeps no balance; the sequence does
         point = sequence.random(1)[0]
@@ -145,14 +149,14 @@ def _product(space: Space, points: Mapping[str, Sequence[Any]]) -> Iterator[dict
     return below(0, {})
 
 
-def _tpe(space: Space, seed: int, number: int, trials: Sequence[Trial]) -> dict[str, Any]:
+def _tpe(space: Space, seed: int, number: int, trials: Sequence[Trial], again: int) -> dict[str, Any]:
     import optuna
     from optuna.trial import TrialState, create_trial
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of arguments that are experimental in one version and the rule in the next
-        draws = key_to_integer(seed, "tpe", number) % 2**32
+        draws = key_to_integer(seed, "tpe", number, again) % 2**32
         study = optuna.create_study(
             direction="maximize", sampler=optuna.samplers.TPESampler(seed=draws, multivariate=True, group=True)
         )

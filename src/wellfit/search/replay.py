@@ -1,0 +1,262 @@
+"""A search replayed from its trials: what `Schedule.next` says, and why."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from wellfit.findings import Finding
+from wellfit.search.halving import ETA, Ladder, Wish, ladder
+from wellfit.search.rounds import Finished, Round
+from wellfit.search.samplers import grid, settings_of
+from wellfit.search.smoothing import chain_ends, smoothed
+from wellfit.search.space import Fixed, Integer, Kind, LogUniform, Space, Uniform
+from wellfit.search.stages import narrow, ranked
+from wellfit.search.trial import Task, Trial
+
+if TYPE_CHECKING:
+    from wellfit.search.schedule import Schedule
+
+COARSE_SHARE = 0.5  # of the cost goes into the coarse stage
+SETTINGS, A_KNOB = 6, 4  # the coarse stage wants so many settings, and so many more for each one that varies
+RUNGS, FINE_RUNGS = 3, 2
+ATTEMPTS = 8  # to draw settings that were not run yet
+DRAWN = {
+    "random": "drawn at random",
+    "qmc": "drawn from Sobol's sequence",
+    "tpe": "drawn by TPE from the trials so far",
+    "grid": "on a grid",
+}
+TRIES = 3  # of a stage in which no trial finished, each with lower rates
+TPE_BATCH = 8  # settings that are drawn at once, so that those after them can learn from them
+
+
+class Replay:
+    """Each round is made from the trials of those before it alone, so that a replay of any part goes on alike."""
+
+    def __init__(self, asked: Schedule, known: Mapping[int, Trial]) -> None:
+        self.asked, self.known = asked, known
+        self.done: list[Trial] = []  # those of complete rounds, by number
+        self.number = 0  # of the next task
+        self.spent = 0.0  # epochs
+        self.space = self.explored = asked.space
+        self.reason = "the space as given"
+        self.findings: list[Finding] = []
+
+    def rounds(self) -> Iterator[Round | Finished]:
+        """Every round, and at last what the search came to; to be asked on only while each round's trials are known."""
+        coarse = yield from self._coarse()
+        if coarse is None:
+            yield self._finished("no trial finished" if self.done else "there is no room for a trial")
+            return
+        fine, first = 1, coarse.epochs[min(1, len(coarse.epochs) - 1)]
+        while True:
+            self._narrow("coarse" if fine == 1 else _name("fine", fine - 1))
+            made = self._ladder_of_fine(first)
+            if made is None:
+                yield self._finished("the limit of the search is reached")
+                return
+            before = len(self.done)
+            yield from self._stage(_name("fine", fine), made)
+            gain, doubt = self._gain(before)
+            said = f"{_name('fine', fine)} is expected to bring {gain:+.3f} (± {doubt:.3f})"
+            if gain <= doubt:
+                self._narrow(_name("fine", fine))
+                yield self._finished(f"{said}, which is no gain beyond doubt")
+                return
+            fine += 1
+
+    def _left(self) -> tuple[float, float]:
+        epochs = math.inf if self.asked.budget_epochs is None else self.asked.budget_epochs - self.spent
+        trials = math.inf if self.asked.trials is None else self.asked.trials - self.number
+        return epochs, trials
+
+    def _coarse(self) -> Generator[Round, None, Ladder | None]:
+        asked = self.asked
+        varied = sum(not isinstance(kind, Fixed) for kind in asked.space.values())
+        enough = SETTINGS + A_KNOB * max(1, varied)
+        wish = Wish(min(enough, 60), 100, RUNGS, 1.0, min(5.0, asked.longest))
+        for attempt in range(1, TRIES + 1):
+            epochs, trials = self._left()
+            share = COARSE_SHARE if trials >= 8 else 1.0
+            made = ladder(wish, epochs=epochs * share, trials=trials * share, shortest=asked.shortest)
+            made = made or ladder(wish, epochs=epochs, trials=trials, shortest=asked.shortest)
+            if made is None:
+                return None
+            yield from self._stage(_name("coarse", attempt), made)
+            if any(trial.score is not None for trial in self.done):
+                return made
+            before = self.space
+            self._narrow(_name("coarse", attempt))
+            if self.space == before:
+                return None
+        return None
+
+    def _ladder_of_fine(self, first: float) -> Ladder | None:
+        asked = self.asked
+        varied = sum(not isinstance(kind, Fixed) for kind in self.space.values())
+        if not varied:
+            return None
+        first = min(first, asked.longest)
+        wish = Wish(
+            min((SETTINGS + A_KNOB * varied) // 2, 30),
+            40,
+            FINE_RUNGS,
+            max(first, min(10.0, asked.longest / ETA)),
+            min(20.0, asked.longest),
+        )
+        epochs, trials = self._left()
+        half = ladder(wish, epochs=epochs / 2, trials=trials / 2, shortest=max(first, min(1.0, asked.longest / ETA)))
+        if half is not None and half.settings[0] >= wish.settings:
+            return half
+        made = ladder(wish, epochs=epochs, trials=trials, shortest=first)
+        return made if made is not None and made.settings[0] >= 2 else None
+
+    def _stage(self, stage: str, made: Ladder) -> Iterator[Round]:
+        for tasks in self._first_rung(stage, made):
+            yield self._round(stage, 0, tasks, self.reason)
+            self._take(tasks)
+        for rung in range(1, len(made.settings)):
+            tasks = self._promoted(stage, made, rung)
+            if tasks:
+                numbers = ", ".join(str(task.continues) for task in tasks)
+                said = f"the best of {len(self.done)} trials go on to {made.epochs[rung]:.3g} epochs: trials {numbers}"
+                yield self._round(stage, rung, tasks, said)
+                self._take(tasks)
+
+    def _round(self, stage: str, rung: int, tasks: Sequence[Task], reason: str) -> Round:
+        findings, self.findings = tuple(self.findings), []
+        return Round(stage, rung, tuple(tasks), self.space, reason, findings)
+
+    def _take(self, tasks: Sequence[Task]) -> None:
+        by_number = {trial.number: trial for trial in self.done}
+        for task in tasks:
+            trial = self.known[task.number]
+            parent = by_number.get(-1 if trial.continues is None else trial.continues)
+            # A trial that was broken off has used less than planned; one that says nothing counts as planned.
+            reached = trial.epochs if trial.epochs > 0 else task.epochs
+            self.spent += max(0.0, reached - (parent.epochs if parent is not None else 0.0))
+            self.done.append(trial)
+
+    def _first_rung(self, stage: str, made: Ladder) -> Iterator[list[Task]]:
+        """Tasks of the first rung, in the batches in which they are drawn."""
+        tasks = self._carried(stage, made)
+        given = [] if self.done else list(self.asked.first[: made.settings[0]])
+        drawn = made.settings[0] - len(tasks) - len(given)
+        if self.asked.sampler == "grid" and drawn:
+            drawn = len(grid(self.space, drawn))
+        self.reason += f"; {drawn} settings are {DRAWN[self.asked.sampler]}" if drawn else ""
+        seen = {_key(each.settings) for each in (*self.done, *tasks)}
+        for place in range(-len(given), drawn):
+            start = given[place + len(given)] if place < 0 else None
+            settings = self._new_settings(seen, start, place, drawn)
+            if settings is None:
+                continue
+            seen.add(_key(settings))
+            tasks.append(self._task(stage, settings, made.epochs[0], 0))
+            if self.asked.sampler == "tpe" and len(tasks) >= TPE_BATCH:
+                yield tasks
+                tasks = []
+        if tasks:
+            yield tasks
+
+    def _new_settings(
+        self, seen: set[Any], given: Mapping[str, Any] | None, place: int, count: int
+    ) -> dict[str, Any] | None:
+        """Settings that were not run yet; None where there seem to be none, as in a space of a few choices."""
+        for again in range(ATTEMPTS):
+            settings = settings_of(
+                self.asked.sampler if given is None else "random",
+                self.space,
+                seed=self.asked.seed,
+                number=self.number,
+                trials=self.done,
+                given=given,
+                place=max(0, place),
+                count=max(1, count),
+                again=again,
+            )
+            if _key(settings) not in seen:
+                return settings
+        return None
+
+    def _carried(self, stage: str, made: Ladder) -> list[Task]:
+        """The first settings given and the best so far go on in the new stage, so that all are judged alike."""
+        order = ranked(self.done, self.explored)
+        begun = [i for i in order if self.asked.first and self._origin(self.done[i]) == 0]
+        places = list(dict.fromkeys([*begun, *order[:1]]))[: made.settings[0]]
+        return [self._continued(stage, self.done[i], made, 0) for i in places if self.done[i].epochs < made.epochs[0]]
+
+    def _promoted(self, stage: str, made: Ladder, rung: int) -> list[Task]:
+        """The best runs so far that have come as far as the rung below; those among them that are long enough stay."""
+        reached = made.epochs[rung - 1] * (1 - 1e-9)
+        able = [i for i in ranked(self.done, self.explored) if self.done[i].epochs >= reached]
+        best = [self.done[i] for i in able[: made.settings[rung]]]
+        return [
+            self._continued(stage, trial, made, rung) for trial in best if trial.epochs < made.epochs[rung] * (1 - 1e-9)
+        ]
+
+    def _continued(self, stage: str, trial: Trial, made: Ladder, rung: int) -> Task:
+        return self._task(stage, trial.settings, made.epochs[rung], rung, trial.number)
+
+    def _task(
+        self, stage: str, settings: Mapping[str, Any], epochs: float, rung: int, continues: int | None = None
+    ) -> Task:
+        task = Task(self.number, stage, dict(settings), epochs, rung, continues)
+        self.number += 1
+        return task
+
+    def _origin(self, trial: Trial) -> int:
+        """Number of the trial that a run began with."""
+        by_number = {each.number: each for each in self.done}
+        while trial.continues is not None and trial.continues in by_number:
+            trial = by_number[trial.continues]
+        return trial.number
+
+    def _narrow(self, stage: str) -> None:
+        narrowed = narrow(self.space, self.done, stage, self.explored)
+        self.space, self.reason = narrowed.space, narrowed.reason
+        self.findings += narrowed.findings
+        self.explored = {**self.explored, **{n: hull(self.explored[n], kind) for n, kind in self.space.items()}}
+
+    def _gain(self, before: int) -> tuple[float, float]:
+        """How much higher the best settings of the last stage are expected to score than those before it; ± what."""
+        expected = smoothed(self.done, self.explored)
+        fresh = {trial.number for trial in self.done[before:]}
+        new = [
+            i for i in chain_ends(self.done) if self._origin(self.done[i]) in fresh and self.done[i].score is not None
+        ]
+        old = [
+            i
+            for i in chain_ends(self.done)
+            if self._origin(self.done[i]) not in fresh and self.done[i].score is not None
+        ]
+        if not new or not old:
+            return (0.0, 0.0) if not new else (math.inf, 0.0)
+        best, earlier = (max((expected[i] for i in places), key=lambda pair: pair[0]) for places in (new, old))
+        return best[0] - earlier[0], math.hypot(best[1], earlier[1])
+
+    def _finished(self, reason: str) -> Finished:
+        order = ranked(self.done, self.explored)
+        longest = max((self.done[i].epochs for i in order), default=0.0)
+        long = [i for i in order if self.done[i].epochs >= longest / ETA]
+        return Finished(reason, tuple(self.findings), self.done[long[0]] if long else None)
+
+
+def hull(a: Kind, b: Kind) -> Kind:
+    """The range that holds both; where one is a choice or fixed, the first."""
+    if isinstance(a, Integer) and isinstance(b, Integer):
+        return replace(a, low=min(a.low, b.low), high=max(a.high, b.high))
+    if isinstance(a, LogUniform | Uniform) and isinstance(b, LogUniform | Uniform):
+        return replace(a, low=min(a.low, b.low), high=max(a.high, b.high))
+    return a
+
+
+def _key(settings: Mapping[str, Any]) -> tuple[tuple[str, Any], ...]:
+    return tuple(sorted(settings.items()))
+
+
+def _name(stage: str, count: int) -> str:
+    return stage if count == 1 else f"{stage} {count}"
