@@ -1,6 +1,6 @@
 """How much of the spread of scores each setting explains: a functional ANOVA of a forest fitted to the trials.
 
-Hutter, Hoos & Leyton-Brown 2014, "An Efficient Approach for Assessing Hyperparameter Importance", by Optuna's evaluator.
+Hutter, Hoos & Leyton-Brown 2014, "An Efficient Approach for Assessing Hyperparameter Importance"; Optuna's evaluator.
 """
 
 from __future__ import annotations

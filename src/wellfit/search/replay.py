@@ -11,8 +11,8 @@ from wellfit.findings import Finding
 from wellfit.search.halving import ETA, Ladder, Wish, ladder
 from wellfit.search.rounds import Finished, Round
 from wellfit.search.samplers import grid, settings_of
-from wellfit.search.smoothing import chain_ends, smoothed
-from wellfit.search.space import Fixed, Integer, Kind, LogUniform, Space, Uniform
+from wellfit.search.smoothing import expectations
+from wellfit.search.space import Fixed, Integer, Kind, LogUniform, Uniform
 from wellfit.search.stages import narrow, ranked
 from wellfit.search.trial import Task, Trial
 
@@ -77,7 +77,7 @@ class Replay:
         asked = self.asked
         varied = sum(not isinstance(kind, Fixed) for kind in asked.space.values())
         enough = SETTINGS + A_KNOB * max(1, varied)
-        wish = Wish(min(enough, 60), 100, RUNGS, 1.0, min(5.0, asked.longest))
+        wish = Wish(settings=min(enough, 60), most=100, rungs=RUNGS, first=1.0, last=min(5.0, asked.longest))
         for attempt in range(1, TRIES + 1):
             epochs, trials = self._left()
             share = COARSE_SHARE if trials >= 8 else 1.0
@@ -101,11 +101,11 @@ class Replay:
             return None
         first = min(first, asked.longest)
         wish = Wish(
-            min((SETTINGS + A_KNOB * varied) // 2, 30),
-            40,
-            FINE_RUNGS,
-            max(first, min(10.0, asked.longest / ETA)),
-            min(20.0, asked.longest),
+            settings=min((SETTINGS + A_KNOB * varied) // 2, 30),
+            most=40,
+            rungs=FINE_RUNGS,
+            first=max(first, min(10.0, asked.longest / ETA)),
+            last=min(20.0, asked.longest),
         )
         epochs, trials = self._left()
         half = ladder(wish, epochs=epochs / 2, trials=trials / 2, shortest=max(first, min(1.0, asked.longest / ETA)))
@@ -148,7 +148,7 @@ class Replay:
         if self.asked.sampler == "grid" and drawn:
             drawn = len(grid(self.space, drawn))
         self.reason += f"; {drawn} settings are {DRAWN[self.asked.sampler]}" if drawn else ""
-        seen = {_key(each.settings) for each in (*self.done, *tasks)}
+        seen = {_key(trial.settings) for trial in self.done} | {_key(task.settings) for task in tasks}
         for place in range(-len(given), drawn):
             start = given[place + len(given)] if place < 0 else None
             settings = self._new_settings(seen, start, place, drawn)
@@ -223,20 +223,16 @@ class Replay:
 
     def _gain(self, before: int) -> tuple[float, float]:
         """How much higher the best settings of the last stage are expected to score than those before it; ± what."""
-        expected = smoothed(self.done, self.explored)
+        mean, covariance = expectations(self.done, self.explored)
         fresh = {trial.number for trial in self.done[before:]}
-        new = [
-            i for i in chain_ends(self.done) if self._origin(self.done[i]) in fresh and self.done[i].score is not None
-        ]
-        old = [
-            i
-            for i in chain_ends(self.done)
-            if self._origin(self.done[i]) not in fresh and self.done[i].score is not None
-        ]
+        ends = ranked(self.done, self.explored)
+        new = [i for i in ends if self._origin(self.done[i]) in fresh]
+        old = [i for i in ends if self._origin(self.done[i]) not in fresh]
         if not new or not old:
             return (0.0, 0.0) if not new else (math.inf, 0.0)
-        best, earlier = (max((expected[i] for i in places), key=lambda pair: pair[0]) for places in (new, old))
-        return best[0] - earlier[0], math.hypot(best[1], earlier[1])
+        a, b = new[0], old[0]
+        variance = covariance[a, a] + covariance[b, b] - 2 * covariance[a, b]
+        return float(mean[a] - mean[b]), math.sqrt(max(0.0, variance))
 
     def _finished(self, reason: str) -> Finished:
         order = ranked(self.done, self.explored)

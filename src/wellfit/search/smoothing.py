@@ -39,8 +39,14 @@ def smoothed(trials: Sequence[Trial], space: Space | None = None) -> list[tuple[
     for the longest trials, so that all values can be compared. Trials that were broken off count as poor ones.
     space: says which settings vary evenly; without it, all numbers are taken to vary over decades.
     """
+    mean, covariance = expectations(trials, space)
+    return [(float(m), math.sqrt(max(0.0, v))) for m, v in zip(mean, np.diag(covariance), strict=True)]
+
+
+def expectations(trials: Sequence[Trial], space: Space | None = None) -> tuple[Floats, Floats]:
+    """What `smoothed` says, with all covariances: N means and N × N. Differences are less doubtful than each alone."""
     if not trials:
-        return []
+        return np.zeros(0), np.zeros((0, 0))
     levels = {level: i for i, level in enumerate(dict.fromkeys((t.stage, t.rung) for t in trials))}
     level = np.array([levels[t.stage, t.rung] for t in trials])
     scores = np.array([t.score if t.score is not None else 0.0 for t in trials], np.float64)
@@ -64,9 +70,7 @@ def smoothed(trials: Sequence[Trial], space: Space | None = None) -> list[tuple[
     # The mean of a level's scores depends on where its trials lay: a wide offset takes the error out again.
     observed = alike + departs + noise + 100 * spread**2 * np.equal.outer(level, level)
     weights = np.linalg.solve(observed, np.column_stack([centred, alike]))
-    mean = alike @ weights[:, 0]
-    variance = np.diag(alike - alike @ weights[:, 1:])
-    return [(float(m), math.sqrt(max(0.0, v))) for m, v in zip(mean, variance, strict=True)]
+    return alike @ weights[:, 0], alike - alike @ weights[:, 1:]
 
 
 def chain_ends(trials: Sequence[Trial]) -> list[int]:
