@@ -8,6 +8,11 @@ RUN/
   model.safetensors, model.json
   checkpoint/        one safetensors file, written aside and renamed
   report.html
+A search has also:
+  best.toml          the best settings, for `wellfit train`
+  search.sqlite      the study, unless it is kept elsewhere
+  trials/N/          checkpoints that a longer trial may go on from
+  workers/*.jsonl    what worker processes wrote: records of their own, so that no line of one tears another's
 """
 
 from __future__ import annotations
@@ -55,6 +60,18 @@ class RunFolder:
     @property
     def search(self) -> Path:
         return self.path / "search.sqlite"
+
+    @property
+    def best(self) -> Path:
+        return self.path / "best.toml"
+
+    @property
+    def workers(self) -> Path:
+        return self.path / "workers"
+
+    def worker_records(self) -> list[Path]:
+        """The records of worker processes, in the order of their names."""
+        return sorted(self.workers.glob("*.jsonl"))
 
     @property
     def model_weights(self) -> Path:

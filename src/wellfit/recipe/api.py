@@ -2,30 +2,32 @@
 
 from __future__ import annotations
 
-import os
 import tempfile
 import time
-from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import replace
-from datetime import datetime
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from wellfit.config import Config, config_to_toml, load_config
 from wellfit.errors import UserError
 from wellfit.recipe.budget import Budget, parse_budget
-from wellfit.recipe.interrupts import interrupts
-from wellfit.recipe.job import Job
-from wellfit.recipe.machine import machine
+from wellfit.recipe.opening import (
+    Listener,
+    forget_if_empty,
+    job_of,
+    lasting,
+    new_folder,
+    refuse_missing,
+    refuse_unknown_names_of,
+    run_session,
+    spent_before,
+    with_known_names,
+)
 from wellfit.recipe.plan import Plan, load_plan, save_plan
 from wellfit.recipe.run import Run
-from wellfit.record import SCHEMA, Record, RunFolder, read_record, write_atomically
+from wellfit.record import RunFolder, read_record, write_atomically
 
-Listener = Callable[[str, dict[str, Any]], None]
 DEFAULT_BUDGET = "10m"
-PACKAGES = ("wellfit", "torch", "torchvision", "timm", "numpy", "pillow", "optuna", "scikit-learn")
 
 
 def fit(
@@ -64,20 +66,20 @@ def fit(
         from wellfit.recipe.earlier import going_on
 
         config = going_on(config, start_from)
-    _refuse_missing(data)
-    config = _with_known_names(config)
+    refuse_missing(data)
+    config = with_known_names(config)
     if given is not None:
-        _refuse_unknown_names(replace(config, loss=given.loss, augment=given.augment))
-    config = config.replace(**{"data.test": _lasting(config.data.test)})
+        refuse_unknown_names_of(replace(config, loss=given.loss, augment=given.augment))
+    config = config.replace(**{"data.test": lasting(config.data.test)})
     folder = new_folder(out)
     write_atomically(folder.config, config_to_toml(config))
     if given is not None:
         save_plan(folder.plan, given)
-    request = {"data": _lasting(data), "budget": seconds, "force": force}
+    request = {"data": lasting(data), "budget": seconds, "force": force}
     try:
         return _run(folder, data, config, Budget(seconds, started), request, command, listener)
     except UserError:
-        _forget_if_empty(folder)
+        forget_if_empty(folder)
         raise
 
 
@@ -101,7 +103,7 @@ def resume(run: str | Path, *, data: Any = None, started: float | None = None, l
     data = data if data is not None else request["data"]
     if data is None:
         raise UserError(f"the run in '{run}' was given data from Python's memory; call wellfit.resume('{run}', data=…)")
-    _refuse_missing(data)
+    refuse_missing(data)
     spent = spent_before(folder)
     budget, config = Budget(request["budget"], started - spent), load_config(folder.config)
     return _run(folder, data, config, budget, request, f"wellfit resume {run}", listener, spent)
@@ -150,10 +152,10 @@ def plan_only(
 
     if start_from is not None:
         config = going_on(config, start_from)
-    _refuse_missing(data)
-    config = _with_known_names(config)
+    refuse_missing(data)
+    config = with_known_names(config)
     with tempfile.TemporaryDirectory(prefix="wellfit-") as path:
-        job = _job(RunFolder(Path(path)), data, config, Budget(parse_budget(budget), started), False, listener)
+        job = job_of(RunFolder(Path(path)), data, config, Budget(parse_budget(budget), started), False, listener)
         try:
             data_read = prepare(job)
             plan = make_plan(job, data_read)
@@ -225,11 +227,11 @@ def check(
         config = config.replace(loss=loss)
     if optimizer is not None:
         config = config.replace(**{"optimizer.name": optimizer})
-    _refuse_missing(data)
-    config = _with_known_names(config)
+    refuse_missing(data)
+    config = with_known_names(config)
     with tempfile.TemporaryDirectory(prefix="wellfit-") as path:
         budget_ = Budget(parse_budget(budget), time.monotonic())
-        job = _job(RunFolder(Path(path)), data, config, budget_, True, listener)
+        job = job_of(RunFolder(Path(path)), data, config, budget_, True, listener)
         try:
             prepared = prepare(job)
             results = gate_results(job, Material.of(prepared, make_plan(job, prepared)), share=1.0)
@@ -250,7 +252,7 @@ def _check_module(data: Any, model: Any, config: Config, budget: str | float, **
         raise UserError(f"a model is a torch.nn.Module or the name of one, got {held}; give the network itself")
     from wellfit.recipe.user_check import check_module
 
-    _refuse_missing(data)
+    refuse_missing(data)
     return check_module(data, model, config=config, seconds=parse_budget(budget), **parts)
 
 
@@ -258,7 +260,7 @@ def audit(data: Any, *, config: Config | None = None, listener: Listener | None 
     """Look at the data alone: {"images", "classes", "left_out": [{"file", "reason"}], "findings"}."""
     from wellfit.recipe.prepare import look_at_data
 
-    _refuse_missing(data)
+    refuse_missing(data)
 
     def progress(done: int, total: int) -> None:
         if listener is not None:
@@ -273,45 +275,6 @@ def audit(data: Any, *, config: Config | None = None, listener: Listener | None 
     }
 
 
-def new_folder(out: str | Path | None) -> RunFolder:
-    """Make the run folder; UserError when it holds a run already or cannot be written."""
-    path = Path(out) if out is not None else Path("runs") / datetime.now().strftime("%Y-%m-%d-%H%M%S")
-    if out is None and path.exists():
-        path = path.with_name(f"{path.name}-{os.getpid()}")
-    if path.exists() and not path.is_dir():
-        raise UserError(f"--out names a folder, but '{path}' is a file; choose another name")
-    if any(line["kind"] == "run" for line in read_record(path / "record.jsonl")):
-        raise UserError(f"'{path}' holds a run already; go on with `wellfit resume {path}`, or choose another --out")
-    left_over = (path / "record.jsonl").exists()  # of a run that was killed before its first line
-    if path.is_dir() and not left_over and any(path.iterdir()):
-        raise UserError(f"--out names a new or an empty folder, but '{path}' holds files; choose another name")
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-        (path / "plan.toml").unlink(missing_ok=True)
-        (path / "arrays").mkdir(exist_ok=True)
-    except OSError as error:
-        raise UserError(f"the run folder '{path}' cannot be made ({error.strerror}); choose another --out") from error
-    return RunFolder(path)
-
-
-def _forget_if_empty(folder: RunFolder) -> None:
-    """Remove a run that ended before its first step was done: corrected, the same command can use the folder."""
-    if any(line["kind"] == "recipe_step" and line["status"] == "done" for line in read_record(folder.record)):
-        return
-    with suppress(OSError):
-        for file in (folder.config, folder.plan, folder.report, folder.record):
-            file.unlink(missing_ok=True)
-        folder.arrays.rmdir()
-        folder.path.rmdir()
-
-
-def spent_before(folder: RunFolder) -> float:
-    """Seconds that earlier sessions of a run took, by the record's own times."""
-    sessions = [line for line in read_record(folder.record) if line["kind"] == "run"]
-    last = sessions[-1]
-    return float(last["spent_before"]) + max(0.0, folder.record.stat().st_mtime - float(last["started"]))
-
-
 def _run(
     folder: RunFolder,
     data: Any,
@@ -322,59 +285,8 @@ def _run(
     listener: Listener | None,
     spent: float = 0.0,
 ) -> Run:
-    from wellfit.recipe.steps import end_early, run_recipe
+    from wellfit.recipe.steps import run_recipe
 
-    job = _job(folder, data, config, budget, bool(request["force"]), listener)
-    job.record.write(
-        "run",
-        schema=SCHEMA,
-        command=command,
-        versions={package: version(package) for package in PACKAGES},
-        machine=machine(),
-        seed=config.seed,
-        started=time.time() - (budget.spent - spent),
-        spent_before=spent,
-        request=request,
-    )
-    try:
-        with interrupts(job):
-            run_recipe(job)
-    except BaseException as error:
-        end_early(job, error)
-        raise
-    finally:
-        job.record.close()
+    job = job_of(folder, data, config, budget, bool(request["force"]), listener)
+    run_session(job, run_recipe, request=request, command=command, spent=spent)
     return Run(folder)
-
-
-def _job(folder: RunFolder, data: Any, config: Config, budget: Budget, force: bool, listener: Listener | None) -> Job:
-    return Job(data, config, folder, Record(folder.record, listener), budget, force)
-
-
-def _lasting(data: Any) -> str | None:
-    """The data's name in the record: right from any working folder, so that a run can be resumed from another one."""
-    if not isinstance(data, str | Path):
-        return None
-    return str(Path(data).resolve()) if Path(data).exists() else str(data)
-
-
-def _refuse_missing(data: Any) -> None:
-    # Before a folder is made for it: a mistyped path must leave nothing behind.
-    if isinstance(data, str | Path) and str(data) != "digits" and not Path(data).exists():
-        from wellfit.data.sources import open_source
-
-        open_source(data)
-
-
-def _refuse_unknown_names(config: Config) -> None:
-    from wellfit.recipe.names import refuse_unknown_names
-
-    refuse_unknown_names(config)
-
-
-def _with_known_names(config: Config) -> Config:
-    """The configuration as its optimizer needs it, its names looked up."""
-    from wellfit.recipe.full_batch import settle
-
-    _refuse_unknown_names(config)
-    return settle(config)
