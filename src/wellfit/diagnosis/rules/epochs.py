@@ -7,11 +7,11 @@ import numpy as np
 from wellfit.diagnosis.history import Floats, History
 from wellfit.diagnosis.rules import needs
 from wellfit.diagnosis.rules.rule import Rule
+from wellfit.diagnosis.rules.signs import is_flat, knows_nothing
 from wellfit.findings import Finding
 
-# A gap between training and validation accuracy that is worth acting on (SPEC C9), and one that is none.
+# A gap between training and validation accuracy that is worth acting on (SPEC C9).
 GAP = 0.1
-NO_GAP = 0.08
 # Training accuracy that is poor, and a rise an epoch that is still one.
 POOR = 0.75
 RISING = 0.015
@@ -20,6 +20,8 @@ CREEPING = 0.7
 # A validation loss this far above its best, for this many epochs in a row, has turned.
 TURNED = 1.1
 TURNED_EPOCHS = 3
+# What is learned by heart, and the gap to what is not, after which half a run without gain is overfitting.
+BY_HEART, WIDE_GAP, MEMORISED_EPOCHS = 0.98, 0.15, 4
 # An accuracy that moved less than this did not move; one that gains this much an epoch still does.
 STILL = 0.015
 GAINING = 0.005
@@ -66,7 +68,10 @@ def overfitting(h: History) -> Finding | None:
         np.all(val_loss[-TURNED_EPOCHS:] > TURNED * val_loss[best]) and best < len(val_loss) - TURNED_EPOCHS
     )
     fell = bool(np.all(val[-TURNED_EPOCHS:] < val.max() - 0.02)) and train[-1] > train[int(np.argmax(val))]
-    if not (turned or fell):
+    half = len(val) // 2
+    by_heart = half >= MEMORISED_EPOCHS and bool(np.all(train[-TURNED_EPOCHS:] > BY_HEART))
+    by_heart &= gap > WIDE_GAP and val[half:].max() < val[:half].max() + STILL
+    if not (turned or fell or by_heart):
         # A gap alone is what every net shows that fits its training images well.
         return Finding(
             "overfitting",
@@ -77,12 +82,14 @@ def overfitting(h: History) -> Finding | None:
             "More augmentation, weight decay or data may narrow the gap",
             "SPEC C9",
         )
-    what = f"validation loss is {val_loss[-1] / val_loss[best]:.2f} times its best" if turned else "validation fell"
+    what = "is no better than in the first half of the run"
+    if turned or fell:
+        what = f"loss is {val_loss[-1] / val_loss[best]:.2f} times its best" if turned else "fell"
+        what += f" of epoch {(best if turned else int(np.argmax(val))) + 1}"
     return Finding(
         "overfitting",
         "warning",
-        f"training accuracy is {train[-1]:.2f}, validation {val[-1]:.2f}, and {what} of epoch "
-        f"{(best if turned else int(np.argmax(val))) + 1}",
+        f"training accuracy is {train[-1]:.2f}, validation {val[-1]:.2f}, and validation {what}",
         {"gap": gap, "val_loss": val_loss.tolist(), "val_accuracy": val.tolist()},
         "Keep the weights of the best epoch, and train with more augmentation, weight decay or data",
         "SPEC C9, R3",
@@ -91,12 +98,14 @@ def overfitting(h: History) -> Finding | None:
 
 def underfitting(h: History) -> Finding | None:
     """Training itself is poor, has stopped rising, and validation is no worse."""
+    if h.first_bad_step is not None:
+        return None
     train, val = curves(h, "train_accuracy", "val_accuracy")
     chance, third = _chance(h), max(3, len(train) // 3)
     slope = float(np.polyfit(np.arange(third), train[-third:], 1)[0])
-    above_chance = max(train[-1], val[-1]) > chance + 0.05 * (1 - chance)
+    above_chance = max(train[-1], val[-1]) > chance + 0.05 * (1 - chance) or not (is_flat(h) or knows_nothing(h))
     gap = float(np.mean(train[-2:] - val[-2:]))
-    if not (slope < RISING and above_chance and max(train[-1], val[-1]) < POOR and gap < NO_GAP):
+    if not (slope < RISING and above_chance and max(train[-1], val[-1]) < POOR and gap < GAP):
         return None
     return Finding(
         "underfitting",

@@ -9,7 +9,7 @@ import numpy as np
 from wellfit.diagnosis.history import History, Layer, fall_per_step, level
 from wellfit.diagnosis.rules import needs
 from wellfit.diagnosis.rules.rule import Rule
-from wellfit.diagnosis.rules.signs import chance, is_blank, is_flat, knows_nothing, weights_shrank
+from wellfit.diagnosis.rules.signs import chance, early, is_blank, is_flat, knows_nothing, never_learned, weights_shrank
 from wellfit.diagnosis.rules.updates import vanishing_gradient
 from wellfit.findings import Finding, Severity
 
@@ -39,9 +39,11 @@ def dead_relu(h: History) -> Finding | None:
     if not sick or is_blank(h) or weights_shrank(h):
         return None  # without input, or without weights, there is nothing to be active on
     name, share = max(sick.items(), key=lambda item: item[1])
+    # Units that died slowly in a net which never learned anything did so for want of something to learn.
+    alive = max((_value(layer, "dead") for s in early(h) for layer in s.layers), default=1.0) < DEAD
     return Finding(
         "dead-relu",
-        _severity(h, share),
+        "info" if alive and never_learned(h) else _severity(h, share),
         f"{share:.0%} of the units of {name} were silent on everything seen lately"
         + (f"; {len(sick)} layers are like that" if len(sick) > 1 else ""),
         {"layers": sick, "limit": DEAD},
@@ -133,7 +135,7 @@ def _uneven_layers(h: History) -> Finding | None:
     if first is None or first.step > 0:
         return None
     spreads = [layer.spread for layer in first.layers]
-    if len(spreads) < 4 or not np.isfinite(spreads).all() or spreads[0] <= 0:
+    if len(spreads) < 3 or not np.isfinite(spreads).all() or spreads[0] <= 0:
         return None
     if spreads[-1] == 0 or max(_value(layer, "saturated") for layer in first.layers) > MUCH:
         return None  # units that are dead or saturated from the start are a finding of their own
@@ -142,7 +144,8 @@ def _uneven_layers(h: History) -> Finding | None:
     stuck = is_flat(h) or knows_nothing(h) or h.first_bad_step is not None or _flat_start(h)
     # By four decades and more it is one where it has not learned well.
     extreme = not SPREAD**-2 <= factor <= SPREAD**2 and level(h.finite_loss[-20:]) > LEARNED * h.finite_loss[0]
-    if 1 / SPREAD <= factor <= SPREAD or not (stuck or extreme):
+    few = len(spreads) == 3  # they may shrink for the kind of their non-linearity
+    if 1 / SPREAD <= factor <= SPREAD or not ((extreme and not (few and vanishing_gradient(h))) or (stuck and not few)):
         return None
     what = "shrink" if factor < 1 else "grow"
     return Finding(

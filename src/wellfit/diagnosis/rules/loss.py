@@ -12,15 +12,17 @@ from wellfit.findings import Finding
 
 # A loss ten times its start is no fluctuation; three steps of it are no single odd batch.
 EXPLODED = 10.0
+# What was a hundred times its start and did not come back there has exploded, too.
+STILL_HIGH = 1.1
 # Minibatch noise stays below this share of the loss, or below SMALL_BATCH/√images for very small batches.
 SWING = 0.35
 SMALL_BATCH = 3.0
 # Hundreds of images average the noise away.
 MANY, SWING_OF_MANY = 256, 0.15
+# Batches of fewer images are mostly noise, a fault where more than this share of the loss is left.
+FEW, LEARNED = 4, 0.3
 # Classes that come in groups: so many times the spread of the counts that chance gives.
 GROUPED = 2.5
-# Batches of a few images are judged together, so many images at once.
-POOLED = 32
 # Points of validation accuracy that three epochs in a row may lie below the best one where nothing swings.
 STEADY = 0.03
 # A spike towers over its neighbourhood: by this factor, and by this share of the first loss.
@@ -77,7 +79,7 @@ def exploding(h: History) -> Finding | None:
     # Three steps in a row, so that one odd batch is no explosion; or so high that no batch explains it.
     triples = np.minimum(np.minimum(loss[:-2], loss[1:-1]), loss[2:])
     end, high = level(loss[-10:]), loss.max() >= EXPLODED**2 * start
-    ended_high = h.first_bad_step is not None or end > 3 * start or (high and end > start)
+    ended_high = h.first_bad_step is not None or end > 3 * start or (high and end > STILL_HIGH * start)
     if ended_high and start > 0 and (triples.max() >= EXPLODED * start or high):
         step = int(np.argmax(loss >= EXPLODED * start))
         return Finding(
@@ -131,6 +133,8 @@ def _swinging(h: History) -> Finding | None:
     images = next((s.output.images for s in reversed(h.samples) if s.output is not None), None)
     least = SWING if images is None or images < MANY else SWING_OF_MANY
     limit = max(least, SMALL_BATCH / np.sqrt(images)) if images else 2 * SWING
+    if images is not None and images < FEW and middle > LEARNED * level(loss[:10]):
+        limit = SWING  # so few cannot tell where to go: their noise is what the training suffers from
     # The spread is measured between quartiles: one spike is another finding.
     low, high = np.percentile(window, [25, 75])
     swing = float((high - low) / 1.35 / middle) if middle > 0 else 0.0

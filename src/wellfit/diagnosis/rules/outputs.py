@@ -9,7 +9,7 @@ import numpy as np
 from wellfit.diagnosis.history import History, Output, level
 from wellfit.diagnosis.rules import needs
 from wellfit.diagnosis.rules.rule import Rule
-from wellfit.diagnosis.rules.signs import entropy_of_classes, is_waking
+from wellfit.diagnosis.rules.signs import early, entropy_of_classes, is_waking, never_learned
 from wellfit.findings import Finding
 
 PATIENCE = 3
@@ -17,6 +17,7 @@ PATIENCE = 3
 ALIKE = 1e-3
 # A loss agrees with a formula within this share; label smoothing and weight decay move it less than that.
 AGREES = 0.02
+EXACT = 1e-4
 # Watched steps whose predictions are counted together, and how many images of a class make its absence telling.
 COUNTED = 10
 SELDOM = 0.25
@@ -41,7 +42,17 @@ def double_softmax(h: History) -> Finding | None:
         return None
     width = window[-1][1].width
     floor = math.log(1 + (width - 1) / math.e)
-    if all(_near(loss, out.as_twice) and not _near(loss, out.as_logits) for loss, out in window):
+    # Two readings may agree by chance at one step, and do where answers are all alike; the exact one tells them apart.
+    exactly = all(
+        out.as_twice is not None
+        and out.as_logits is not None
+        and abs(loss - out.as_twice) < min(EXACT * loss, 0.1 * abs(loss - out.as_logits))
+        for loss, out in window
+    )
+    if exactly or (
+        all(_near(loss, out.as_twice) for loss, out in window)
+        and not all(_near(loss, out.as_logits) for loss, out in window)
+    ):
         what = f"the loss ({window[-1][0]:.3g}) is that of answers which went through softmax before"
         action = "Hand the model's answers to the cross-entropy loss as they are: it takes the softmax itself"
     elif _is_read_as_logits(window, floor):
@@ -68,10 +79,10 @@ def _is_read_as_logits(window: list[tuple[float, Output]], floor: float) -> bool
     if not all(out.probabilities for _, out in window):
         return False
     width = window[-1][1].width
-    read_as_logits = all(_near(loss, out.as_logits) and not _near(loss, out.as_probabilities) for loss, out in window)
-    read_right = any(_near(loss, out.as_probabilities) for loss, out in window)
+    read_right = [_near(loss, out.as_probabilities) for loss, out in window]
+    read_as_logits = all(_near(loss, out.as_logits) for loss, out in window) and not all(read_right)
     at_floor = all(0.98 * floor <= loss <= 1.2 * math.log(width) and out.top > 0.8 for loss, out in window)
-    return read_as_logits or (at_floor and not read_right)
+    return read_as_logits or (at_floor and not any(read_right))
 
 
 def constant_output(h: History) -> Finding | None:
@@ -80,6 +91,9 @@ def constant_output(h: History) -> Finding | None:
         return None
     if is_waking(h):
         return None
+    spreads = [s.output.spread for s in early(h) if s.output is not None]
+    if spreads and min(spreads) > ALIKE and never_learned(h):
+        return None  # the answers grew alike for want of something to learn
     loss = level(h.finite_loss[-20:])
     entropy = entropy_of_classes(h)
     at_entropy = entropy is not None and abs(loss - entropy) < 0.03 * entropy

@@ -10,6 +10,7 @@ from wellfit.diagnosis.rules.rule import Rule
 from wellfit.diagnosis.rules.signs import (
     COLLAPSED,
     PATIENCE,
+    chance,
     has_collapsed,
     is_flat,
     kept_promise,
@@ -46,6 +47,8 @@ NOTHING, WASTED, LEARNED = 1e-3, 0.3, 0.02
 SLOW = 0.4
 # A run whose steps all together promise to move the loss, and do move it, by less than this share.
 PROMISED = 0.05
+# Noise makes gradients promise more than they know: where no layer is in the way, this much is still little.
+UNKEPT = 0.5
 
 
 def lr_too_high(h: History) -> Finding | None:
@@ -56,7 +59,8 @@ def lr_too_high(h: History) -> Finding | None:
     peak, seen, end = float(loss.max()), ratios(h), level(loss[-10:])
     largest = float(seen.max(initial=0.0))
     lost = bad is not None and bad > 0 and (peak > BROKEN_OFF * start or largest > OVERWRITING)
-    stuck_high = bad is None and len(loss) >= 20 and end > 0.95 * start
+    # A net may start above what chance gives, and be thrown back to chance.
+    stuck_high = bad is None and len(loss) >= 20 and end > 0.95 * min(start, chance(h) or start)
     broken = stuck_high and (peak > BROKEN_OFF * start or (peak > RISEN * start and largest > COARSE))
     # Large steps, be it within a warm-up, silenced every difference between images.
     silenced = bad is None and has_collapsed(h) and _steps_before_silence(h) > LARGE
@@ -108,7 +112,9 @@ def lr_too_low(h: History) -> Finding | None:
     seen = ratios(h)
     if len(samples) < 3 or len(seen) < 3 or h.first_bad_step is not None or len(loss) < PATIENCE:
         return None
-    if not any(s.total_gradient > 0 for s in samples) or (h.warming_up and seen[-1] > SMALL):
+    if not any(s.total_gradient > 0 for s in samples) or (
+        h.warming_up and seen[-1] > (FINE if len(loss) >= 2 * PATIENCE else SMALL)
+    ):
         return None
     start, end = start_and_end(h)
     ratio = level(seen)
@@ -116,7 +122,8 @@ def lr_too_low(h: History) -> Finding | None:
         return None  # it is the gradient that is missing
     promised = float(np.mean([s.promised for s in samples])) * len(loss)
     still = is_flat(h, moved=PROMISED) or knows_nothing(h)
-    idle = still and ratio < FINE and (promised < PROMISED * start or not _is_blocked(h))
+    little = PROMISED if _is_blocked(h) else UNKEPT
+    idle = still and ratio < FINE and promised < little * start
     tiny = 0 < seen.max() < TINY and promised < 0.2 * start and end > 0.8 * start and not starts_with_knowledge(h)
     kept = kept_promise(h)
     enough = KEPT if ratio > FINE or end < STUCK * start else KEPT_AT_THE_START

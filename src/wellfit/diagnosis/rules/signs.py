@@ -91,6 +91,20 @@ def _guesses_better_than_chance(h: History) -> bool:
     return right > likely + 3 * math.sqrt(likely * (1 - likely) / shown) + 0.02
 
 
+def never_learned(h: History) -> bool:
+    """Whether nothing was learned at any time: what else is seen late in such a run came of that."""
+    if not (is_flat(h) or knows_nothing(h)) or len(h.losses) < PATIENCE:
+        return False
+    start = start_and_end(h)[0]
+    levels = np.median(h.loss[: len(h.losses) // 25 * 25].reshape(-1, 25), axis=1)
+    return bool(levels.min() > (1 - MOVED) * start)
+
+
+def early(h: History) -> list[Sample]:
+    """The watched steps of the first half of the patience that a loss is given to fall."""
+    return [s for s in h.finite_samples if s.step <= PATIENCE // 2]
+
+
 def is_waking(h: History) -> bool:
     """Whether answers that are still alike differ more and more: tiny first weights need a while to grow."""
     spreads = [s.output.spread for s in h.samples if s.output is not None]

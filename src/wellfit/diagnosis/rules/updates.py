@@ -75,10 +75,11 @@ def updates_too_large(h: History) -> Finding | None:
     pairs = [(s.step, median_ratio(h, s)) for s in h.finite_samples if h.at_full_rate(s.step)]
     pairs = [(step, ratio) for step, ratio in pairs if np.isfinite(ratio)]
     if h.finite_loss.max(initial=0.0) > BLOWN_UP * h.reference_loss:
-        # Where all has blown up, so have the updates: only those before it can have been the cause.
+        # Where all has blown up, so have the updates: the cause are those that grew before the loss did. Where the
+        # first step was too long already, the rate is.
         risen = int(np.argmax(h.finite_loss > RISEN * h.reference_loss))
         pairs = [(step, ratio) for step, ratio in pairs if step < risen]
-        if not pairs or max(ratio for _, ratio in pairs) < OVERWRITING_AT_ONCE:
+        if not pairs or pairs[0][1] > LARGE or max(ratio for _, ratio in pairs) < OVERWRITING_AT_ONCE:
             return None
     elif len(pairs) < PATIENCE or pairs[-1][0] < EARLY:
         return None
@@ -91,7 +92,10 @@ def updates_too_large(h: History) -> Finding | None:
     for_nothing = len(later) >= PATIENCE and level(later) > LARGE_FOR_NOTHING and not _has_learned(h)
     if not (at_first or lasting or for_nothing):
         return None
-    said = float(early.max()) if len(pairs) < PATIENCE else level(early) if at_first else float(np.sort(later)[-PATIENCE]) if lasting else level(later)
+    if len(pairs) < PATIENCE:
+        said = float(early.max())
+    else:
+        said = level(early) if at_first else float(np.sort(later)[-PATIENCE]) if lasting else level(later)
     return Finding(
         "updates-too-large",
         "warning",
