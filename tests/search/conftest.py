@@ -5,6 +5,7 @@ Where its programs are missing, the tests that need it skip and say so; with WEL
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import shutil
 import socket
@@ -72,7 +73,8 @@ class Server:
 @pytest.fixture(scope="session")
 def postgresql() -> Iterator[Server]:
     """A server of this session's own. It may be stopped and started by a test that leaves it running."""
-    pytest.importorskip("psycopg", reason="needs PostgreSQL: psycopg is not installed")
+    if importlib.util.find_spec("psycopg") is None:
+        _missing("the package psycopg is not installed")
     programs = _programs()
     if programs is None:
         _missing("initdb and pg_ctl are neither in PATH nor in /usr/lib/postgresql; install Debian's 'postgresql'")

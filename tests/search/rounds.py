@@ -15,7 +15,7 @@ from wellfit.search.schedule import Finished, Round
 from wellfit.search.study import Study
 from wellfit.search.trial import Task, Trial
 
-FAST = {"interval": 0.3, "grace": 1.5, "poll": 0.05}  # seconds
+FAST = {"interval": 0.3, "grace": 2.5, "poll": 0.05}  # seconds
 
 
 class Rounds:

@@ -205,6 +205,27 @@ def test_the_task_of_a_worker_that_is_not_heard_of_is_taken_up(storage: str) -> 
     assert taken.startswith("trial 1 of worker ghost is taken up: it was not heard of for ")
 
 
+def test_a_task_that_its_workers_died_of_again_and_again_is_given_up_where_that_is_asked_for(file: Path) -> None:
+    said: list[str] = []
+    with opened(file, say=said.append) as study:
+        claims = Claims(study._study, study._storage, "gone", "elsewhere")
+        for number, dead in [(1, True), (1, False), (1, True), (2, True), (2, True), (0, False), (0, False), (2, True)]:
+            abandoned(study, number, "elsewhere")
+            claims.give_up(claims.running()[0], dead=dead)
+        study.work(Rounds(3), run, worker="w", stop=never, deaths=3)
+        trials = study.trials()
+        assert [trial.state for trial in trials] == ["finished", "finished", "failed"]
+        assert trials[2].reason == "its worker died 3 times, as happens where memory runs out"
+        assert said == [f"trial 2 is given up: {trials[2].reason}"]
+    with Study.open(file, "owls", identity={}, schedule={}) as study:  # never, where nothing is asked for
+        claims = Claims(study._study, study._storage, "gone", "elsewhere")
+        for _ in range(4):
+            abandoned(study, 0, "elsewhere")
+            claims.give_up(claims.running()[0], dead=True)
+        study.work(Rounds(1), run, worker="w", stop=never)
+        assert [trial.state for trial in study.trials()] == ["finished"]
+
+
 def test_who_waits_for_others_can_be_stopped(file: Path) -> None:
     looked = []
 

@@ -29,7 +29,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from wellfit.search.trial import Task, Trial
 
-CLAIM, BEAT, RESULT = "claim", "beat", "trial"  # names of Optuna's user attributes
+CLAIM, BEAT, RESULT, DEAD = "claim", "beat", "trial", "dead"  # names of Optuna's user attributes
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,8 @@ class Claim:
 
     key: Optuna's trial id; number: place among the trials of the study, the older the lower.
     session: of the one process and the one call that made it; host: the machine.
-    beat: grows while the worker lives. trial: what came of it, where it is finished.
+    beat: grows while the worker lives. trial: what came of it, where it is finished. dead: void since its worker was
+    given up, and not since it was taken back.
     """
 
     key: int
@@ -51,6 +52,7 @@ class Claim:
     beat: int = 0
     trial: Trial | None = None
     begun: datetime | None = None
+    dead: bool = False
 
     @property
     def running(self) -> bool:
@@ -108,8 +110,13 @@ class Claims:
             return False
         return True
 
-    def give_up(self, claim: Claim) -> bool:
-        """Make a claim void, whoever made it; False where it had ended already."""
+    def give_up(self, claim: Claim, *, dead: bool = False) -> bool:
+        """Make a claim void, whoever made it; False where it had ended already. dead: its worker is taken for dead."""
+        if dead:
+            try:
+                self._storage.set_trial_user_attr(claim.key, DEAD, True)
+            except optuna.exceptions.UpdateFinishedTrialError:
+                return False
         return self._end(claim, TrialState.FAIL)
 
     def finish(self, claim: Claim, trial: Trial) -> bool:
@@ -157,4 +164,5 @@ def _claim(kept: FrozenTrial) -> Claim:
         beat=kept.user_attrs.get(BEAT, 0),
         trial=Trial(**kept.user_attrs[RESULT]) if ended else None,
         begun=kept.datetime_start,
+        dead=kept.user_attrs.get(DEAD, False),
     )

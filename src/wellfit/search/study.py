@@ -9,37 +9,30 @@ from __future__ import annotations
 import platform
 import secrets
 import sys
-import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 import optuna
 
 from wellfit.errors import UserError
-from wellfit.randomness import key_to_integer
-from wellfit.search.claims import Claim, Claims, results
+from wellfit.search.claims import Claims, results
 from wellfit.search.founding import Founding, found, read_founding, refuse_another
 from wellfit.search.heartbeat import GRACE, INTERVAL, Heartbeat
-from wellfit.search.outage import FAILURES, Patience, Stopped
+from wellfit.search.outage import Patience, Stopped
 from wellfit.search.place import Place, connect, place_of
 from wellfit.search.presence import Presence
 from wellfit.search.schedule import Finished, Round
+from wellfit.search.shift import Plan, Shift
 from wellfit.search.trial import Task, Trial
 
 Answer = TypeVar("Answer")
 
 PATIENCE = 600.0  # seconds that a storage may be away
 POLL = 0.5  # seconds between two looks, where the others hold the rest of a round
-
-
-class Plan(Protocol):
-    """What a study works through: `wellfit.search.schedule.Schedule`, or another pure function of the trials."""
-
-    def next(self, trials: list[Trial], /) -> Round | Finished: ...
 
 
 @dataclass(frozen=True)
@@ -151,6 +144,7 @@ class Study:
         interval: float = INTERVAL,
         grace: float = GRACE,
         poll: float = POLL,
+        deaths: int | None = None,
     ) -> Finished | None:
         """Run tasks of the open round, one after the other, until the schedule has finished; None where stopped.
 
@@ -160,6 +154,8 @@ class Study:
         opened: told of each round that this worker comes upon, before its first task.
         interval, grace: seconds between signs of life, and of silence after which a worker counts as dead.
         poll: seconds between two looks at the rest of a round that others hold.
+        deaths: of workers at one task, after which it counts as failed and is not run again: a task that exhausts the
+            memory would kill them one by one. None: never, so that a search ends the same however often it is killed.
         """
         claims = self._claims(session=secrets.token_hex(8))
         shared = self._place.file.with_name(f"{self._place.file.name}.workers") if self._place.file else None
@@ -167,7 +163,7 @@ class Study:
             Presence(shared, claims.session) as presence,
             Heartbeat(claims, interval=interval, grace=grace) as heartbeat,
         ):
-            shift = _Shift(self._patience, claims, presence, heartbeat, worker, stop)
+            shift = Shift(self._patience, claims, presence, heartbeat, worker, stop, deaths)
             with suppress(Stopped):
                 return shift.work(schedule, run, opened or (lambda _: None), poll)
         return None
@@ -206,104 +202,6 @@ class Study:
 
     def _none_such(self) -> UserError:
         return UserError(f"there is no study '{self.name}' in {self.shown}; check the name given with --study")
-
-
-@dataclass
-class _Shift:
-    """One worker at work: from the first claim to the last."""
-
-    patience: Patience
-    claims: Claims
-    presence: Presence
-    heartbeat: Heartbeat
-    worker: str
-    stop: Callable[[], bool]
-
-    def work(
-        self, schedule: Plan, run: Callable[[Task], Trial], opened: Callable[[Round], None], poll: float
-    ) -> Finished | None:
-        current: Round | None = None
-        while not self.stop():
-            claims = self._read()
-            ended = {claim.task.number for claim in claims if claim.trial is not None}
-            # The schedule is asked between rounds alone: within one, what it says cannot change.
-            if current is None or all(task.number in ended for task in current.tasks):
-                step = schedule.next(results(claims))
-                if isinstance(step, Finished):
-                    return step
-                if all(task.number in ended for task in step.tasks):
-                    raise ValueError(
-                        f"the schedule opened round {step.rung} of {step.stage}, whose trials are all done"
-                    )
-                current = step
-                opened(current)
-            task = self._free_task(current, claims)
-            if task is None:
-                time.sleep(poll)
-            elif (claim := self._claim(task)) is not None:
-                self._run(claim, run)
-        return None
-
-    def _read(self) -> list[Claim]:
-        return self.patience.until(self.claims.read, stop=self.stop)
-
-    def _free_task(self, current: Round, claims: list[Claim]) -> Task | None:
-        """A task of the round that nobody holds; where others are at work, not the one that they reach for too."""
-        held = {claim.task.number for claim in claims if not claim.void}
-        others = False
-        for claim in claims:
-            if claim.running and self._is_dead(claim):
-                held.discard(claim.task.number)
-            others = others or (claim.running and claim.session != self.claims.session)
-        free = [task for task in current.tasks if task.number not in held]
-        if not free:
-            return None
-        return free[key_to_integer(len(claims), "claim", self.claims.session) % len(free) if others else 0]
-
-    def _is_dead(self, claim: Claim) -> bool:
-        elsewhere = claim.host != self.claims.host or claim.session == self.claims.session
-        gone = not elsewhere and self.presence.is_dead(claim.session)
-        if not gone and not self.heartbeat.silence.too_long(claim.key):
-            return False
-        silence = self.heartbeat.silence.of(claim.key)
-        if self._until(lambda: self.claims.give_up(claim)):
-            why = "its process is gone" if gone else f"it was not heard of for {silence:.0f} s"
-            self.patience.say(f"trial {claim.task.number} of worker {claim.worker} is taken up: {why}")
-        return True
-
-    def _claim(self, task: Task) -> Claim | None:
-        self._until(lambda: self.claims.make(task, self.worker))
-        return self.patience.until(lambda: self.claims.settle(task))
-
-    def _run(self, claim: Claim, run: Callable[[Task], Trial]) -> None:
-        self.heartbeat.held = claim.key
-        try:
-            try:
-                trial = run(claim.task)
-            except BaseException:
-                with suppress(*FAILURES):  # the error is told; where this fails too, the heartbeat's end frees the task
-                    self.claims.give_up(claim)
-                raise
-            if trial.number != claim.task.number:
-                raise ValueError(f"task {claim.task.number} came back as trial {trial.number}")
-            self._tell(claim, trial if trial.worker else replace(trial, worker=self.worker))
-        finally:
-            self.heartbeat.held = None
-
-    def _tell(self, claim: Claim, trial: Trial) -> None:
-        # A result is told however long the storage is away, also where the worker is asked to stop: it is paid for.
-        if self.patience.until(lambda: self.claims.finish(claim, trial)):
-            return
-        self.patience.until(lambda: self.claims.make(claim.task, self.worker))
-        again = self.patience.until(lambda: self.claims.settle(claim.task))
-        if again is None or not self.patience.until(lambda: self.claims.finish(again, trial)):
-            self.patience.say(
-                f"trial {trial.number} was taken up by another worker while this one, {self.worker}, was not heard of; "
-                "its result here is left out"
-            )
-
-    def _until(self, action: Callable[[], Answer]) -> Answer:
-        return self.patience.until(action, stop=self.stop)
 
 
 def _check_name(name: str) -> None:
