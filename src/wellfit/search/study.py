@@ -100,10 +100,10 @@ class Study:
         patience: float = PATIENCE,
         say: Callable[[str], None] | None = None,
     ) -> Study:
-        """The study of that name as it stands, to look at or to go on with. Raises UserError where there is none."""
+        """The study of that name as it stands, to look at or to go on with. Raises NoStudy where there is none."""
         place = place_of(storage)
         if place.file is not None and not place.file.is_file():
-            raise UserError(f"there is no study in '{place.shown}': no such file; check the path")
+            raise NoStudy(f"there is no study in '{place.shown}': no such file; check the path")
         study = cls(place, name, Patience(place, patience, say or _to_stderr))
         try:
             study._find()
@@ -200,8 +200,8 @@ class Study:
         self.identity, self.schedule = founding.identity, founding.schedule
         self._reader = self._claims(session="")
 
-    def _none_such(self) -> UserError:
-        return UserError(f"there is no study '{self.name}' in {self.shown}; check the name given with --study")
+    def _none_such(self) -> NoStudy:
+        return NoStudy(f"there is no study '{self.name}' in {self.shown}; check the name given with --study")
 
 
 def _check_name(name: str) -> None:
