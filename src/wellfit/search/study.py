@@ -35,6 +35,10 @@ PATIENCE = 600.0  # seconds that a storage may be away
 POLL = 0.5  # seconds between two looks, where the others hold the rest of a round
 
 
+class NoStudy(UserError):
+    """There is no study of that name yet."""
+
+
 @dataclass(frozen=True)
 class Held:
     """A task that is worked at. seconds: since its worker began, by that worker's clock and by ours."""
