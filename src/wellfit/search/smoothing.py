@@ -29,7 +29,7 @@ SEED_NOISE = 0.01  # how far two runs of the same settings differ, validation im
 LEAST_SPREAD = 0.02  # of true scores: where all trials look alike, they are still allowed to differ by so much
 DRIFT = 0.3  # variance of a short trial's departure, a factor e of length, as a share of the variance of scores
 FLOOR = 0.5  # of a level's best score: what lies lower, or was broken off, is poor, and how poor does not matter
-HALF_FROM = 8  # from so many trials of a level on, its poorer half is poor
+SOFT, SOFT_ERRORS = 0.02, 3.0  # gaps to the best score that count fully: a share of it, or so many standard errors
 
 
 def smoothed(trials: Sequence[Trial], space: Space | None = None) -> list[tuple[float, float]]:
@@ -49,28 +49,41 @@ def expectations(trials: Sequence[Trial], space: Space | None = None) -> tuple[F
         return np.zeros(0), np.zeros((0, 0))
     levels = {level: i for i, level in enumerate(dict.fromkeys((t.stage, t.rung) for t in trials))}
     level = np.array([levels[t.stage, t.rung] for t in trials])
-    scores = np.array([t.score if t.score is not None else 0.0 for t in trials], np.float64)
     lengths = np.ones(len(levels))
-    centred = np.zeros(len(trials))
+    centred, slopes = np.zeros(len(trials)), np.ones(len(trials))
     for i in levels.values():
         at = level == i
         finished = [t.epochs for t, here in zip(trials, at, strict=True) if here and t.score is not None]
         lengths[i] = max(finished, default=0.0) or 1.0
-        floor = FLOOR * scores[at].max()
-        if at.sum() >= HALF_FROM:
-            floor = max(floor, float(np.median(scores[at])))
-        clipped = np.maximum(scores[at], floor)
-        centred[at] = clipped - clipped.mean()
+        centred[at], slopes[at] = _softened([t for t, here in zip(trials, at, strict=True) if here])
     spread = max(LEAST_SPREAD, float(np.std(centred)))
     alike = _likeness(trials, space) * spread**2
     short = np.log(lengths.max() / lengths)[level]
     departs = alike * DRIFT * np.minimum.outer(short, short)
     chain = _chains(trials)
     noise = np.diag([t.error**2 for t in trials]) + SEED_NOISE**2 * np.equal.outer(chain, chain)
+    noise *= np.outer(slopes, slopes)
     # The mean of a level's scores depends on where its trials lay: a wide offset takes the error out again.
     observed = alike + departs + noise + 100 * spread**2 * np.equal.outer(level, level)
     weights = np.linalg.solve(observed, np.column_stack([centred, alike]))
     return alike @ weights[:, 0], alike - alike @ weights[:, 1:]
+
+
+def _softened(trials: Sequence[Trial]) -> tuple[Floats, Floats]:
+    """Scores of one level around their mean, large gaps to the best shortened, as they only say "poor"; and the slopes.
+
+    Gaps up to a share SOFT of the best score, or to SOFT_ERRORS standard errors, stay as they are; larger ones count
+    by their logarithm.
+    """
+    scores = [trial.score for trial in trials if trial.score is not None]
+    best = max(scores, default=0.0)
+    lowest = best - FLOOR * abs(best)
+    gap = best - np.array([max(lowest, t.score) if t.score is not None else lowest for t in trials])
+    doubt = float(np.median([trial.error for trial in trials if trial.score is not None] or [0.0]))
+    soft = max(SOFT * max(abs(best), LEAST_SPREAD), SOFT_ERRORS * doubt)
+    slope = soft / np.maximum(gap, soft)
+    lower = np.where(gap > soft, soft * (1 - np.log(slope)), gap)
+    return lower.mean() - lower, slope
 
 
 def chain_ends(trials: Sequence[Trial]) -> list[int]:
