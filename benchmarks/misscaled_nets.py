@@ -6,35 +6,38 @@ import torch
 from torch import nn
 
 
-def _stage(inputs: int, outputs: int) -> list[nn.Module]:
-    return [nn.Conv2d(inputs, outputs, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)]
+class Plain(nn.Module):
+    """Convolutions and ReLU in four stages, no normalisation, no shortcuts, Kaiming start. For 32 pixels."""
 
-
-class TimesTwenty(nn.Module):
-    """A small net whose input is twenty times too large."""
-
-    def __init__(self, num_classes: int) -> None:
-        super().__init__()
-        self.features = nn.Sequential(*_stage(3, 32), *_stage(32, 64), *_stage(64, 64), nn.Flatten())
-        self.fc = nn.Linear(64 * 16, num_classes)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.fc(self.features(20.0 * x))
-
-
-class DeepPlain(nn.Module):
-    """Eight convolutions, no normalisation, no shortcuts, Kaiming start."""
-
-    def __init__(self, num_classes: int) -> None:
+    def __init__(self, num_classes: int, widths: tuple[int, ...], a_stage: int, scale: float = 1.0) -> None:
         super().__init__()
         layers: list[nn.Module] = []
-        for inputs, outputs in ((3, 32), (32, 64), (64, 96), (96, 128)):
-            layers += [nn.Conv2d(inputs, outputs, 3, padding=1), nn.ReLU(), *_stage(outputs, outputs)]
+        inputs = 3
+        for width in widths:
+            for _ in range(a_stage):
+                layers += [nn.Conv2d(inputs, width, 3, padding=1), nn.ReLU()]
+                inputs = width
+            layers.append(nn.MaxPool2d(2))
+        self.scale = scale
         self.features = nn.Sequential(*layers, nn.Flatten())
-        self.fc = nn.Linear(128 * 4, num_classes)
+        self.fc = nn.Linear(inputs * 4, num_classes)
         for layer in self.features:
             if isinstance(layer, nn.Conv2d):
                 nn.init.kaiming_normal_(layer.weight)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.fc(self.features(x))
+        return self.fc(self.features(self.scale * x))
+
+
+class TimesTwenty(Plain):
+    """Eight convolutions; its input is twenty times too large."""
+
+    def __init__(self, num_classes: int) -> None:
+        super().__init__(num_classes, (32, 64, 96, 128), 2, scale=20.0)
+
+
+class DeepPlain(Plain):
+    """Sixteen convolutions."""
+
+    def __init__(self, num_classes: int) -> None:
+        super().__init__(num_classes, (48, 48, 96, 96), 4)

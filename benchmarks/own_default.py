@@ -63,17 +63,18 @@ def both(per_class: int, seed: int, *, split: str = "train") -> Labelled:
 
 def task(name: str, seed: int, config: Config) -> tuple[Labelled, Labelled, Config]:
     """(images to fit on, images to judge by, configuration)."""
+    config = config.replace(**TASKS[name])
     if name == "20 classes of 30":
         return both(30, seed + 100), both(HELD_OUT // 20, 0, split="test"), config
     photos, held_out = images_of("cifar", 600, seed), images_of("cifar", HELD_OUT // 10, 0, split="test")
-    return photos, held_out, config.replace(**TASKS[name])
+    return photos, held_out, config
 
 
 TASKS: dict[str, dict[str, object]] = {
     "pixels ×20": {"model.name": "misscaled_nets:TimesTwenty"},
     "batch of 4": {"training.batch_size": 4},
     "no normalisation": {"model.name": "misscaled_nets:DeepPlain"},
-    "20 classes of 30": {},
+    "20 classes of 30": {"model.name": "misscaled_nets:DeepPlain"},
 }
 
 

@@ -103,7 +103,7 @@ def underfitting(h: History) -> Finding | None:
     train, val = curves(h, "train_accuracy", "val_accuracy")
     chance, third = _chance(h), max(3, len(train) // 3)
     slope = float(np.polyfit(np.arange(third), train[-third:], 1)[0])
-    above_chance = max(train[-1], val[-1]) > chance + 0.05 * (1 - chance) or not (is_flat(h) or knows_nothing(h))
+    above_chance = max(train[-1], val[-1]) > chance + 0.05 * (1 - chance) or _fell(h)
     gap = float(np.mean(train[-2:] - val[-2:]))
     if not (slope < RISING and above_chance and max(train[-1], val[-1]) < POOR and gap < GAP):
         return None
@@ -115,6 +115,11 @@ def underfitting(h: History) -> Finding | None:
         "Use a larger network, less regularisation, or a learning rate found by search",
         "SPEC C9",
     )
+
+
+def _fell(h: History) -> bool:
+    """Whether the loss shows something learned where the accuracy hardly does."""
+    return len(h.losses) > 0 and not (is_flat(h) or knows_nothing(h))
 
 
 def plateau(h: History) -> Finding | None:

@@ -76,10 +76,16 @@ def saturated(h: History) -> Finding | None:
 def _severity(h: History, share: float) -> Severity:
     """How bad it is that this share of a layer is out of play. What is left may be enough: then it is a waste only."""
     start = h.chance_loss or h.reference_loss
-    left = level(h.finite_loss[-20:]) / start if h.first_bad_step is None and start > 0 else 1.0
+    left = _left(h, start)
     if left > LEARNED and share > MOSTLY:
         return "error"
     return "warning" if share > MOSTLY or left > STUCK or (left > LEARNED and share > MUCH) else "info"
+
+
+def _left(h: History, start: float | None = None) -> float:
+    """What is left of the loss, as a share of where it started; all of it where no one can tell."""
+    start = h.reference_loss if start is None else start
+    return level(h.finite_loss[-20:]) / start if h.first_bad_step is None and start > 0 else 1.0
 
 
 def unnormalised_input(h: History) -> Finding | None:
@@ -143,7 +149,7 @@ def _uneven_layers(h: History) -> Finding | None:
     # Many nets with uneven layers train well; it is a fault when this one does not.
     stuck = is_flat(h) or knows_nothing(h) or h.first_bad_step is not None or _flat_start(h)
     # By four decades and more it is one where it has not learned well.
-    extreme = not SPREAD**-2 <= factor <= SPREAD**2 and level(h.finite_loss[-20:]) > LEARNED * h.finite_loss[0]
+    extreme = not SPREAD**-2 <= factor <= SPREAD**2 and _left(h) > LEARNED
     few = len(spreads) == 3  # they may shrink for the kind of their non-linearity
     if 1 / SPREAD <= factor <= SPREAD or not ((extreme and not (few and vanishing_gradient(h))) or (stuck and not few)):
         return None

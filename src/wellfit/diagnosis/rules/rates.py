@@ -33,6 +33,8 @@ OVERWRITING = 0.2
 LARGE = 0.1
 FINE = 3e-4
 TINY = 1e-5
+# A rate that rises by so much, so often, comes and goes.
+CYCLE, CYCLES = 4.0, 3
 # A loss thrown so far above its start was no noise, whatever became of it.
 THROWN = 8.0
 # Steps that keep more of their promise than this, while more than this share of the loss is left, are too short.
@@ -66,8 +68,7 @@ def lr_too_high(h: History) -> Finding | None:
     silenced = bad is None and has_collapsed(h) and _steps_before_silence(h) > LARGE
     # It may learn something all the same, with what the first steps left alive.
     thrown = peak > THROWN * start and largest > LARGE
-    poor = bad is None and len(loss) >= 50 and end > 0.3 * start
-    coarse = poor and updates_too_large(h) is not None
+    coarse = updates_too_large(h) is not None and not _comes_and_goes(h)
     if not (lost or broken or silenced or thrown or coarse):
         return None
     if weights_shrank(h) and peak < BROKEN_OFF * start:
@@ -93,6 +94,15 @@ def _steps_before_silence(h: History) -> float:
     loud = [i for i, s in enumerate(seen) if s.output is not None and s.output.spread > COLLAPSED]
     steps = np.array([median_ratio(h, s) for s in seen[: loud[-1] + 2 if loud else 0]])
     return float(np.nanmax(steps)) if np.isfinite(steps).any() else 0.0
+
+
+def _comes_and_goes(h: History) -> bool:
+    """Whether the rate rises again and again: it is too high at times, and the coming and going is the fault."""
+    rates = h.lr[h.lr > 0]
+    if not len(rates):
+        return False
+    high = rates > np.sqrt(rates.max() * rates.min())
+    return rates.max() > CYCLE * rates.min() and int(np.sum(high[1:] & ~high[:-1])) >= CYCLES
 
 
 def _goes_uphill(h: History) -> bool:

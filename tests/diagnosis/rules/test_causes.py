@@ -1,0 +1,140 @@
+"""What is the cause and what came of it, on histories written by hand."""
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from tests.diagnosis.rules.histories import epochs, falling, noisy, sample, verdict, watched
+from wellfit.diagnosis.history import History, Layer, Output
+
+FLAT = noisy([2.303] * 200, scale=0.005)
+
+
+def answers(shown, said, correct=0, **kwargs):
+    """A watched step every ten, each with these counts of targets and answers."""
+    shown, said = np.asarray(shown), np.asarray(said)
+    return Output(int(shown.sum()), len(shown), 0.1, targets=shown, predicted=said, correct=correct, **kwargs)
+
+
+def with_outputs(losses, outputs, counts=None):
+    history = watched(losses)
+    history.samples = [sample(10 * i, output=output) for i, output in enumerate(outputs)]
+    history.class_counts = np.sum([o.targets for o in outputs], 0) if counts is None else np.asarray(counts)
+    return history
+
+
+def test_a_rate_that_is_gone_wastes_the_rest_of_the_run():
+    losses = noisy(2.3 - 0.002 * np.arange(200), 0.01)
+    history = watched(losses)
+    history.lrs = [0.1 * 0.1 ** (i // 25) for i in range(200)]
+    assert "change nothing" in verdict("decayed-too-early", history).message
+    # a cosine is below a thousandth of its top at the very end alone
+    history.lrs = [0.05 * (1 + math.cos(math.pi * i / 200)) for i in range(200)]
+    assert verdict("decayed-too-early", history) is None
+
+
+def test_classes_that_come_in_groups_unteach_each_other():
+    halves = [answers([7, 6, 6, 7, 6, 0, 0, 0, 0, 0], [3] * 10), answers([0, 0, 0, 0, 0, 6, 7, 6, 6, 7], [3] * 10)] * 10
+    assert "Shuffle" in verdict("oscillating", with_outputs(falling(200), halves)).action
+    draws = np.random.default_rng(0)
+    alike = [answers(draws.multinomial(32, [0.1] * 10), [3] * 10) for _ in range(20)]
+    assert verdict("oscillating", with_outputs(falling(200), alike)) is None
+
+
+def test_a_class_is_lost_where_all_others_are_found_even_on_a_hard_task():
+    hard = [answers([4, 4, 4, 4, 4], [6, 5, 5, 4, 0], correct=6) for _ in range(20)]
+    assert verdict("class-collapsed", with_outputs(falling(200), hard)).evidence["classes"] == [4]
+    # where one of the others is hardly said either, the net has only begun
+    said = [17, 10, 8, 5, 0, 0, 0, 0, 0, 0]
+    begun = [answers([4] * 10, said, correct=8)] * 19 + [answers([4] * 10, [16, 10, 8, 5, 1, *[0] * 5], correct=8)]
+    assert verdict("class-collapsed", with_outputs(falling(200), begun)) is None
+
+
+def test_rare_classes_that_never_come_up_are_ignored():
+    some = [answers([16, 15, 0], [16, 15, 0], correct=30) for _ in range(18)]
+    rare = [*some, *[answers([16, 15, 1], [16, 16, 0], correct=30)] * 3]
+    assert verdict("imbalance-ignored", with_outputs(falling(210), rare)) is not None
+    said = [*some, *[answers([16, 15, 1], [16, 15, 1], correct=32)] * 3]
+    assert verdict("imbalance-ignored", with_outputs(falling(210), said)) is None
+
+
+def test_updates_that_grew_before_the_loss_are_its_cause_and_a_first_step_too_long_is_the_rate():
+    losses = [2.3, 2.3, 2.4, 900.0, *[1e6] * 40]
+    history = watched(losses)
+    ratios = {0: 0.02, 1: 5.0, 2: 3.0, 10: 8.0, 20: 8.0, 30: 8.0, 40: 8.0}
+    history.samples = [sample(step, ratio=ratio) for step, ratio in ratios.items()]
+    assert verdict("updates-too-large", history) is not None
+    history.samples[0] = sample(0, ratio=2.0)
+    assert verdict("updates-too-large", history) is None
+    history.samples[:3] = [sample(0, ratio=0.02), sample(1, ratio=0.03), sample(2, ratio=0.03)]
+    assert verdict("updates-too-large", history) is None
+
+
+@pytest.mark.parametrize("dead_at_first", [0.9, 0.1])
+def test_units_that_died_for_want_of_something_to_learn_are_no_cause(dead_at_first):
+    history = watched(FLAT)
+    history.samples = [
+        replace(s, layers=(Layer("1", "relu", 0.5, 0.5, 0.1, dead=dead_at_first if place < 8 else 0.9),))
+        for place, s in enumerate(history.samples)
+    ]
+    severity = verdict("dead-relu", history).severity
+    assert (severity == "info") == (dead_at_first < 0.5)
+
+
+def test_answers_that_grew_alike_for_want_of_something_to_learn_are_no_cause():
+    def history(first):
+        return with_outputs(FLAT, [Output(32, 10, first if i < 8 else 1e-5) for i in range(20)], counts=[100] * 10)
+
+    assert verdict("constant-output", history(1e-5)) is not None
+    assert verdict("constant-output", history(0.02)) is None
+
+
+def test_a_second_softmax_is_seen_by_the_exact_loss_before_the_answers_differ():
+    def history(loss):
+        outputs = [Output(32, 10, 0.01, as_logits=2.3026, as_twice=2.30259) for _ in range(20)]
+        return with_outputs([loss] * 200, outputs, counts=[100] * 10)
+
+    assert verdict("double-softmax", history(2.30259)) is not None
+    assert verdict("double-softmax", history(2.3026)) is None
+
+
+def test_batches_of_two_swing_where_they_do_not_learn():
+    def history(level):
+        losses = noisy([2.3] * 100 + [level] * 100, 0.6, seed=1)
+        return with_outputs(losses, [Output(2, 10, 0.1) for _ in range(20)], counts=[10] * 10)
+
+    assert verdict("oscillating", history(2.0)) is not None
+    assert verdict("oscillating", history(0.5)) is None
+
+
+def test_what_is_learned_by_heart_with_a_wide_gap_is_overfitting():
+    train = [0.5, 0.8, 0.95, *[1.0] * 7]
+    still = [0.5, 0.7, 0.75, 0.76, 0.76, *[0.76] * 5]
+    losses = [0.9] * 10
+    found = verdict("overfitting", History(epochs=epochs(train_accuracy=train, val_accuracy=still, val_loss=losses)))
+    assert found.severity == "warning"
+    gains = [*still[:5], 0.78, 0.79, 0.8, 0.8, 0.81]
+    found = verdict("overfitting", History(epochs=epochs(train_accuracy=train, val_accuracy=gains, val_loss=losses)))
+    assert found.severity == "info"
+
+
+def test_a_rate_that_comes_and_goes_is_oscillating_and_not_too_high():
+    history = watched(noisy([2.3] * 100 + [0.5] * 100), ratio=0.2)
+    history.lrs = [0.1] * 200
+    assert verdict("lr-too-high", history) is not None
+    history.lrs = [0.1 if i // 10 % 2 else 0.005 for i in range(200)]
+    assert verdict("lr-too-high", history) is None
+
+
+def test_layers_that_shrink_by_decades_are_a_bad_start_wherever_little_is_learned():
+    def history(end):
+        losses = noisy(np.linspace(2.3, end, 200), 0.01)
+        made = watched(losses)
+        layers = tuple(Layer(str(i), "relu", 0.1, 10.0 ** (-3 * i), 10.0 ** (-3 * i)) for i in range(3))
+        made.samples[0] = replace(made.samples[0], layers=layers)
+        return made
+
+    assert "shrink" in verdict("bad-initialisation", history(2.0)).message
+    assert verdict("bad-initialisation", history(0.1)) is None
