@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from wellfit.errors import UserError
-from wellfit.search.space import Choice, LogUniform, ranges
+from wellfit.search.space import Choice, Integer, LogUniform, Space, Uniform, contains, draw, in_order, ranges
 
 
 @pytest.mark.parametrize(("low", "high"), [(0.0, 1.0), (-1.0, 1.0), (1.0, 1.0), (2.0, 1.0), (1.0, math.inf)])
@@ -44,3 +44,40 @@ def test_ranges_are_plain_json() -> None:
         "lr": [1e-4, 0.1],
         "balance": ["none", "weights"],
     }
+
+
+CONDITIONAL: Space = {
+    "momentum": Uniform(0.5, 0.99, only_with={"optimizer": ("momentum", "nesterov")}),
+    "lr": LogUniform(1e-4, 1e-1),
+    "optimizer": Choice(("adam", "momentum", "nesterov")),
+}
+
+
+@given(st.lists(st.floats(0, 1), min_size=3, max_size=3))
+def test_a_setting_is_there_exactly_where_its_condition_is_met(places: list[float]) -> None:
+    place = dict(zip(CONDITIONAL, places, strict=True))
+    settings = draw(CONDITIONAL, place.__getitem__)
+    assert ("momentum" in settings) == (settings["optimizer"] != "adam")
+    assert contains(CONDITIONAL, settings)
+    assert list(settings) == [name for name in CONDITIONAL if name in settings]
+
+
+def test_a_condition_of_a_condition_needs_both() -> None:
+    space: Space = {
+        "freeze": Integer(1, 4, only_with={"model": ("resnet",)}),
+        "model": Choice(("resnet", "lenet"), only_with={"optimizer": ("adam",)}),
+        "optimizer": Choice(("adam", "sgd")),
+    }
+    assert in_order(space) == ["optimizer", "model", "freeze"]
+    assert set(draw(space, lambda name: 0.0)) == {"optimizer", "model", "freeze"}
+    assert draw(space, lambda name: 0.99) == {"optimizer": "sgd"}
+
+
+def test_settings_are_in_the_space_or_not() -> None:
+    inside = {"optimizer": "momentum", "momentum": 0.9, "lr": 0.01}
+    assert contains(CONDITIONAL, inside)
+    assert not contains(CONDITIONAL, {**inside, "lr": 1.0})
+    assert not contains(CONDITIONAL, {**inside, "optimizer": "adam"})  # adam has no momentum
+    assert not contains(CONDITIONAL, {"optimizer": "momentum", "lr": 0.01})
+    assert not contains(CONDITIONAL, {**inside, "dropout": 0.1})
+    assert not contains(CONDITIONAL, {**inside, "optimizer": "sgd"})

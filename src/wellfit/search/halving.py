@@ -56,6 +56,8 @@ def ladder(wish: Wish, *, epochs: float, trials: float, shortest: float) -> Ladd
             continue
         # The last step of a ladder may be a short one, but not shorter than the root of ETA.
         unit = min(wish.first, wish.last / ETA ** max(0.0, rungs - 1.5))
+        if rungs > 1 and unit < shortest:
+            continue
         enough = min(wish.settings, most)
         made = _of(enough, rungs, unit, wish.last)
         if made.cost > epochs:

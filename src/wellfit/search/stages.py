@@ -239,6 +239,6 @@ def _at_edge(name: str, value: float, kind: Any, side: str, finer: Any, stage: s
             "side": side,
             "widened": [finer.low, finer.high],
         },
-        f"The next stage looks further out, from {finer}; if the best stays at the edge, widen the range again.",
+        f"A next stage looks further out, from {finer}; where none follows, or the best stays at the edge, widen it.",
         "CS231n, hyperparameter search; SPEC S4",
     )
