@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from wellfit import __version__, cli
+from wellfit.cli.compare import compare
 from wellfit.cli.exits import print_json
 from wellfit.cli.models import models
 from wellfit.cli.options import (
@@ -282,6 +283,7 @@ def explain(finding: str, as_json: bool) -> None:
 
 
 wellfit.add_command(models)
+wellfit.add_command(compare)
 
 # Options that a plan decides.
 PINNED = (

@@ -17,6 +17,7 @@ from wellfit.inference.evaluate import cross_entropy, logits_of, softmax
 from wellfit.inference.metrics import abstention_threshold, fit_temperature, summarise
 from wellfit.inference.thumbnails import save_thumbnail
 from wellfit.models.saved import card_of, save_model
+from wellfit.recipe.answers import keep_answers
 from wellfit.recipe.fitting import Fitted
 from wellfit.recipe.job import Job
 from wellfit.recipe.material import Material
@@ -129,6 +130,7 @@ def judge(
     figures = summarise(probabilities, batches.targets, data.classes)
     figures["loss"] = cross_entropy(logits, batches.targets)
     predicted, confidence = probabilities.argmax(1), probabilities.max(1)
+    keep_answers(job.folder, split, data, indices, predicted)
     wrong = np.flatnonzero(predicted != batches.targets)
     worst = wrong[np.argsort(-confidence[wrong], kind="stable")][:SHOWN_MISTAKES]
     samples = np.linspace(0, len(rows) - 1, min(SHOWN_SAMPLES, len(rows))).astype(int)
