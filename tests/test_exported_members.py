@@ -27,6 +27,7 @@ NAMES = [
     "fit",
     "gradient_check",
     "resume",
+    "search",
     "train",
 ]
 HEAVY = ("torch", "torchvision", "timm", "matplotlib", "pandas", "sklearn", "scipy", "optuna", "numpy", "PIL", "rich")

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from wellfit.recipe.api import resume as resume
     from wellfit.recipe.api import train as train
     from wellfit.recipe.run import Run as Run
+    from wellfit.recipe.searching import search as search
 
 __version__ = "0.1.0"
 
@@ -46,6 +47,7 @@ _HOMES = {
     "fit": "wellfit.recipe.api",
     "gradient_check": "wellfit.checks.gradients",
     "resume": "wellfit.recipe.api",
+    "search": "wellfit.search",
     "train": "wellfit.recipe.api",
 }
 __all__ = sorted(["__version__", *_HOMES])
@@ -54,7 +56,8 @@ __all__ = sorted(["__version__", *_HOMES])
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module 'wellfit' has no attribute '{name}'")
-    value = getattr(import_module(_HOMES[name]), name)
+    home = import_module(_HOMES[name])
+    value = home if name == "search" else getattr(home, name)  # that package can be called
     globals()[name] = value
     return value
 

@@ -133,7 +133,7 @@ def test_verdict_comes_first_and_findings_root_cause_first(whole: Page) -> None:
 
 def test_every_figure_has_a_name_and_a_caption(whole: Page) -> None:
     drawings = [attributes for tag, attributes in whole.elements if tag == "svg"]
-    assert len(drawings) == 9
+    assert len(drawings) == 10
     assert all(attributes["role"] == "img" and attributes["aria-label"] for attributes in drawings)
     ids = [attributes["id"] for _, attributes in whole.elements if "id" in attributes]
     assert len(ids) == len(set(ids))

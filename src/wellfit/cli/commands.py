@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +9,7 @@ import click
 
 from wellfit import __version__, cli
 from wellfit.cli.compare import compare
+from wellfit.cli.endings import command_line, say_run, say_search
 from wellfit.cli.exits import print_json
 from wellfit.cli.models import models
 from wellfit.cli.options import (
@@ -24,11 +23,11 @@ from wellfit.cli.options import (
     out_option,
     seed_option,
 )
+from wellfit.cli.search import search
 from wellfit.errors import UserError
 
 if TYPE_CHECKING:
     from wellfit.config import Config
-    from wellfit.recipe.run import Run
 
 HELP = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
@@ -95,24 +94,29 @@ def fit(
             plan=plan_file,
             start_from=start_from,
             force=force,
-            command=_command_line(),
+            command=command_line(),
             started=cli.STARTED,
             listener=display,
         )
-    _say_run(run, as_json)
+    say_run(run, as_json)
 
 
 @wellfit.command()
 @click.argument("run")
+@click.option("--storage", metavar="URL", help="Of a search: its study's address, where that holds a password.")
 @json_option
-def resume(run: str, as_json: bool) -> None:
-    """Take up a killed or stopped RUN where it stood."""
+def resume(run: str, storage: str | None, as_json: bool) -> None:
+    """Take up a killed or stopped RUN, or search, where it stood."""
     from wellfit.cli.progress import ProgressDisplay
     from wellfit.recipe import api
+    from wellfit.recipe.run import Run
 
     with ProgressDisplay() as display:
-        resumed = api.resume(run, started=cli.STARTED, listener=display)
-    _say_run(resumed, as_json)
+        resumed = api.resume(run, storage=storage, started=cli.STARTED, listener=display)
+    if isinstance(resumed, Run):
+        say_run(resumed, as_json)
+    else:
+        say_search(resumed, as_json)
 
 
 @wellfit.command()
@@ -137,11 +141,11 @@ def train(data: str, config_file: str, budget: str, out: str | None, force: bool
             out=out,
             budget=budget,
             force=force,
-            command=_command_line(),
+            command=command_line(),
             started=cli.STARTED,
             listener=display,
         )
-    _say_run(run, as_json)
+    say_run(run, as_json)
 
 
 @wellfit.command()
@@ -254,13 +258,15 @@ def report(run: str, as_json: bool) -> None:
 @click.argument("run")
 @json_option
 def show(run: str, as_json: bool) -> None:
-    """RUN in the terminal: verdict, curves as sparklines, findings."""
+    """RUN, or search, in the terminal: verdict, curves as sparklines, trials and stages, findings."""
     from wellfit.record import RunFolder
 
     if as_json:
         from wellfit.recipe.run import Run
+        from wellfit.recipe.search_run import SearchRun, is_search
 
-        print_json(Run(run).as_dict())
+        folder = RunFolder.open(run)
+        print_json((SearchRun(folder) if is_search(folder) else Run(folder)).as_dict())
         return
     from wellfit.report.terminal import show as show_run
 
@@ -284,6 +290,7 @@ def explain(finding: str, as_json: bool) -> None:
 
 wellfit.add_command(models)
 wellfit.add_command(compare)
+wellfit.add_command(search)
 
 # Options that a plan decides.
 PINNED = (
@@ -341,15 +348,6 @@ def _dry_run(
     click.echo(f"cost       {known}; nothing was trained")
 
 
-def _say_run(run: Run, as_json: bool) -> None:
-    if as_json:
-        print_json(run.as_dict())
-        return
-    from wellfit.report.terminal import closing
-
-    click.echo(closing(run.folder))
-
-
 def _expand(files: tuple[str, ...]) -> list[str]:
     """A folder stands for the files in it, so that shells without wildcards work too."""
     names: list[str] = []
@@ -368,7 +366,3 @@ def _expand(files: tuple[str, ...]) -> list[str]:
 
 def _share(value: float | None) -> str:
     return "–" if value is None else f"{value:.3f}"
-
-
-def _command_line() -> str:
-    return shlex.join(["wellfit", *sys.argv[1:]])

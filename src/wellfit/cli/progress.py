@@ -18,6 +18,7 @@ TITLES = {
     "split": "splitting",
     "plan": "measuring the machine and planning",
     "checks": "checking before training",
+    "workers": "measuring how many workers are fastest",
     "search": "searching for settings",
     "probe": "fitting a linear classifier on pretrained features",
     "fine-tune": "fine-tuning",
@@ -26,6 +27,9 @@ TITLES = {
     "evaluate": "opening the test images, once",
     "report": "writing the report",
 }
+
+
+_ENDS = {"pruned": "broken off", "failed": "failed"}
 
 
 class ProgressDisplay:
@@ -40,6 +44,7 @@ class ProgressDisplay:
         self._accuracy: float | None = None
         self._loss: float | None = None
         self._step = ""
+        self._round, self._trials = "trials", [0, 1]  # done and in all, of the open round
 
     def __enter__(self) -> ProgressDisplay:
         if self.console.is_terminal:
@@ -95,15 +100,27 @@ class ProgressDisplay:
 
     def _on_stage(self, fields: dict[str, Any]) -> None:
         self.line(f"  {fields['name']} stage: {fields['reason']}")
+        if fields.get("tasks"):
+            self._round = f"{fields['name']} stage"
+            self._trials = [0, fields["tasks"]]
 
     def _on_trial(self, fields: dict[str, Any]) -> None:
         settings = ", ".join(
             f"{name} {value:.2g}" if isinstance(value, float) else f"{name} {value}"
             for name, value in fields["settings"].items()
         )
-        score = fields["validation_accuracy"]
-        result = f"validation {score:.3f}" if score is not None else "broken off: the loss rose above 3× its start"
-        self.line(f"  trial {fields['stage']} {fields['trial']}: {settings} → {result} ({fields['seconds']:.1f} s)")
+        score, reason = fields["validation_accuracy"], fields.get("reason") or ""
+        result = f"validation {score:.3f}" if score is not None else f"{_ENDS[fields['state']]}: {reason}"
+        if score is not None and reason:
+            result += f" ({reason})"
+        length = f", {fields['epochs']:.3g} epochs" if fields.get("epochs") else ""
+        self.line(
+            f"  trial {fields['stage']} {fields['trial']}{length}: {settings} → {result} ({fields['seconds']:.1f} s)"
+        )
+        self._trials[0] += 1
+        if self._live is not None:
+            done, of = self._trials
+            self._bar(self._round, done, of, f"{done} of {of} trials")
 
     def _on_progress(self, fields: dict[str, Any]) -> None:
         if self._live is not None or time.monotonic() - self._spoken > QUIET_SECONDS:

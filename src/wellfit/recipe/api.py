@@ -6,7 +6,7 @@ import tempfile
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from wellfit.config import Config, config_to_toml, load_config
 from wellfit.errors import UserError
@@ -26,6 +26,9 @@ from wellfit.recipe.opening import (
 from wellfit.recipe.plan import Plan, load_plan, save_plan
 from wellfit.recipe.run import Run
 from wellfit.record import RunFolder, read_record, write_atomically
+
+if TYPE_CHECKING:
+    from wellfit.recipe.search_run import SearchRun
 
 DEFAULT_BUDGET = "10m"
 
@@ -83,10 +86,18 @@ def fit(
         raise
 
 
-def resume(run: str | Path, *, data: Any = None, started: float | None = None, listener: Listener | None = None) -> Run:
-    """Take up a killed or stopped run where it stood, with what is left of its budget.
+def resume(
+    run: str | Path,
+    *,
+    data: Any = None,
+    storage: str | None = None,
+    started: float | None = None,
+    listener: Listener | None = None,
+) -> Run | SearchRun:
+    """Take up a killed or stopped run or search where it stood, with what is left of its budget.
 
     data: only for a run that was given arrays or a Dataset, which a folder cannot name.
+    storage: only for a search whose study has an address with a password, which is not written down.
     """
     started = time.monotonic() if started is None else started
     folder = RunFolder.open(run)
@@ -94,16 +105,26 @@ def resume(run: str | Path, *, data: Any = None, started: float | None = None, l
     begun = next((line for line in lines if line["kind"] == "run"), None)
     if begun is None:
         raise UserError(f"'{run}' has no beginning in its record and cannot be resumed; start again with `wellfit fit`")
-    if any(line["kind"] == "end" and line["status"] == "done" for line in lines) and folder.model_weights.exists():
+    request = begun["request"]
+    done = any(line["kind"] == "end" and line["status"] == "done" for line in lines)
+    if done and "search" in request:
+        raise UserError(
+            f"the search in '{run}' is finished, so there is nothing to take up; "
+            f"train with what it found: `wellfit train DATA {folder.best}`"
+        )
+    if done and folder.model_weights.exists():
         raise UserError(
             f"the run in '{run}' is finished, so there is nothing to take up; "
             f"go on from it with `wellfit fit DATA --from {run}`"
         )
-    request = begun["request"]
     data = data if data is not None else request["data"]
     if data is None:
         raise UserError(f"the run in '{run}' was given data from Python's memory; call wellfit.resume('{run}', data=…)")
     refuse_missing(data)
+    if "search" in request:
+        from wellfit.recipe.searching import resume_search
+
+        return resume_search(folder, request, data, storage=storage, started=started, listener=listener)
     spent = spent_before(folder)
     budget, config = Budget(request["budget"], started - spent), load_config(folder.config)
     return _run(folder, data, config, budget, request, f"wellfit resume {run}", listener, spent)

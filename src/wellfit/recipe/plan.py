@@ -23,8 +23,8 @@ SCHEMA = 1
 class ModelPlan:
     """Which network, and what it starts from.
 
-    transfer: "none" trains from random weights; "probe" fits a linear classifier on frozen features; "continue"
-    trains on from an earlier run's network.
+    transfer: "none" trains from random weights; "probe" fits a linear classifier on frozen features; "tune" trains
+    a new classifier and the network with it; "continue" trains on from an earlier run's network.
     """
 
     name: str

@@ -45,18 +45,25 @@ EVALUATION_SHARE = 0.08  # of an epoch's time: where validation costs more, it i
 NO_DEADLINE_SECONDS = 600.0  # what is planned for where no budget was given
 
 
-def make_plan(job: Job, data: Prepared) -> Plan:
-    """Measure, decide, and say why. Raises UserError when not even the smallest run fits the budget."""
-    config, left = job.config, min(job.budget.left, NO_DEADLINE_SECONDS if job.budget.seconds is None else math.inf)
-    images = len(data.split.train)
-    if left < CLOSING_SECONDS + 4:
+def make_plan(job: Job, data: Prepared, *, left: float | None = None, transfer: str = "") -> Plan:
+    """Measure, decide, and say why. Raises UserError when not even the smallest run fits the budget.
+
+    left: seconds for the training; what is left of the budget where it is not given. transfer: how networks with
+    weights are trained, in the stead of a probe.
+    """
+    config, images = job.config, len(data.split.train)
+    tight = left is None
+    left = min(
+        job.budget.left if left is None else left, NO_DEADLINE_SECONDS if job.budget.seconds is None else math.inf
+    )
+    if left < CLOSING_SECONDS + 4 and tight:
         raise UserError(
             f"the budget is used up: {in_words(left)} are left after reading {data.audit.images:,} images; "
             f"give at least --budget {math.ceil(job.budget.spent + 30)}s"
         )
     choice = choose_model(job, data, left)
     reasons = choice.reasons
-    transfer = choice.transfer
+    transfer = transfer if transfer and choice.transfer == "probe" and choice.name != "probe_net" else choice.transfer
     if config.training.freeze and transfer == "none":
         raise UserError(
             f"training.freeze keeps stages of a pretrained network as they are, got {config.training.freeze}, and "

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from wellfit.report.curves_transfer import ProbeCurve
-from wellfit.report.history import History, Line, mapping
+from wellfit.report.history import History, Line, mapping, texts
 from wellfit.report.markup import MOST_ROWS, Html, badge, cell, join, more, table
 from wellfit.report.words import duration, figure, number, percent, plain
 
@@ -29,12 +29,26 @@ def trials(history: History) -> Html:
             percent(line.get("validation_accuracy")),
             figure(line.get("validation_loss")),
             *(cell(mapping(line, "settings").get(key)) for key in settings),
+            figure(line.get("epochs")),
+            plain(line.get("continues"), 12),
             duration(line.get("seconds")),
+            plain("; ".join([*texts(line, "findings")[:3], *filter(None, [str(line.get("reason") or "")])]), 160),
         )
         for line in sorted(history.trials, key=best_first)[:MOST_ROWS]
     ]
-    head = ("trial", "stage", "", "accuracy", "loss", *(plain(key, 30) for key in settings), "took")
-    right = (3, 4, *range(5, 6 + len(settings)))
+    head = (
+        "trial",
+        "stage",
+        "",
+        "accuracy",
+        "loss",
+        *(plain(key, 30) for key in settings),
+        "epochs",
+        "from",
+        "took",
+        "",
+    )
+    right = (3, 4, *range(5, 8 + len(settings)))
     return join(table(head, body, numeric=right, label="Trials, best on validation first"), more(history.trials))
 
 

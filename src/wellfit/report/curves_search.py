@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from wellfit.report.curves import Floats, evenly
-from wellfit.report.history import History, Line, mapping
+from wellfit.report.history import History, Line, mapping, texts
 from wellfit.report.words import figure, number, plain
 
 
@@ -25,16 +25,26 @@ class Trial:
     best: bool
     steps: Floats
     losses: Floats
+    choices: dict[str, str] = field(default_factory=dict)  # settings that are names
+    continues: str = ""  # the trial whose checkpoint it took up
+    epochs: float = math.nan
+    reason: str = ""
+    findings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Search:
-    """All trials with the ranges of each stage: {stage: {setting: (low, high)}}, in the order of the record."""
+    """All trials with the ranges of each stage: {stage: {setting: (low, high)}}, in the order of the record.
+
+    reasons: why each stage's ranges, then why its longer trials. importance: share of the spread of scores that each
+    setting explains, the largest first; {} where it is not known.
+    """
 
     trials: list[Trial]
     ranges: dict[str, dict[str, tuple[float, float]]]
-    reasons: dict[str, str]
+    reasons: dict[str, list[str]]
     limit: float | None  # 3× the initial loss, at least 3 log C: trials above it are broken off (SPEC S3)
+    importance: dict[str, float] = field(default_factory=dict)
 
     def varied(self) -> list[str]:
         """Numeric settings that differ between trials; lr and weight decay first."""
@@ -42,6 +52,11 @@ class Search:
         differing = [n for n in names if len({t.settings[n] for t in self.trials if n in t.settings}) > 1]
         first = {"lr": 0, "weight_decay": 1}
         return sorted(differing, key=lambda name: (first.get(name, 2), name))
+
+    def chosen_names(self) -> list[str]:
+        """Settings by name that differ between trials."""
+        names = dict.fromkeys(name for trial in self.trials for name in trial.choices)
+        return [n for n in names if len({t.choices[n] for t in self.trials if n in t.choices}) > 1]
 
     @property
     def broken_off(self) -> int:
@@ -62,6 +77,9 @@ def search(history: History) -> Search | None:
         a if line.get("state") == "finished" else math.nan for a, line in zip(accuracies, history.trials, strict=True)
     ]
     best = int(np.nanargmax(finished)) if np.isfinite(finished).any() else -1
+    chosen = history.best.get("trial")  # a search weighs neighbours and lengths; the highest score may be luck
+    if chosen is not None:
+        best = next((i for i, line in enumerate(history.trials) if line.get("trial") == chosen), best)
     trials, first = [], []
     for i, (line, accuracy) in enumerate(zip(history.trials, accuracies, strict=True)):
         curve = line.get("curve")
@@ -74,8 +92,13 @@ def search(history: History) -> Search | None:
             Trial(
                 number=str(line.get("trial")),
                 stage=str(line.get("stage")),
+                continues="" if line.get("continues") is None else str(line.get("continues")),
+                epochs=number(line.get("epochs")),
                 state=str(line.get("state")),
+                reason=str(line.get("reason") or ""),
+                findings=tuple(texts(line, "findings")),
                 settings=_numeric(mapping(line, "settings")),
+                choices={_short(k): str(v) for k, v in mapping(line, "settings").items() if isinstance(v, str | bool)},
                 named=_named(mapping(line, "settings")),
                 accuracy=accuracy,
                 best=i == best,
@@ -83,14 +106,19 @@ def search(history: History) -> Search | None:
                 losses=table[:, 1],
             )
         )
-    ranges = {}
+    ranges: dict[str, dict[str, tuple[float, float]]] = {}
+    reasons: dict[str, list[str]] = {}
     for stage in history.stages:
         bounds = mapping(stage, "ranges").items()
         ends = {_short(k): (number(v[0]), number(v[1])) for k, v in bounds if isinstance(v, list) and len(v) == 2}
-        ranges[str(stage.get("name"))] = {k: v for k, v in ends.items() if np.isfinite(v).all()}
-    reasons = {str(stage.get("name")): str(stage.get("reason") or "") for stage in history.stages}
+        name, why = str(stage.get("name")), str(stage.get("reason") or "")
+        ranges[name] = {k: v for k, v in ends.items() if np.isfinite(v).all()}
+        if why not in reasons.setdefault(name, []) and why:
+            reasons[name].append(why)
+    shares = {_short(k): number(v) for k, v in mapping(history.importance, "shares").items()}
+    importance = {name: share for name, share in shares.items() if math.isfinite(share)}
     initial = max(float(np.median(first)), math.log(max(1, len(history.classes)))) if first else None
-    return Search(trials, ranges, reasons, 3 * initial if initial is not None else None)
+    return Search(trials, ranges, reasons, 3 * initial if initial is not None else None, importance)
 
 
 def _accuracy(line: Line) -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import tomllib
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -40,6 +40,8 @@ class History:
     steps: list[Line] = field(default_factory=list)
     epochs: list[Line] = field(default_factory=list)
     probes: list[Line] = field(default_factory=list)
+    best: Line = field(default_factory=dict)
+    importance: Line = field(default_factory=dict)
     findings: list[Line] = field(default_factory=list)
     recipe_steps: list[Line] = field(default_factory=list)
     evaluations: dict[str, Line] = field(default_factory=dict)
@@ -70,6 +72,11 @@ class History:
     def recipe_step(self, name: str) -> Line:
         """The line of a step of the recipe; empty where it has not ended."""
         return next((line for line in self.recipe_steps if line.get("name") == name), {})
+
+    @property
+    def is_search(self) -> bool:
+        """Whether the run is a search alone: it has trials and hands over settings, no model."""
+        return "search" in mapping(self.run, "request")
 
     @property
     def classes(self) -> dict[str, int]:
@@ -133,12 +140,12 @@ def read_history(folder: RunFolder) -> History:
     recipe_steps: dict[Any, Line] = {}
     stages: dict[Any, Line] = {}
     probes: dict[Any, Line] = {}
-    for line in read_record(folder.record):
+    for line in _lines(folder):
         kind = line["kind"]
         if kind in ("run", "audit", "engine", "plan", "trial", "probe", "step"):
             # A resumed run goes on after its end: that was not the end.
             history.end = {}
-        if kind in ("run", "audit", "engine", "plan"):
+        if kind in ("run", "audit", "engine", "plan", "best", "importance"):
             setattr(history, kind, line)
         elif kind == "end":
             history.end = line
@@ -156,7 +163,8 @@ def read_history(folder: RunFolder) -> History:
         elif kind == "probe":
             probes[str(line.get("image_size")), str(line.get("strength"))] = line
         elif kind == "stage":
-            stages[str(line.get("name"))] = line
+            # A stage of a search has a line for each of its rounds.
+            stages[str(line.get("name")), str(line.get("first"))] = line
         elif kind == "check":
             checks[str(line.get("check"))] = line
         elif kind == "finding":
@@ -169,6 +177,8 @@ def read_history(folder: RunFolder) -> History:
         elif kind == "evaluation":
             history.evaluations[str(line.get("split"))] = line
     history.trials, history.stages = list(trials.values()), list(stages.values())
+    if history.is_search:  # numbers count over all stages and workers
+        history.trials.sort(key=lambda line: number(line.get("trial")))
     history.probes = list(probes.values())
     history.checks, history.recipe_steps = list(checks.values()), list(recipe_steps.values())
     history.findings = _root_cause_first(list(findings.values()))
@@ -177,6 +187,13 @@ def read_history(folder: RunFolder) -> History:
     history.config = _parsed(tomllib.loads, history.config_text)
     history.card = _parsed(json.loads, _text(folder.model_card))
     return history
+
+
+def _lines(folder: RunFolder) -> Iterator[Line]:
+    """What worker processes wrote of their trials, then the run's own record."""
+    for file in folder.worker_records():
+        yield from (line for line in read_record(file) if line["kind"] == "trial")
+    yield from read_record(folder.record)
 
 
 def _parsed(parse: Callable[[str], Any], text: str) -> Line:

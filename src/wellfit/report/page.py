@@ -33,8 +33,7 @@ def render(history: History) -> str:
     verdict = judge(history)
     parts = [
         *_fitting(history),
-        ("classes", "Classes and confusion", panels.classes(history)),
-        ("pictures", "Pictures", panels.pictures(history)),
+        *_judged(history),
         *_filters(history),
         ("checks", "Checks", sections.checks(history)),
         ("findings", "Findings", sections.findings(history)),
@@ -51,11 +50,22 @@ def _fitting(history: History) -> list[Part]:
     fitting = []
     if history.transfers:
         fitting.append(("transfer", "Transfer", panels.transfer(history)))
+    if history.is_search:
+        return [("search", "Search", panels.search(history))]
     if history.steps or history.epochs or not history.transfers:
         fitting.append(("training", "Fine-tuning" if history.transfers else "Training", panels.training(history)))
     if history.trials or not history.transfers:
         fitting.append(("search", "Search", panels.search(history)))
     return fitting
+
+
+def _judged(history: History) -> list[Part]:
+    if history.is_search:  # it hands over settings, and no model
+        return []
+    return [
+        ("classes", "Classes and confusion", panels.classes(history)),
+        ("pictures", "Pictures", panels.pictures(history)),
+    ]
 
 
 def _filters(history: History) -> list[Part]:
@@ -81,6 +91,8 @@ def _headline(history: History, verdict: Verdict) -> str:
     if verdict.measured:
         where = {"test": "right on test images", "validation": "right on validation images"}.get(verdict.split, "right")
         return f"{percent(verdict.accuracy)} {where}"
+    if history.is_search and history.best:
+        return f"Search: {percent(history.best.get('validation_accuracy'))} on validation"
     return {
         "failed": "The run failed before it could be measured",
         "interrupted": "Interrupted before it could be measured",

@@ -4,7 +4,16 @@ from __future__ import annotations
 
 import math
 
-from wellfit.report import attempts, curves, evaluation, static, static_filters, static_search, static_transfer
+from wellfit.report import (
+    attempts,
+    curves,
+    evaluation,
+    static,
+    static_filters,
+    static_search,
+    static_search_lines,
+    static_transfer,
+)
 from wellfit.report.curves_filters import read_filters
 from wellfit.report.curves_search import search as search_of
 from wellfit.report.curves_transfer import probe_curve
@@ -136,6 +145,22 @@ def search(history: History) -> Html:
         said = "The loss of each trial in the colour of the accuracy that it reached; dashed ones were broken off."
         drawing = static_search.draw_trial_curves(found)
         figures.append(figure("Trials, step by step", drawing, "Loss curves of all trials", said))
+    if len(varied) + len(found.chosen_names()) > 1:
+        said = (
+            "One line a trial, from setting to setting to its accuracy, in the colour of that accuracy; dotted ones "
+            "were broken off. Where bright lines meet, a setting has a good value; where they spread, it does not "
+            "matter."
+        )
+        drawing = static_search_lines.draw_parallel(found)
+        alt = f"Parallel coordinates of {len(found.trials)} trials"
+        figures.append(figure("All settings at once", drawing, alt, said, size="wide"))
+    if found.importance:
+        said = (
+            "How much of the spread of scores each setting explains by itself, by a functional analysis of variance on "
+            "a forest fitted to the trials (Hutter et al. 2014)."
+        )
+        drawing = static_search_lines.draw_importance(found)
+        figures.append(figure("Importance of the settings", drawing, "Importance of each setting", said))
     for setting in varied[:6]:
         said = (
             "A clear hill shows that the setting matters; an even scatter, that it hardly does. Bars: ranges of the "
@@ -144,7 +169,7 @@ def search(history: History) -> Html:
         drawing = static_search.draw_setting(found, setting)
         heading = f"Accuracy against {plain(static_search.setting_name(setting), 40)}"
         figures.append(figure(heading, drawing, f"{heading} for {len(found.trials)} trials", said))
-    because = [(stage, why) for stage, why in found.reasons.items() if why]
+    because = [(stage, plain("; ".join(why), 1200)) for stage, why in found.reasons.items() if why]
     reasons = [tag("li", tag("bdi", plain(stage, 40)), ": ", prose(why)) for stage, why in because]
     return join(
         tag("p", text),

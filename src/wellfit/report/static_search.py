@@ -21,7 +21,7 @@ from wellfit.report.words import figure as number_text
 from wellfit.report.words import plain
 
 # Rising in lightness: it keeps its order in grey and for colour-blind readers. Its ends stand out on light and dark.
-_ACCURACY_MAP = LinearSegmentedColormap.from_list("accuracy", ["#5a4b9c", "#3f74b8", "#3ba39a", "#9dbb3a", "#e0b92f"])
+ACCURACY_MAP = LinearSegmentedColormap.from_list("accuracy", ["#5a4b9c", "#3f74b8", "#3ba39a", "#9dbb3a", "#e0b92f"])
 
 
 def draw_search_map(search: Search, across: str = "lr", up: str = "weight_decay") -> str:
@@ -37,7 +37,7 @@ def draw_search_map(search: Search, across: str = "lr", up: str = "weight_decay"
         ):
             values = [t.settings[name] for t in shown] + [v for r in search.ranges.values() for v in r.get(name, ())]
             place_on[name] = _setting_scale(values, name, set_scale, set_ticks)
-        norm = _accuracy_norm([t.accuracy for t in shown])
+        norm = accuracy_norm([t.accuracy for t in shown])
 
         def place(trial: Trial) -> tuple[float, float]:
             return place_on[across](trial.settings[across]), place_on[up](trial.settings[up])
@@ -60,7 +60,7 @@ def draw_search_map(search: Search, across: str = "lr", up: str = "weight_decay"
                 )
         _search_legend(axes, shown)
         if any(math.isfinite(t.accuracy) for t in shown):
-            colours = ScalarMappable(norm, _ACCURACY_MAP)
+            colours = ScalarMappable(norm, ACCURACY_MAP)
             bar = figure.colorbar(colours, ax=axes, format=FuncFormatter(as_percent), pad=0.02, aspect=30)
             bar.set_label("validation accuracy")
             bar.outline.set_visible(False)
@@ -80,7 +80,7 @@ def draw_setting(search: Search, name: str) -> str:
         place = _setting_scale(values, name, axes.set_xscale, axes.set_xticks)
         measured = [t.accuracy for t in shown if math.isfinite(t.accuracy)]
         floor = (min(measured) - 0.04 * (max(measured) - min(measured) + 0.05)) if measured else 0.0
-        norm = _accuracy_norm(measured)
+        norm = accuracy_norm(measured)
         for trial in shown:
             height = trial.accuracy if math.isfinite(trial.accuracy) else floor
             _dot(axes, trial, place(trial.settings[name]), height, norm)
@@ -114,12 +114,12 @@ def draw_trial_curves(search: Search) -> str:
 
     def draw(figure: Figure) -> None:
         axes = figure.subplots()
-        norm = _accuracy_norm([t.accuracy for t in search.trials])
+        norm = accuracy_norm([t.accuracy for t in search.trials])
         shown = [t for t in search.trials if len(t.steps)]
         for trial in sorted(shown, key=lambda t: -1.0 if math.isnan(t.accuracy) else t.accuracy):
             seen = np.isfinite(trial.losses)
             known = math.isfinite(trial.accuracy)
-            colour = _ACCURACY_MAP(norm(trial.accuracy)) if known else _state_colour(trial.state)
+            colour = ACCURACY_MAP(norm(trial.accuracy)) if known else _state_colour(trial.state)
             width = 3.0 if trial.best else 1.3
             axes.plot(trial.steps[seen], trial.losses[seen], "-" if known else "--", lw=width, color=colour, alpha=0.9)
             if trial.state != "finished" and seen.any():
@@ -177,7 +177,7 @@ def _dot(axes: Axes, trial: Trial, x: float, y: float, norm: Normalize) -> None:
     """A trial in the colour of its accuracy, ringed where it is the best; a cross where it has none."""
     if math.isfinite(trial.accuracy):
         edge = PALETTE["ink"] if trial.state == "finished" else PALETTE["alarm"]
-        colour = _ACCURACY_MAP(norm(trial.accuracy))
+        colour = ACCURACY_MAP(norm(trial.accuracy))
         axes.plot([x], [y], "o", ms=6.5, color=colour, mec=edge, mew=0.7)
     else:
         axes.plot([x], [y], "x", ms=6, mew=1.4, color=_state_colour(trial.state), clip_on=False)
@@ -189,7 +189,8 @@ def _state_colour(state: str) -> str:
     return PALETTE["alarm"] if state == "failed" else PALETTE["muted"]
 
 
-def _accuracy_norm(accuracies: Sequence[float]) -> Normalize:
+def accuracy_norm(accuracies: Sequence[float]) -> Normalize:
+    """From the lowest accuracy to the highest."""
     finite = [a for a in accuracies if math.isfinite(a)]
     low, high = (min(finite), max(finite)) if finite else (0.0, 1.0)
     return Normalize(low, high if high > low else low + 1e-3)

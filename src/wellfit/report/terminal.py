@@ -15,6 +15,7 @@ from wellfit.report.curves_search import Search, search
 from wellfit.report.curves_transfer import ProbeCurve, probe_curve
 from wellfit.report.history import History, check_outcome, mapping, read_history
 from wellfit.report.settled import image_size, model_name, parameters, settings
+from wellfit.report.terminal_search import lines_of
 from wellfit.report.verdict import judge, state_sentences
 from wellfit.report.words import count, counted, duration, figure, number, percent, plain, points
 
@@ -54,7 +55,7 @@ def show(folder: RunFolder) -> str:
         _facts(history),
         _curves(history),
         _probes(probe_curve(history)),
-        _trials(search(history)),
+        lines_of(history) if history.is_search else _trials(search(history)),
         _steps(history),
         _findings(history),
         _places(folder),
@@ -175,7 +176,12 @@ def _findings(history: History) -> list[str]:
 
 
 def _places(folder: RunFolder) -> list[str]:
-    places = (("model", folder.model_weights), ("report", folder.report), ("record", folder.record))
+    places = (
+        ("model", folder.model_weights),
+        ("best settings", folder.best),
+        ("report", folder.report),
+        ("record", folder.record),
+    )
     lines = [_row(name, plain(path)) for name, path in places if path.exists()]
     if folder.model_weights.exists():
         lines.append(_row("try it", f"wellfit predict {plain(folder.path)} FILES"))

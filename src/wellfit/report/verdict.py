@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from wellfit.findings import explanations
 from wellfit.report.curves import accuracy_curve, reliability
-from wellfit.report.history import History, Line, check_outcome, rows
+from wellfit.report.curves_search import search
+from wellfit.report.history import History, Line, check_outcome, mapping, rows
 from wellfit.report.settled import model_name
 from wellfit.report.words import counted, interval, number, percent, plain
 
@@ -75,6 +76,8 @@ def judge(history: History) -> Verdict:
 
 def _how_good(history: History, facts: Verdict) -> str:
     model = model_name(history)
+    if history.is_search:
+        return _how_good_a_search(history)
     if not facts.measured:
         reached = accuracy_curve(history)
         state = {
@@ -109,9 +112,29 @@ def _how_good(history: History, facts: Verdict) -> str:
     return text + "."
 
 
+def _how_good_a_search(history: History) -> str:
+    found = search(history)
+    if found is None or found.best is None:
+        return "No trial has finished yet." if history.status == "unfinished" else "No trial finished."
+    done = "The search reached" if history.status == "done" else "So far the search has reached"
+    trials = counted(len(found.trials), "trial")
+    return (
+        f"{done} {percent(found.best.accuracy)} on validation in {trials}, with {found.best.named}. A search hands "
+        "over settings: a longer training with them should do better, and test images are still closed."
+    )
+
+
 def _how_sure(history: History, facts: Verdict) -> str:
     parts = []
-    if facts.measured:
+    if history.is_search:
+        found = search(history)
+        error = next((number(t.get("error")) for t in history.trials if t.get("trial") == history.best.get("trial")), 0)
+        if found is not None and found.best is not None and error > 0:
+            parts.append(
+                f"The score of a single trial is uncertain by about ± {100 * error:.1f} points, and the best of many "
+                "is a little flattered by luck"
+            )
+    elif facts.measured:
         seed = history.run.get("seed")
         fitted = "training" if history.steps or not history.transfers else "classifier on frozen features"
         basis = f"one {fitted}{f' (seed {plain(seed, 20)})' if seed is not None else ''}"
@@ -156,6 +179,9 @@ def _what_next(history: History, facts: Verdict) -> str:
         return f"Go on where it stopped with `wellfit resume {run}`."
     if warnings:
         return _advice("The most useful next step answers", warnings[0])
+    if history.is_search and history.best:
+        data = mapping(history.run, "request").get("data")
+        return f"Train with what was found: `wellfit train {plain(data or 'DATA', 200)} {run}/best.toml`."
     curve = accuracy_curve(history)
     if curve is not None and curve.gap is not None:
         train = float(curve.train[curve.steps == curve.gap_step][-1])
@@ -193,17 +219,23 @@ def state_sentences(history: History) -> list[str]:
     if history.status == "unfinished":
         said.append(f"The record has no end: the run is still going or was killed. `wellfit resume {run}` goes on.")
     elif history.status == "interrupted":
-        said.append(f"The run was interrupted and kept the best model that it had. `wellfit resume {run}` goes on.")
+        kept = "all trials that were done" if history.is_search else "the best model that it had"
+        said.append(f"The run was interrupted and kept {kept}. `wellfit resume {run}` goes on.")
     elif history.status == "failed":
         said.append("The run failed: what it wrote until then is shown, and the findings say why it stopped.")
     missing = {
         "the audit of the data": not history.audit,
         "the plan": not history.plan,
-        "training steps": not history.steps and not history.transfers,
-        "a test evaluation": "test" not in history.evaluations,
         "config.toml": not history.config_text,
-        "model.json": not history.card,
     }
+    if history.is_search:
+        missing |= {"trials": not history.trials}
+    else:
+        missing |= {
+            "training steps": not history.steps and not history.transfers,
+            "a test evaluation": "test" not in history.evaluations,
+            "model.json": not history.card,
+        }
     names = [name for name, absent in missing.items() if absent]
     if names:
         said.append(f"The run folder lacks {', '.join(names)}; what would be drawn from it is left out.")

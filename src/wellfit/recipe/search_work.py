@@ -1,0 +1,226 @@
+"""The work of a search: trials of a shared study, run in this process or by worker processes (SPEC S1 rows 4, 5, 7)."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import os
+import shutil
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from wellfit.errors import Interrupted
+from wellfit.findings import Finding
+from wellfit.recipe.job import Job
+from wellfit.recipe.material import Material
+from wellfit.recipe.trials import TrialRunner
+from wellfit.recipe.workforce import for_workers
+from wellfit.record import Record, RunFolder, read_record
+from wellfit.search.schedule import Finished, Round, Schedule
+from wellfit.search.space import ranges
+from wellfit.search.stages import ranked
+from wellfit.search.study import Study
+from wellfit.search.trial import Task, Trial
+from wellfit.search.workers import run_workers
+
+MARK = "\x1e"  # begins a line of a worker that is a line of its record
+DEATHS = 3  # of workers at one task, after which it counts as failed
+CHECKPOINTS = 4e9  # bytes that checkpoints of trials may take together
+PROMISING = 3.0  # a trial that is at most so many times shorter than the longest may be the best
+
+
+@dataclass(frozen=True)
+class Orders:
+    """What a worker needs to take part; it can be pickled. until: on `time.time`'s scale, None without a deadline."""
+
+    material: Material
+    folder: Path
+    storage: str
+    study: str
+    identity: dict[str, Any]
+    founding: dict[str, Any]
+    until: float | None
+
+
+class News:
+    """What the search's own record keeps of its rounds, and what is said of trials that other processes ran."""
+
+    def __init__(self, job: Job, study: Study) -> None:
+        self.job, self.study = job, study
+        self.rounds = {
+            (line["name"], line.get("first"))
+            for line in read_record(job.folder.record)
+            if line["kind"] == "stage" and "first" in line
+        }
+
+    def opened(self, fields: dict[str, Any]) -> None:
+        """A round began, here or in a worker: written down once, with what came up before it."""
+        key = fields["name"], fields["first"]
+        if key in self.rounds:
+            return
+        self.rounds.add(key)
+        tidy(self.job.folder, self.study.trials(), set(fields["continues"]))
+        found = fields.pop("findings")
+        self.job.record.write("stage", **fields)
+        self.job.report(*(Finding(**each) for each in found))
+
+    def heard(self, worker: str, text: str) -> None:
+        """A line that a worker printed."""
+        if not text.startswith(MARK):
+            self.job.say(f"worker {worker}: {text}")
+            return
+        try:
+            line = json.loads(text.removeprefix(MARK))
+        except ValueError:  # torn by its worker's death
+            return
+        kind = line.pop("kind")
+        if kind == "stage":
+            self.opened(line)
+        else:
+            self.job.record.tell(kind, **line)
+
+
+def work(orders: Orders, job: Job, study: Study, workers: int) -> None:
+    """Until the schedule has finished, the time is up or somebody asks to stop; what came of it is in the study."""
+    news = News(job, study)
+    if workers == 1:
+        _shift(orders, study, job.record.write, news.opened, worker="1", stop=job.stop)
+        return
+    given = Orders(**{**vars(orders), "material": for_workers(orders.material)})
+    run_workers(
+        workers,
+        serve,
+        (given,),
+        threads=orders.material.plan.engine.threads,
+        stop=job.stop,
+        line=news.heard,
+        say=job.say,
+    )
+
+
+def serve(orders: Orders, *, worker: str, stop: Callable[[], bool]) -> None:
+    """What a worker process runs. Its record is a file of its own; each line is printed for the process above too."""
+    folder = RunFolder(orders.folder)
+    record = Record(folder.workers / f"{worker}-{os.getpid()}.jsonl", _print_line)
+    try:
+        with Study.open(
+            orders.storage, orders.study, identity=orders.identity, schedule=orders.founding, say=_print
+        ) as study:
+            _shift(orders, study, record.write, lambda fields: record.tell("stage", **fields), worker=worker, stop=stop)
+    finally:
+        record.close()
+
+
+def _shift(
+    orders: Orders,
+    study: Study,
+    write: Any,
+    opened: Callable[[dict[str, Any]], None],
+    *,
+    worker: str,
+    stop: Callable[[], bool],
+) -> None:
+    """One worker at work. A trial that cannot end before the deadline is not begun; one that does not is given back."""
+    deadline = math.inf if orders.until is None else time.monotonic() + orders.until - time.time()
+    clock = _Clock(deadline)
+    runner = TrialRunner(orders.material, orders.folder, write, worker, stop=lambda: time.monotonic() > deadline)
+
+    def run(task: Task) -> Trial:
+        begun = time.monotonic()
+        trial = runner(task)
+        clock.took(trial, time.monotonic() - begun)
+        return trial
+
+    def on_round(round_: Round) -> None:
+        clock.next_round(round_)
+        opened(stage_line(round_))
+
+    with contextlib.suppress(Interrupted):
+        study.work(
+            Schedule.from_dict(study.schedule["schedule"]),
+            run,
+            worker=worker,
+            stop=lambda: stop() or clock.too_late(),
+            opened=on_round,
+            deaths=DEATHS,
+        )
+
+
+class _Clock:
+    """Whether another trial of the open round still fits before the deadline, by what the last ones took."""
+
+    def __init__(self, deadline: float) -> None:
+        self.deadline, self.rate, self.length = deadline, 0.0, 0.0
+
+    def next_round(self, round_: Round) -> None:
+        self.length = min(task.epochs for task in round_.tasks)
+        if any(task.continues is not None for task in round_.tasks):
+            self.length /= 2  # a part of it is trained already
+
+    def took(self, trial: Trial, seconds: float) -> None:
+        if trial.state == "finished" and trial.continues is None and trial.epochs > 0:
+            self.rate = seconds / trial.epochs
+
+    def too_late(self) -> bool:
+        return time.monotonic() + self.rate * self.length > self.deadline
+
+
+def stage_line(round_: Round) -> dict[str, Any]:
+    """The fields of a round's line in the record. first: the number of its first trial, which names the round."""
+    return {
+        "name": round_.stage,
+        "rung": round_.rung,
+        "first": min(task.number for task in round_.tasks),
+        "tasks": len(round_.tasks),
+        "epochs": max(task.epochs for task in round_.tasks),
+        "continues": [task.continues for task in round_.tasks if task.continues is not None],
+        "ranges": ranges(round_.space),
+        "reason": round_.reason,
+        "findings": [finding.as_dict() for finding in round_.findings],
+    }
+
+
+def concluded(schedule: Schedule, trials: list[Trial]) -> Finished:
+    """What the search came to: by its schedule, or, where it was ended early, by the trials so far."""
+    step = schedule.next(trials)
+    if isinstance(step, Finished):
+        return step
+    order = [trials[i] for i in ranked(trials, schedule.space)]
+    longest = max((trial.epochs for trial in order), default=0.0)
+    best = next((trial for trial in order if trial.epochs * PROMISING >= longest), None)
+    return Finished(f"ended within the {step.stage} stage", (), best)
+
+
+def tidy(folder: RunFolder, trials: list[Trial], wanted: set[int], most: float = CHECKPOINTS) -> None:
+    """Remove checkpoints that nobody will go on from: of trials that were continued, and the worst beyond `most` bytes.
+
+    wanted: numbers that stay in any case. A trial whose checkpoint is gone can still be continued: it starts again.
+    """
+    continued = {trial.continues for trial in trials}
+    scores = {trial.number: trial.score for trial in trials if trial.score is not None}
+    room = most
+    kept = [path for path in (folder.path / "trials").glob("*") if path.name.isdecimal()]
+    for path in sorted(kept, key=lambda path: -scores.get(int(path.name), math.inf)):
+        number = int(path.name)
+        with contextlib.suppress(OSError):
+            size = sum(file.stat().st_size for file in path.iterdir())
+            unfinished = number not in scores
+            if number in wanted or unfinished or (number not in continued and size <= room):
+                room -= size
+            else:
+                shutil.rmtree(path, ignore_errors=True)
+
+
+def _print_line(kind: str, fields: dict[str, Any]) -> None:
+    _print(MARK + json.dumps({"kind": kind, **fields}, default=str))
+
+
+def _print(text: str) -> None:
+    # The process above may be gone: what is printed is a courtesy, what is written is in the record.
+    with contextlib.suppress(OSError):
+        print(text, file=sys.stderr, flush=True)
