@@ -5,9 +5,12 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 
 from tests.diagnosis.rules.histories import epochs, falling, noisy, sample, verdict, watched
-from wellfit.diagnosis.history import History, Layer, Output
+from wellfit.diagnosis.history import History, Layer, Output, Passes
+from wellfit.diagnosis.inputs import measure, sum_up_inputs, to_host
+from wellfit.diagnosis.rules import RULES
 
 FLAT = noisy([2.303] * 200, scale=0.005)
 
@@ -138,3 +141,22 @@ def test_layers_that_shrink_by_decades_are_a_bad_start_wherever_little_is_learne
 
     assert "shrink" in verdict("bad-initialisation", history(2.0)).message
     assert verdict("bad-initialisation", history(0.1)) is None
+
+
+@pytest.mark.parametrize(("val", "severity"), [(0.4, "warning"), (0.7, "info")])
+def test_training_images_changed_on_purpose_are_no_mismatch_where_validation_is_no_worse(val, severity):
+    def figures(std):
+        images = torch.randn(64, 3, 8, 8, generator=torch.Generator().manual_seed(0)) * std
+        return sum_up_inputs(to_host([measure(images)]), (3, 8, 8))
+
+    rows = epochs(train_accuracy=[0.7] * 3, val_accuracy=[val] * 3)
+    history = History(epochs=[replace(row, passes=Passes(1, inputs=(figures(1.0),))) for row in rows])
+    history.samples = [sample(10 * i, inputs=figures(3.0)) for i in range(4)]
+    assert RULES["train-val-mismatch"].judge(history).severity == severity
+
+
+def test_a_net_that_guesses_better_than_chance_has_learned_something_whatever_its_loss_says():
+    guesses = [answers([10] * 4, [10] * 4, correct=20) for _ in range(20)]
+    assert verdict("not-learning", with_outputs(FLAT, guesses)) is None
+    none = [answers([10] * 4, [10] * 4, correct=10) for _ in range(20)]
+    assert verdict("not-learning", with_outputs(FLAT, none)) is not None

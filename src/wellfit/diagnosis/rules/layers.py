@@ -140,7 +140,10 @@ def _uneven_layers(h: History) -> Finding | None:
     first = next((s for s in h.samples if s.layers), None)
     if first is None or first.step > 0:
         return None
-    spreads = [layer.spread for layer in first.layers]
+    spreads, names = [layer.spread for layer in first.layers], [layer.name for layer in first.layers]
+    few = len(spreads) <= 3  # they may shrink for the kind of their non-linearity
+    if few and first.input is not None and 0.1 < first.input[1] < LARGE_INPUT:
+        spreads, names = [first.input[1], *spreads], ["the input", *names]  # a first layer may shrink it as well
     if len(spreads) < 3 or not np.isfinite(spreads).all() or spreads[0] <= 0:
         return None
     if spreads[-1] == 0 or max(_value(layer, "saturated") for layer in first.layers) > MUCH:
@@ -150,7 +153,6 @@ def _uneven_layers(h: History) -> Finding | None:
     stuck = is_flat(h) or knows_nothing(h) or h.first_bad_step is not None or _flat_start(h)
     # By four decades and more it is one where it has not learned well.
     extreme = not SPREAD**-2 <= factor <= SPREAD**2 and _left(h) > LEARNED
-    few = len(spreads) == 3  # they may shrink for the kind of their non-linearity
     if 1 / SPREAD <= factor <= SPREAD or not ((extreme and not (few and vanishing_gradient(h))) or (stuck and not few)):
         return None
     what = "shrink" if factor < 1 else "grow"
@@ -158,7 +160,7 @@ def _uneven_layers(h: History) -> Finding | None:
         "bad-initialisation",
         "warning",
         f"before the first step activations {what} from layer to layer: over images they vary by {spreads[0]:.2g} at "
-        f"{first.layers[0].name} and by {spreads[-1]:.2g} at {first.layers[-1].name}",
+        f"{names[0]} and by {spreads[-1]:.2g} at {names[-1]}",
         {"spread": spreads, "factor": factor},
         "Use Kaiming initialisation (√(2/fan_in)) with ReLU, Xavier with tanh, or add BatchNorm",
         "SPEC C7, N8, I1-I6",

@@ -7,7 +7,14 @@ import numpy as np
 from wellfit.diagnosis.history import History, fall_per_step, level
 from wellfit.diagnosis.rules import needs
 from wellfit.diagnosis.rules.rule import Rule
-from wellfit.diagnosis.rules.signs import PATIENCE, is_flat, is_waking, knows_nothing, start_and_end
+from wellfit.diagnosis.rules.signs import (
+    PATIENCE,
+    guesses_better_than_chance,
+    is_flat,
+    is_waking,
+    knows_nothing,
+    start_and_end,
+)
 from wellfit.findings import Finding
 
 # A loss ten times its start is no fluctuation; three steps of it are no single odd batch.
@@ -106,7 +113,7 @@ def exploding(h: History) -> Finding | None:
 
 
 def not_learning(h: History) -> Finding | None:
-    if not (is_flat(h) or knows_nothing(h)) or h.warming_up or is_waking(h):
+    if not (is_flat(h) or knows_nothing(h)) or h.warming_up or is_waking(h) or guesses_better_than_chance(h):
         return None
     (start, end), n = start_and_end(h), len(h.losses)
     return Finding(

@@ -54,7 +54,7 @@ def knows_nothing(h: History) -> bool:
     ground = entropy_of_classes(h)
     if ground is None or len(h.losses) < PATIENCE or h.first_bad_step is not None or not is_cross_entropy(h):
         return False
-    return start_and_end(h)[1] > (1 - MOVED) * ground and not _guesses_better_than_chance(h)
+    return start_and_end(h)[1] > (1 - MOVED) * ground and not guesses_better_than_chance(h)
 
 
 def entropy_of_classes(h: History) -> float | None:
@@ -81,7 +81,8 @@ def is_cross_entropy(h: History) -> bool | None:
     return bool(np.mean([abs(seen - read) < 0.2 * max(read, 0.1) for seen, read in pairs]) > 0.5)
 
 
-def _guesses_better_than_chance(h: History) -> bool:
+def guesses_better_than_chance(h: History) -> bool:
+    """Whether the last answers were right more often than the largest class comes, beyond doubt."""
     seen = [s.output for s in h.finite_samples if s.output is not None and s.output.targets is not None][-10:]
     shown = sum(int(o.targets.sum()) for o in seen if o.targets is not None)
     if not shown or h.class_counts is None:
