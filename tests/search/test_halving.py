@@ -6,6 +6,7 @@ import math
 
 import pytest
 from hypothesis import given
+from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from wellfit.search.halving import Ladder, Wish, ladder
@@ -49,6 +50,7 @@ def test_where_runs_would_be_too_short_there_are_fewer_of_them() -> None:
     assert ladder(WISH, epochs=10.0, trials=0, shortest=0.5) is None
 
 
+@hypothesis_settings(max_examples=50, deadline=None)
 @given(
     st.floats(0.01, 1e4),
     st.one_of(st.integers(0, 500), st.just(math.inf)),

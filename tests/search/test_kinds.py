@@ -6,6 +6,7 @@ import math
 
 import pytest
 from hypothesis import given
+from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from wellfit.errors import UserError
@@ -14,6 +15,7 @@ from wellfit.search.kinds import Choice, Fixed, Integer, LogUniform, Uniform
 PLACES = st.floats(0, 1)
 
 
+@hypothesis_settings(max_examples=50, deadline=None)
 @given(st.floats(1e-9, 1e3), st.floats(1.01, 1e6), PLACES)
 def test_a_place_leads_to_a_value_of_a_logarithmic_range_and_back(low: float, factor: float, place: float) -> None:
     kind = LogUniform(low, low * factor)
@@ -23,6 +25,7 @@ def test_a_place_leads_to_a_value_of_a_logarithmic_range_and_back(low: float, fa
     assert kind.place(value) == pytest.approx(place, abs=1e-5 / math.log(factor) + 1e-9)
 
 
+@hypothesis_settings(max_examples=50, deadline=None)
 @given(st.floats(-1e3, 1e3), st.floats(1e-2, 1e3), PLACES)
 def test_a_place_leads_to_a_value_of_an_even_range_and_back(low: float, width: float, place: float) -> None:
     kind = Uniform(low, low + width)
@@ -31,6 +34,7 @@ def test_a_place_leads_to_a_value_of_an_even_range_and_back(low: float, width: f
     assert kind.place(value) == pytest.approx(place, abs=1e-5 * max(1.0, abs(value)) / width)
 
 
+@hypothesis_settings(max_examples=50, deadline=None)
 @given(st.integers(-50, 50), st.integers(1, 60))
 def test_whole_numbers_share_the_unit_interval_evenly(low: int, width: int) -> None:
     kind = Integer(low, low + width)

@@ -159,6 +159,7 @@ def test_a_grid_with_conditions_has_each_setting_once() -> None:
     assert all(contains(space, s) for s in points)
 
 
+@hypothesis_settings(max_examples=50, deadline=None)
 @given(st.integers(1, 80))
 def test_a_grid_has_no_more_than_it_was_given_and_uses_most_of_it(count: int) -> None:
     points = grid({"lr": LogUniform(1e-4, 1e-1), "decay": LogUniform(1e-6, 1e-2)}, count)

@@ -4,6 +4,7 @@ import math
 
 import pytest
 from hypothesis import given
+from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from wellfit.errors import UserError
@@ -21,6 +22,7 @@ def test_a_choice_has_something_to_choose() -> None:
         Choice(("sgd",))
 
 
+@hypothesis_settings(max_examples=50, deadline=None)
 @given(st.floats(1e-9, 1e3), st.floats(1.5, 100))
 def test_a_range_around_a_value_has_it_in_its_logarithmic_middle(value: float, factor: float) -> None:
     around = LogUniform(1e-12, 1e12).around(value, factor)
@@ -53,6 +55,7 @@ CONDITIONAL: Space = {
 }
 
 
+@hypothesis_settings(max_examples=50, deadline=None)
 @given(st.lists(st.floats(0, 1), min_size=3, max_size=3))
 def test_a_setting_is_there_exactly_where_its_condition_is_met(places: list[float]) -> None:
     place = dict(zip(CONDITIONAL, places, strict=True))

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from hypothesis import given
+from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from wellfit.errors import UserError
@@ -169,6 +170,7 @@ def spaces(draw: Any) -> Space:
     return space
 
 
+@hypothesis_settings(max_examples=50, deadline=None)
 @given(spaces())
 def test_a_space_is_written_and_read_back_as_it_was(space: Space) -> None:
     import tomllib

@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
-import pytest
+import math
+from collections.abc import Callable
+from typing import Any
 
-from wellfit.search.space import Choice, LogUniform, Space
-from wellfit.search.stages import NARROW, WIDEN, best_trial, diverged, narrow, winner
+import pytest
+from hypothesis import given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+
+from wellfit.randomness import generator
+from wellfit.search.samplers import settings_of
+from wellfit.search.space import Choice, Fixed, Integer, LogUniform, Space, Uniform, check_conditions, contains
+from wellfit.search.stages import NARROW, WIDEN, best_trial, diverged, narrow, ranked, winner
 from wellfit.search.trial import Trial
 
 SPACE: Space = {"lr": LogUniform(1e-4, 1.0), "weight_decay": LogUniform(1e-6, 1e-2)}
@@ -112,3 +121,102 @@ def test_broken_off_trials_are_counted_with_the_lowest_rate_among_them() -> None
     assert finding.evidence == {"pruned": [0, 1], "lowest_lr": 0.2, "initial_loss": 2.3026}
     assert "2 of 3 trials" in finding.message
     assert diverged([trial(2, 0.01, 0.5)], 2.3) is None
+
+
+def scored(space: Space, count: int, score: Callable[[dict[str, Any]], float]) -> list[Trial]:
+    """Trials with random settings."""
+    settings = [settings_of("random", space, seed=4, number=n) for n in range(count)]
+    return [Trial("coarse", n, s, "finished", score(s), 0.001, epochs=1.0) for n, s in enumerate(settings)]
+
+
+def test_even_ranges_and_whole_numbers_are_narrowed_too() -> None:
+    space: Space = {"dropout": Uniform(0.0, 0.9), "freeze": Integer(0, 20)}
+    found = scored(space, 40, lambda s: 0.9 - (s["dropout"] - 0.4) ** 2 - 0.002 * (s["freeze"] - 9) ** 2)
+    result = narrow(space, found, "coarse")
+    assert result.findings == []
+    dropout, freeze = result.space["dropout"], result.space["freeze"]
+    assert isinstance(dropout, Uniform)
+    assert isinstance(freeze, Integer)
+    assert 0.0 < dropout.low < 0.4 < dropout.high < 0.9
+    assert 0 < freeze.low < 9 < freeze.high < 20
+    assert "dropout narrowed from 0 to 0.9 to" in result.reason
+    assert "freeze narrowed from 0 to 20 to" in result.reason
+
+
+def test_a_setting_that_does_not_matter_stays_wide() -> None:
+    found = scored(SPACE, 60, lambda s: 0.9 - 0.1 * abs(math.log10(s["lr"]) + 2))
+    space = narrow(SPACE, found, "coarse").space
+    lr, decay = space["lr"], space["weight_decay"]
+    assert isinstance(lr, LogUniform)
+    assert isinstance(decay, LogUniform)
+    assert math.log10(lr.high / lr.low) < 1.5
+    assert math.log10(decay.high / decay.low) > 2.5  # of four; a fine range has one
+
+
+def test_a_choice_that_all_good_trials_share_is_kept_alone_and_said() -> None:
+    space: Space = {
+        "lr": LogUniform(1e-4, 1e-1),
+        "optimizer": Choice(("adam", "momentum", "sgd")),
+        "momentum": Uniform(0.5, 0.99, only_with={"optimizer": ("momentum", "sgd")}),
+    }
+    found = scored(space, 40, lambda s: 0.9 if s["optimizer"] == "adam" else 0.5)
+    result = narrow(space, found, "coarse")
+    assert result.space["optimizer"] == Fixed("adam")
+    assert "optimizer adam is kept alone: all good trials have it" in result.reason
+    assert "momentum" not in result.space  # its condition cannot be met any more
+    other = narrow(space, scored(space, 40, lambda s: 0.9 if s["optimizer"] == "sgd" else 0.5), "coarse").space
+    assert other["optimizer"] == Fixed("sgd")
+    assert other["momentum"].only_with == {"optimizer": ("sgd",)}
+    check_conditions(other)
+
+
+def test_a_choice_that_few_trials_agree_on_is_left_open() -> None:
+    space: Space = {"optimizer": Choice(("adam", "sgd"))}
+    few = [Trial("coarse", n, {"optimizer": o}, "finished", s) for n, (o, s) in enumerate(
+        [("adam", 0.9), ("adam", 0.89), ("sgd", 0.5), ("sgd", 0.4)])]  # fmt: skip
+    assert narrow(space, few, "coarse").space["optimizer"] == space["optimizer"]
+
+
+def test_a_range_that_ends_where_the_setting_does_is_no_worry() -> None:
+    space: Space = {"dropout": Uniform(0.0, 0.5)}
+    none = narrow(space, scored(space, 30, lambda s: 0.9 - s["dropout"]), "coarse")
+    assert none.findings == []
+    much = narrow(space, scored(space, 30, lambda s: 0.4 + s["dropout"]), "coarse")
+    (finding,) = much.findings
+    assert finding.evidence["side"] == "high"
+    widened = much.space["dropout"]
+    assert isinstance(widened, Uniform)
+    assert 0.5 < widened.high < 1.0
+    most: Space = {"dropout": Uniform(0.0, 0.95)}
+    further = narrow(most, scored(most, 30, lambda s: 0.4 + s["dropout"] / 2), "coarse").space["dropout"]
+    assert isinstance(further, Uniform)
+    assert further.high < 1.0  # as far as dropout can go
+
+
+def test_the_edge_of_a_fine_range_is_worrying_only_where_nothing_beyond_was_tried() -> None:
+    fine: Space = {"lr": LogUniform(1e-3, 1e-2), "weight_decay": LogUniform(1e-6, 1e-2)}
+    found = scored(fine, 20, lambda s: 0.9 + 0.1 * math.log10(s["lr"]))
+    assert [f.evidence["side"] for f in narrow(fine, found, "fine").findings if f.evidence["setting"] == "lr"] == [
+        "high"
+    ]
+    beyond = narrow(fine, found, "fine", explored=SPACE)
+    assert not any(f.evidence["setting"] == "lr" for f in beyond.findings)
+
+
+@hypothesis_settings(max_examples=25, deadline=None)
+@given(st.integers(0, 10**6), st.integers(3, 30))
+def test_what_is_narrowed_is_a_space_again_and_holds_the_best(seed: int, count: int) -> None:
+    space: Space = {
+        "lr": LogUniform(1e-5, 1e-1),
+        "dropout": Uniform(0.0, 0.9),
+        "freeze": Integer(0, 5),
+        "optimizer": Choice(("adam", "momentum")),
+        "momentum": Uniform(0.5, 0.99, only_with={"optimizer": ("momentum",)}),
+    }
+    luck = generator(seed, "scores")
+    found = scored(space, count, lambda s: float(luck.uniform(0.1, 0.9)))
+    result = narrow(space, found, "coarse")
+    check_conditions(result.space)
+    best = found[ranked(found, space)[0]]
+    assert contains(result.space, best.settings)
+    assert f"trial {best.number} ({best.score:.3f})" in result.reason

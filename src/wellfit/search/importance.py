@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from wellfit.randomness import generator
 from wellfit.search.smoothing import chain_ends, smoothed
 from wellfit.search.space import Choice, Fixed, Integer, Kind, LogUniform, Space
 from wellfit.search.trial import Trial
@@ -24,14 +25,14 @@ def importance(space: Space, trials: Sequence[Trial], seed: int = 0) -> dict[str
     """The share of each setting that varies, the most important first; they sum to 1. None where trials are too few.
 
     space: the space that the search began with. A run counts once, by its last trial; runs that were broken off count
-    as poor ones, and failed ones not at all. Where a condition keeps a setting out of a run, the middle of its range
-    stands in for it. seed: of the forest.
+    as poor ones, and failed ones not at all. Where a condition keeps a setting out of a run, a value drawn at random
+    stands in for it, which explains nothing. seed: of the forest and of these draws.
     """
     varied = {name: kind for name, kind in space.items() if not isinstance(kind, Fixed)}
     kept = [trial for trial in trials if trial.state != "failed"]
     runs = [(kept[i], expected) for i, (expected, _) in enumerate(smoothed(kept, space))]
     ends = [runs[i] for i in chain_ends(kept)]
-    table = {name: [_value(kind, trial.settings.get(name)) for trial, _ in ends] for name, kind in varied.items()}
+    table = {name: [_value(name, kind, trial, seed) for trial, _ in ends] for name, kind in varied.items()}
     table = {name: column for name, column in table.items() if len(set(column)) > 1}
     if len(ends) < max(FEWEST, A_SETTING * len(table)) or len({expected for _, expected in ends}) < 2:
         return None
@@ -51,8 +52,10 @@ def importance(space: Space, trials: Sequence[Trial], seed: int = 0) -> dict[str
     return dict(sorted(shares.items(), key=lambda pair: -pair[1]))
 
 
-def _value(kind: Kind, value: Any) -> Any:
-    return kind.at(0.5) if value is None else value
+def _value(name: str, kind: Kind, trial: Trial, seed: int) -> Any:
+    if name in trial.settings:
+        return trial.settings[name]
+    return kind.at(float(generator(seed, "importance", trial.number, name).uniform()))
 
 
 def _distribution(kind: Kind, column: Sequence[Any]) -> BaseDistribution:

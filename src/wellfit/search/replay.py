@@ -13,7 +13,7 @@ from wellfit.search.rounds import Finished, Round
 from wellfit.search.samplers import grid, settings_of
 from wellfit.search.smoothing import expectations
 from wellfit.search.space import Fixed, Integer, Kind, LogUniform, Uniform
-from wellfit.search.stages import narrow, ranked
+from wellfit.search.stages import best_trial, narrow, ranked
 from wellfit.search.trial import Task, Trial
 
 if TYPE_CHECKING:
@@ -34,19 +34,37 @@ TPE_BATCH = 8  # settings that are drawn at once, so that those after them can l
 
 
 class Replay:
-    """Each round is made from the trials of those before it alone, so that a replay of any part goes on alike."""
+    """Each round is made from the trials of those before it alone, so that a replay of any part goes on alike.
 
-    def __init__(self, asked: Schedule, known: Mapping[int, Trial]) -> None:
-        self.asked, self.known = asked, known
+    It can be asked again and again while trials come in, and goes on from where it stood; where a trial that it rests
+    on has changed (`holds`), a new one must begin.
+    """
+
+    def __init__(self, asked: Schedule) -> None:
+        self.asked = asked
+        self.known: Mapping[int, Trial] = {}
         self.done: list[Trial] = []  # those of complete rounds, by number
         self.number = 0  # of the next task
         self.spent = 0.0  # epochs
         self.space = self.explored = asked.space
         self.reason = "the space as given"
         self.findings: list[Finding] = []
+        self._steps = self._rounds()
+        self._step: Round | Finished = next(self._steps)
 
-    def rounds(self) -> Iterator[Round | Finished]:
-        """Every round, and at last what the search came to; to be asked on only while each round's trials are known."""
+    def holds(self, known: Mapping[int, Trial]) -> bool:
+        """Whether all trials that it rests on are among the known ones, as they were."""
+        return all(known.get(trial.number) == trial for trial in self.done)
+
+    def step(self, known: Mapping[int, Trial]) -> Round | Finished:
+        """The first round that lacks a trial, or what the search came to."""
+        self.known = known
+        while isinstance(self._step, Round) and all(task.number in known for task in self._step.tasks):
+            self._step = next(self._steps)
+        return self._step
+
+    def _rounds(self) -> Iterator[Round | Finished]:
+        """Every round, and at last what the search came to; asked on only once the trials of each round are known."""
         coarse = yield from self._coarse()
         if coarse is None:
             yield self._finished("no trial finished" if self.done else "there is no room for a trial")
@@ -237,8 +255,10 @@ class Replay:
     def _finished(self, reason: str) -> Finished:
         order = ranked(self.done, self.explored)
         longest = max((self.done[i].epochs for i in order), default=0.0)
-        long = [i for i in order if self.done[i].epochs >= longest / ETA]
-        return Finished(reason, tuple(self.findings), self.done[long[0]] if long else None)
+        long = [self.done[i] for i in order if self.done[i].epochs >= longest / ETA]
+        # Where every run broke off in the end, the best of what it had come to is all there is.
+        best = long[0] if long else best_trial(self.done, self.explored)
+        return Finished(reason, tuple(self.findings), best)
 
 
 def hull(a: Kind, b: Kind) -> Kind:

@@ -34,6 +34,9 @@ class Schedule:
     trials: int | None = None
     sampler: str = "random"
     first: tuple[dict[str, Any], ...] = field(default=())
+    _replays: list[Replay] = field(
+        default_factory=list, init=False, repr=False, compare=False
+    )  # at most one, to go on from
 
     @classmethod
     def plan(
@@ -89,11 +92,16 @@ class Schedule:
         complete. A round that is open is given whole: its tasks that have a trial are not to be run again.
         """
         known = {trial.number: trial for trial in trials}
-        step: Round | Finished
-        for step in Replay(self, known).rounds():
-            if isinstance(step, Finished) or any(task.number not in known for task in step.tasks):
-                break
+        # Taken out while it is in use, so that two threads never share one.
+        replay = self._replays.pop() if self._replays else Replay(self)
+        if not replay.holds(known):
+            replay = Replay(self)
+        step = replay.step(known)
+        self._replays[:] = [replay]
         return step
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Schedule.from_dict, (self.to_dict(),)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON, as the first worker writes it into the study."""

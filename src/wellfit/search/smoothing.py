@@ -87,8 +87,8 @@ def _softened(trials: Sequence[Trial]) -> tuple[Floats, Floats]:
 
 
 def chain_ends(trials: Sequence[Trial]) -> list[int]:
-    """Places of the trials that no other one continues."""
-    continued = {t.continues for t in trials}
+    """Places of the trials that no other one continues, or only one that failed."""
+    continued = {t.continues for t in trials if t.state != "failed"}
     return [i for i, t in enumerate(trials) if t.number not in continued]
 
 

@@ -45,7 +45,10 @@ def best_trial(trials: Sequence[Trial], space: Space | None = None) -> Trial | N
 
 
 def ranked(trials: Sequence[Trial], space: Space | None = None) -> list[int]:
-    """Places of the finished trials that no other continues, the highest expected score first."""
+    """Places of the finished runs' last trials, the highest expected score first; runs that broke off are left out.
+
+    A continuation that failed, as for want of memory, says nothing about the settings: the trial before it stands.
+    """
     expected = smoothed(trials, space)
     ends = [i for i in chain_ends(trials) if trials[i].score is not None]
     return sorted(ends, key=lambda i: _rank(trials, expected, i))
