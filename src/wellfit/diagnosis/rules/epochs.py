@@ -43,8 +43,7 @@ def labels_shuffled(h: History) -> Finding | None:
     train, val = curves(h, "train_accuracy", "val_accuracy")
     chance = _chance(h)
     learned = train[-1] > chance + 0.25 * (1 - chance) and train[-1] - train[0] > 0.1
-    guessing = np.all(val[-3:] < chance + 0.1 * (1 - chance))
-    if not (learned and guessing):
+    if not (learned and _guesses(h)):
         return None
     return Finding(
         "labels-shuffled",
@@ -139,8 +138,8 @@ def plateau(h: History) -> Finding | None:
     gained = accuracy[-third:].max() - accuracy[:-third].max() > STILL
     constant = not len(h.lrs) or h.lr[-1] > 0.5 * h.lr.max()
     # It has learned something, and not everything.
-    half_way = 0.1 * h.reference_loss < train[-1] < 0.9 * h.reference_loss
-    if not stood or gained or not constant or not half_way:
+    half_way = 0.1 * h.reference_loss < val[-1] and train[-1] < 0.9 * h.reference_loss
+    if not stood or gained or not constant or not half_way or _guesses(h):
         return None
     return Finding(
         "plateau",
@@ -151,6 +150,13 @@ def plateau(h: History) -> Finding | None:
         "Lower the learning rate tenfold now",
         "SPEC C9, O9",
     )
+
+
+def _guesses(h: History) -> bool:
+    """Whether validation stands where guessing is: no rate is at fault for that."""
+    (val,) = curves(h, "val_accuracy")
+    chance = _chance(h)
+    return bool(np.all(val[-3:] < chance + 0.1 * (1 - chance)))
 
 
 def still_improving(h: History) -> Finding | None:

@@ -19,7 +19,7 @@ LARGE_FOR_NOTHING = 0.05
 OVERWRITING = 0.19
 BLOWN_UP = 100.0
 # A loss that rose so far was thrown by the steps before; steps that take so much of the weights throw it at once.
-RISEN, OVERWRITING_AT_ONCE = 3.0, 0.3
+RISEN, OVERWRITING_AT_ONCE, MANY_TIMES = 3.0, 0.3, 10.0
 # The first steps, whose updates may be large, end here.
 EARLY = 20
 # A gradient that fell to this share of the first was lost on the way, and takes the updates with it.
@@ -75,11 +75,11 @@ def updates_too_large(h: History) -> Finding | None:
     pairs = [(s.step, median_ratio(h, s)) for s in h.finite_samples if h.at_full_rate(s.step)]
     pairs = [(step, ratio) for step, ratio in pairs if np.isfinite(ratio)]
     if h.finite_loss.max(initial=0.0) > BLOWN_UP * h.reference_loss:
-        # Where all has blown up, so have the updates: the cause are those that grew before the loss did. Where the
-        # first step was too long already, the rate is.
+        # Where all has blown up, so have the updates: the cause are those before the loss rose. Where the first
+        # took many times the weights, the rate is.
         risen = int(np.argmax(h.finite_loss > RISEN * h.reference_loss))
         pairs = [(step, ratio) for step, ratio in pairs if step < risen]
-        if not pairs or pairs[0][1] > LARGE or max(ratio for _, ratio in pairs) < OVERWRITING_AT_ONCE:
+        if not pairs or pairs[0][1] > MANY_TIMES or max(ratio for _, ratio in pairs) < OVERWRITING_AT_ONCE:
             return None
     elif len(pairs) < PATIENCE or pairs[-1][0] < EARLY:
         return None
