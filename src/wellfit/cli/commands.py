@@ -12,6 +12,7 @@ from wellfit.cli.compare import compare
 from wellfit.cli.endings import command_line, say_run, say_search
 from wellfit.cli.exits import print_json
 from wellfit.cli.models import models
+from wellfit.cli.neighbours import neighbours
 from wellfit.cli.options import (
     budget_option,
     config_of,
@@ -290,6 +291,7 @@ def explain(finding: str, as_json: bool) -> None:
 
 wellfit.add_command(models)
 wellfit.add_command(compare)
+wellfit.add_command(neighbours)
 wellfit.add_command(search)
 
 # Options that a plan decides.

@@ -25,6 +25,7 @@ TITLES = {
     "train": "training",
     "save": "saving the model",
     "evaluate": "opening the test images, once",
+    "neighbours": "looking for neighbours among the training images",
     "report": "writing the report",
 }
 

@@ -19,6 +19,7 @@ from wellfit.models.saved import load_model
 from wellfit.record import RunFolder
 
 BATCH = 32
+SHORT_SIDE = 320  # to which larger images are reduced first, as the pixel store does
 
 
 def predict(folder: RunFolder, images: Sequence[Any], *, abstain: float | None = None) -> Iterator[dict[str, Any]]:
@@ -39,15 +40,12 @@ def predict(folder: RunFolder, images: Sequence[Any], *, abstain: float | None =
         answers: list[dict[str, Any]] = []
         views: list[np.ndarray] = []
         for position, image in enumerate(images[begin : begin + BATCH], start=begin):
-            name = (
-                str(image) if isinstance(image, str | Path) else getattr(image, "filename", "") or f"image {position}"
-            )
-            answers.append({"file": name})
+            answers.append({"file": name_of(image, position)})
             try:
-                pixels = decode(_content(image), short_side=max(preprocessing.resize, 320))
+                pixels = pixels_of(image, preprocessing)
                 views.append(evaluation_view(pixels, preprocessing.resize, preprocessing.size))
             except (Undecodable, OSError) as error:
-                answers[-1]["error"] = _reason(error)
+                answers[-1]["error"] = reason_of(error)
         if views:
             stacked = torch.from_numpy(np.stack(views)).permute(0, 3, 1, 2)
             with torch.inference_mode(), engine.autocast():
@@ -81,6 +79,21 @@ def _threshold(card: dict[str, Any], rate: float | None) -> float | None:
     return float("inf") if value is None else float(value)
 
 
+def name_of(image: Any, position: int) -> str:
+    """What an image is called in an answer: its file, or "image 3"."""
+    if isinstance(image, str | Path):
+        return str(image)
+    return getattr(image, "filename", "") or f"image {position}"
+
+
+def pixels_of(image: Any, preprocessing: Preprocessing) -> np.ndarray:
+    """H×W×3 uint8 of a file, an array or a PIL image, at the short side that a prediction starts from.
+
+    Raises Undecodable or OSError.
+    """
+    return decode(_content(image), short_side=max(preprocessing.resize, SHORT_SIDE))
+
+
 def _content(image: Any) -> bytes | np.ndarray:
     if isinstance(image, str | Path):
         return Path(image).read_bytes()
@@ -90,7 +103,8 @@ def _content(image: Any) -> bytes | np.ndarray:
     return array
 
 
-def _reason(error: Exception) -> str:
+def reason_of(error: Exception) -> str:
+    """Why an image could not be read, in a few words."""
     if isinstance(error, OSError):
         return error.strerror or str(error)
     return str(error)

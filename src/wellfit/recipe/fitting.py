@@ -26,6 +26,7 @@ from wellfit.training.schedules import plateau_of, schedule
 from wellfit.transfer.probe import Probe, install
 
 CAUTIOUS_SPEED = 500.0  # images a second that are judged, before the first evaluation has been timed
+AFFORDED = 0.02  # the share of a budget that may be kept for the features of the training images
 RETRIES = 2  # after a diverged training: each at a tenth of the rate before
 
 
@@ -104,7 +105,7 @@ def _train(job: Job, material: Material, module: nn.Module, settings: Settings, 
     # Under a deadline the time decides; an epoch count that was asked for is kept to.
     longer = pace.deadline is not None and not job.config.training.epochs
     pace.steps = 3 * training.steps if longer else training.steps
-    evaluate = _TimedScore(material, pace)
+    evaluate = _TimedScore(material, pace, job.budget.seconds)
     checkpoint = job.folder.checkpoint.with_name(f"{name}.safetensors")
     if is_full_batch(plan.optimizer.name):
         return train_on_all(job, material, module, settings, pace=pace, evaluate=evaluate, checkpoint=checkpoint)
@@ -158,8 +159,8 @@ class _TimedScore:
     time, so that a machine that has become slower still ends on time.
     """
 
-    def __init__(self, material: Material, pace: Pace) -> None:
-        self.score, self.pace, self.end = material.validation_score(), pace, pace.deadline
+    def __init__(self, material: Material, pace: Pace, budget: float | None) -> None:
+        self.score, self.pace, self.end, self.budget = material.validation_score(), pace, pace.deadline, budget
         self.data, self.images = material.data, len(material.data.split.validation)
         self._keep(self.images / CAUTIOUS_SPEED)
 
@@ -172,7 +173,10 @@ class _TimedScore:
     def _keep(self, validation_seconds: float) -> None:
         if self.end is not None:
             share = 1 + len(self.data.split.test) / max(1, self.images)
-            self.pace.deadline = self.end - closing_time(self.data) - share * validation_seconds
+            looking = validation_seconds * len(self.data.split.train) / max(1, self.images)
+            if looking > AFFORDED * (self.budget or 0.0):
+                looking = 0.0  # `wellfit neighbours` does it later
+            self.pace.deadline = self.end - closing_time(self.data) - share * validation_seconds - looking
 
 
 def _diverged(rate: float, result: Outcome, *, last: bool) -> Finding:

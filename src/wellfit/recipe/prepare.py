@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from wellfit.config import DataConfig
+from wellfit.config import Config, DataConfig
 from wellfit.data.audit import Audit, audit
 from wellfit.data.inspect import Inspection, inspect
 from wellfit.data.sources import Source, open_source
@@ -75,6 +75,15 @@ def look_at_data(
     return source, inspection, store, audit(source, inspection, store, opened)
 
 
+def split_of(source: Source, audited: Audit, config: Config) -> Split:
+    """The split that a run with this configuration makes of its data."""
+    share = config.data.validation_share
+    given = sum(split != "test" for split in source.splits)
+    if "test" in source.splits and given * share > ENOUGH_VALIDATION:
+        share = ENOUGH_VALIDATION / given
+    return make_split(source, audited, seed=config.seed, validation=share, test=config.data.test_share)
+
+
 def prepare(job: Job) -> Prepared:
     with job.step("audit") as outcome:
         source, inspection, store, audited = look_at_data(job.data, job.config.data, _progress(job))
@@ -83,11 +92,7 @@ def prepare(job: Job) -> Prepared:
             f"{audited.images:,} images in {len(audited.classes)} classes, {len(audited.left_out)} left out"
         )
     with job.step("split") as outcome:
-        share = job.config.data.validation_share
-        given = sum(split != "test" for split in source.splits)
-        if "test" in source.splits and given * share > ENOUGH_VALIDATION:
-            share = ENOUGH_VALIDATION / given
-        split = make_split(source, audited, seed=job.config.seed, validation=share, test=job.config.data.test_share)
+        split = split_of(source, audited, job.config)
         outcome.reason = "; ".join(split.sentences)
     job.record.write(
         "audit",

@@ -79,6 +79,21 @@ class Run:
             images = [images]
         return list(predict(self.folder, images, abstain=abstain))
 
+    def neighbours(self, image: Any, k: int = 8, *, data: Any = None) -> list[dict[str, Any]]:
+        """The k training images nearest to an image, nearest first: {"file", "label", "distance"}.
+
+        image: a file name, an H×W or H×W×3 uint8 array, or a PIL image. Distances are L2, of what enters the network's
+        final classifier (SPEC T5). data: the run's own data, where they were given from memory or have been moved and
+        the run does not keep their features. UserError for an image that cannot be read.
+        """
+        from wellfit.errors import UserError
+        from wellfit.recipe.neighbours import neighbours_of
+
+        answer = neighbours_of(self.folder, [image], k, data=data)["images"][0]
+        if "error" in answer:
+            raise UserError(f"neighbours are those of a readable image, but {answer['file']}: {answer['error']}")
+        return list(answer["neighbours"])
+
     def as_dict(self) -> dict[str, Any]:
         """What `wellfit fit --json` prints."""
         plan = self._last("plan")

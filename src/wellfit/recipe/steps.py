@@ -16,6 +16,7 @@ from wellfit.recipe.gates import check
 from wellfit.recipe.job import Job
 from wellfit.recipe.material import Material, Settings
 from wellfit.recipe.model_options import settled_activation
+from wellfit.recipe.neighbourhood import look_around
 from wellfit.recipe.plan import Plan, load_plan, save_plan
 from wellfit.recipe.planning import make_plan
 from wellfit.recipe.prepare import Prepared, prepare
@@ -36,7 +37,10 @@ def run_recipe(job: Job) -> None:
     job.stop = lambda: False  # what is fitted is evaluated and saved: the end is near, whoever asks to stop
     save(job, material, fitted)
     module, _ = load_model(job.folder)  # what is judged is what was saved
-    evaluate(job, material, plan.engine.place(module))
+    module = plan.engine.place(module)
+    evaluate(job, material, module)
+    if not fitted.interrupted:
+        look_around(job, material, module)
     report(job, plan, material, fitted)
     if fitted.interrupted:
         raise Interrupted(f"stopped as asked, evaluated and saved in {job.folder.path}")

@@ -40,6 +40,7 @@ class History:
     steps: list[Line] = field(default_factory=list)
     epochs: list[Line] = field(default_factory=list)
     probes: list[Line] = field(default_factory=list)
+    neighbours: Line = field(default_factory=dict)
     best: Line = field(default_factory=dict)
     importance: Line = field(default_factory=dict)
     findings: list[Line] = field(default_factory=list)
@@ -147,6 +148,8 @@ def read_history(folder: RunFolder) -> History:
             history.end = {}
         if kind in ("run", "audit", "engine", "plan", "best", "importance"):
             setattr(history, kind, line)
+        elif kind == "neighbours":
+            history.neighbours = line
         elif kind == "end":
             history.end = line
         elif kind == "step":

@@ -9,7 +9,7 @@ import math
 from pathlib import Path
 
 from wellfit.record import RunFolder
-from wellfit.report import panels, sections, settled
+from wellfit.report import neighbours, panels, sections, settled
 from wellfit.report.document import Part, document, write_page
 from wellfit.report.history import History, mapping, read_history
 from wellfit.report.markup import Html, prose, tag
@@ -34,6 +34,7 @@ def render(history: History) -> str:
     parts = [
         *_fitting(history),
         *_judged(history),
+        *_neighbours(history),
         *_filters(history),
         ("checks", "Checks", sections.checks(history)),
         ("findings", "Findings", sections.findings(history)),
@@ -66,6 +67,11 @@ def _judged(history: History) -> list[Part]:
         ("classes", "Classes and confusion", panels.classes(history)),
         ("pictures", "Pictures", panels.pictures(history)),
     ]
+
+
+def _neighbours(history: History) -> list[Part]:
+    shown = neighbours.neighbours(history)
+    return [] if shown is None else [("neighbours", "Neighbours", shown)]
 
 
 def _filters(history: History) -> list[Part]:
