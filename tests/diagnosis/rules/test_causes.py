@@ -160,3 +160,22 @@ def test_a_net_that_guesses_better_than_chance_has_learned_something_whatever_it
     assert verdict("not-learning", with_outputs(FLAT, guesses)) is None
     none = [answers([10] * 4, [10] * 4, correct=10) for _ in range(20)]
     assert verdict("not-learning", with_outputs(FLAT, none)) is not None
+
+
+def test_a_wild_start_counts_where_it_was_not_made_good():
+    def history(end):
+        made = watched(falling(300, end=end))
+        made.samples = [sample(s, ratio=0.15 if s <= 20 else 0.005) for s in (0, 1, 2, *range(10, 300, 10))]
+        return made
+
+    assert "not made good" in verdict("updates-too-large", history(0.8)).message
+    assert verdict("updates-too-large", history(0.02)) is None
+
+
+def test_long_updates_count_where_the_loss_jumps():
+    steady = watched(falling(300), ratio=0.04)
+    assert verdict("updates-too-large", steady) is None
+    losses = np.array(falling(300, end=1.0))
+    losses[[150, 151]] = 5.0
+    assert "jumps" in verdict("updates-too-large", watched(losses.tolist(), ratio=0.04)).message
+    assert verdict("updates-too-large", watched(losses.tolist(), ratio=0.004)) is None

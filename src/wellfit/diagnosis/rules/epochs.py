@@ -138,7 +138,8 @@ def plateau(h: History) -> Finding | None:
     gained = accuracy[-third:].max() - accuracy[:-third].max() > STILL
     constant = not len(h.lrs) or h.lr[-1] > 0.5 * h.lr.max()
     # It has learned something, and not everything.
-    half_way = 0.1 * h.reference_loss < val[-1] and train[-1] < 0.9 * h.reference_loss
+    ground = h.reference_loss
+    half_way = (0.1 * ground < train[-1] or 0.3 * ground < val[-1]) and train[-1] < 0.9 * ground
     if not stood or gained or not constant or not half_way or _guesses(h):
         return None
     return Finding(

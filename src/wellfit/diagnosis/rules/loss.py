@@ -129,7 +129,7 @@ def not_learning(h: History) -> Finding | None:
 def oscillating(h: History) -> Finding | None:
     if h.first_bad_step is not None or level(h.finite_loss[:10]) <= 0:
         return None
-    return _one_class_at_a_time(h) or _swinging(h) or _jumping(h)
+    return one_class_at_a_time(h) or _swinging(h) or _jumping(h)
 
 
 def _swinging(h: History) -> Finding | None:
@@ -190,7 +190,7 @@ def _jumping(h: History) -> Finding | None:
     )
 
 
-def _one_class_at_a_time(h: History) -> Finding | None:
+def one_class_at_a_time(h: History) -> Finding | None:
     """Each batch holds few of the classes: what it teaches, the next one unteaches."""
     counts = [s.output.targets for s in h.samples if s.output is not None and s.output.targets is not None]
     counts = [c for c in counts if h.class_counts is not None and len(c) == len(h.class_counts) and c.sum() >= 8]

@@ -21,7 +21,7 @@ from wellfit.diagnosis.rules.signs import (
     starts_with_knowledge,
     weights_shrank,
 )
-from wellfit.diagnosis.rules.updates import SMALL, gradient_of_weights, updates_too_large, vanishing_gradient
+from wellfit.diagnosis.rules.updates import SMALL, gradient_of_weights, long_steps, vanishing_gradient
 from wellfit.findings import Finding
 
 # The cost above which a search breaks a trial off (SPEC S3), and a rise that noise does not make.
@@ -68,7 +68,7 @@ def lr_too_high(h: History) -> Finding | None:
     silenced = bad is None and has_collapsed(h) and _steps_before_silence(h) > LARGE
     # It may learn something all the same, with what the first steps left alive.
     thrown = peak > THROWN * start and largest > LARGE
-    coarse = updates_too_large(h) is not None and not _comes_and_goes(h)
+    coarse = long_steps(h) is not None and not _comes_and_goes(h)
     if not (lost or broken or silenced or thrown or coarse):
         return None
     if weights_shrank(h) and peak < BROKEN_OFF * start:
@@ -164,10 +164,10 @@ def decayed_too_early(h: History) -> Finding | None:
     loss, lr = h.finite_loss, h.lr
     top = int(np.argmax(lr))
     small = np.flatnonzero(lr[top:] < 0.11 * lr.max())
-    if h.first_bad_step is not None or len(small) == 0 or not len(loss):
+    if h.first_bad_step is not None or len(small) == 0 or not len(loss) or not lr.max() > 0:
         return None
     cut = top + int(small[0])
-    nothing = np.flatnonzero(lr[top:] > NOTHING * lr.max())[-1] + top + 1  # from here on no step is worth its name
+    nothing = np.flatnonzero(lr[top:] >= NOTHING * lr.max())[-1] + top + 1  # from here on no step is worth its name
     wasted = (len(loss) - nothing) / len(loss)
     if len(lr) == len(loss) and wasted > WASTED and level(loss[-20:]) > LEARNED * loss[0]:
         return _decayed(

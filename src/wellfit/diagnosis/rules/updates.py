@@ -8,6 +8,7 @@ import numpy as np
 
 from wellfit.diagnosis.history import History, Sample, level
 from wellfit.diagnosis.rules import needs
+from wellfit.diagnosis.rules.loss import loss_spike, one_class_at_a_time, oscillating
 from wellfit.diagnosis.rules.rule import Rule
 from wellfit.diagnosis.rules.signs import has_collapsed, is_blank, is_cross_entropy, median_ratio, weights_shrank
 from wellfit.findings import Finding
@@ -16,6 +17,9 @@ from wellfit.findings import Finding
 SMALL = 5e-5
 LARGE = 0.08
 LARGE_FOR_NOTHING = 0.05
+# First updates that a net recovers from, or not; updates that are long where the loss jumps.
+WILD, LEARNED = 0.12, 0.05
+LONG = 0.025
 OVERWRITING = 0.19
 BLOWN_UP = 100.0
 # A loss that rose so far was thrown by the steps before; steps that take so much of the weights throw it at once.
@@ -72,6 +76,38 @@ def gradient_of_weights(h: History, sample: Sample) -> float:
 
 
 def updates_too_large(h: History) -> Finding | None:
+    """Steps that overwrite the weights, or shorter ones whose loss shows that they are too long."""
+    return long_steps(h) or _unsettling(h)
+
+
+def _unsettling(h: History) -> Finding | None:
+    """A wild start that was not made good, or long steps all along with a loss that jumps."""
+    blown = h.first_bad_step is not None or h.finite_loss.max(initial=0.0) > RISEN * h.reference_loss
+    if blown or len(h.weights) < 2 or has_collapsed(h) or one_class_at_a_time(h) is not None:
+        return None
+    pairs = [(s.step, median_ratio(h, s)) for s in h.finite_samples if h.at_full_rate(s.step)]
+    early = np.array([ratio for step, ratio in pairs if step <= EARLY and np.isfinite(ratio)])
+    later = np.array([ratio for step, ratio in pairs if step >= EARLY and np.isfinite(ratio)])
+    left = level(h.finite_loss[-20:]) / h.reference_loss if h.reference_loss > 0 else 0.0
+    wild = len(early) >= 3 and level(early) > WILD and left > LEARNED
+    often = float(np.percentile(later, 75)) if len(later) >= PATIENCE else 0.0
+    jumps = often > LONG and (oscillating(h) is not None or loss_spike(h) is not None)
+    if not (wild or jumps):
+        return None
+    said = level(early) if wild else often
+    return Finding(
+        "updates-too-large",
+        "warning",
+        f"{'the first updates were' if wild else 'a quarter of the updates and more were'} {said:.2g} of the weights, "
+        + ("and what they overwrote was not made good" if wild else "and the loss jumps"),
+        {"update_ratio": [ratio for _, ratio in pairs][:200], "limit": WILD if wild else LONG, "wanted": 1e-3},
+        "Lower the learning rate to a third",
+        "SPEC C8",
+    )
+
+
+def long_steps(h: History) -> Finding | None:
+    """Steps that overwrite the weights: from the start, for long, or where they bring nothing."""
     pairs = [(s.step, median_ratio(h, s)) for s in h.finite_samples if h.at_full_rate(s.step)]
     pairs = [(step, ratio) for step, ratio in pairs if np.isfinite(ratio)]
     if h.finite_loss.max(initial=0.0) > BLOWN_UP * h.reference_loss:
