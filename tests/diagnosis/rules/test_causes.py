@@ -179,3 +179,13 @@ def test_long_updates_count_where_the_loss_jumps():
     losses[[150, 151]] = 5.0
     assert "jumps" in verdict("updates-too-large", watched(losses.tolist(), ratio=0.04)).message
     assert verdict("updates-too-large", watched(losses.tolist(), ratio=0.004)) is None
+
+
+def test_a_validation_loss_beyond_all_uncertainty_is_a_mismatch():
+    def history(val_loss, val_accuracy=0.6):
+        curves = epochs(train_loss=[0.9, 0.6, 0.5], val_loss=[val_loss] * 3, val_accuracy=[val_accuracy] * 3)
+        return History(losses=falling(), classes=10, epochs=curves)
+
+    assert "never so sure and so wrong" in verdict("train-val-mismatch", history(40.0)).message
+    assert verdict("train-val-mismatch", history(4.0)) is None  # overfitted
+    assert verdict("train-val-mismatch", history(40.0, val_accuracy=0.1)) is None  # guesses, for some other reason

@@ -14,6 +14,7 @@ import numpy as np
 from wellfit.diagnosis.history import Floats, History, InputFigures
 from wellfit.diagnosis.rules import needs
 from wellfit.diagnosis.rules.rule import Rule
+from wellfit.diagnosis.rules.signs import chance
 from wellfit.findings import Finding
 
 # Standard errors beyond which no draw of batches explains a difference.
@@ -32,6 +33,8 @@ GREY = 0.12
 SKEWED = 0.3
 # Validation accuracy less that of training, the mean of the last epochs, that shows no harm.
 NO_WORSE, LAST_EPOCHS = -0.03, 3
+# Times what chance costs: an overfitted net stays far below.
+SURE_AND_WRONG = 5.0
 # Images a side must have shown.
 ENOUGH = 16
 
@@ -40,6 +43,32 @@ ACTION = "Prepare validation images as the training images are: the same scaling
 
 def train_val_mismatch(h: History) -> Finding | None:
     """Any of the sets that the last epoch with images was validated on, against all training images seen."""
+    return _by_images(h) or _by_figures(h)
+
+
+def _by_figures(h: History) -> Finding | None:
+    """A validation loss that no uncertainty explains, of answers that are often right: their scale is another one."""
+    known = [e for e in h.epochs if None not in (e.train_loss, e.val_loss, e.val_accuracy)][-LAST_EPOCHS:]
+    ground = chance(h)
+    if len(known) < 2 or ground is None or not h.classes:
+        return None
+    losses = [(float(e.train_loss or 0.0), float(e.val_loss or 0.0)) for e in known]
+    right = min(float(e.val_accuracy or 0.0) for e in known) > 1 / h.classes + 0.1
+    if not right or not all(train < ground and val > SURE_AND_WRONG * ground for train, val in losses):
+        return None
+    train, val = losses[-1]
+    return Finding(
+        "train-val-mismatch",
+        "warning",
+        f"the validation loss is {val:.3g} where training stands at {train:.3g} and answers without any knowledge cost "
+        f"{ground:.3g}: on images that are prepared in the same way a net is never so sure and so wrong",
+        {"train_loss": train, "val_loss": val, "chance": ground},
+        ACTION,
+        "SPEC D3, C9",
+    )
+
+
+def _by_images(h: History) -> Finding | None:
     train = pool([s.inputs for s in h.samples])
     shown = [(k, e.passes.inputs) for k, e in enumerate(h.epochs, 1) if e.passes is not None and e.passes.inputs]
     if train is None or not shown:
@@ -208,4 +237,5 @@ def _evidence(f: InputFigures) -> dict[str, object]:
     }
 
 
-RULES = {"train-val-mismatch": Rule(train_val_mismatch, (needs.images_on_both_sides(ENOUGH),))}
+FIGURES = needs.epochs(2, "train_loss", "val_loss", "val_accuracy")
+RULES = {"train-val-mismatch": Rule(train_val_mismatch, (needs.either(needs.images_on_both_sides(ENOUGH), FIGURES),))}

@@ -11,6 +11,11 @@ from wellfit.diagnosis.history import History
 Need = Callable[[History], str]
 
 
+def either(first: Need, other: Need) -> Need:
+    """One of the two; where both are lacking, what the first lacks."""
+    return lambda h: first(h) if other(h) else ""
+
+
 def steps(n: int) -> Need:
     """The losses of at least `n` steps."""
     return lambda h: "" if len(h.losses) >= n else f"the losses of {n} steps (has {len(h.losses)})"

@@ -16,3 +16,7 @@ class Rule:
 
     judge: Callable[[History], Finding | None]
     needs: tuple[Need, ...] = ()
+
+    def fires(self, history: History) -> bool:
+        """Whether it may judge and has something to say."""
+        return not any(need(history) for need in self.needs) and self.judge(history) is not None

@@ -7,8 +7,8 @@ import math
 import numpy as np
 
 from wellfit.diagnosis.history import History, Sample, level
-from wellfit.diagnosis.rules import needs
-from wellfit.diagnosis.rules.loss import loss_spike, one_class_at_a_time, oscillating
+from wellfit.diagnosis.rules import epochs, loss, needs
+from wellfit.diagnosis.rules.loss import one_class_at_a_time
 from wellfit.diagnosis.rules.rule import Rule
 from wellfit.diagnosis.rules.signs import has_collapsed, is_blank, is_cross_entropy, median_ratio, weights_shrank
 from wellfit.findings import Finding
@@ -91,7 +91,9 @@ def _unsettling(h: History) -> Finding | None:
     left = level(h.finite_loss[-20:]) / h.reference_loss if h.reference_loss > 0 else 0.0
     wild = len(early) >= 3 and level(early) > WILD and left > LEARNED
     often = float(np.percentile(later, 75)) if len(later) >= PATIENCE else 0.0
-    jumps = often > LONG and (oscillating(h) is not None or loss_spike(h) is not None)
+    # Where validation stands still, too, the rate has done its work and wants a decay: that is another finding.
+    jumps = often > LONG and not epochs.RULES["plateau"].fires(h)
+    jumps = jumps and any(loss.RULES[name].fires(h) for name in ("oscillating", "loss-spike"))
     if not (wild or jumps):
         return None
     said = level(early) if wild else often
@@ -225,10 +227,10 @@ def gradients_accumulate(h: History) -> Finding | None:
 
 
 def _has_learned(h: History) -> bool:
-    loss = h.finite_loss
+    losses = h.finite_loss
     # Chance counts where the loss is known to be measured against it: one divided by a constant starts below.
-    start = max(level(loss[:10]), (h.chance_loss or 0.0) if is_cross_entropy(h) else 0.0)
-    return len(loss) < 20 or level(loss[-20:]) < 0.8 * start
+    start = max(level(losses[:10]), (h.chance_loss or 0.0) if is_cross_entropy(h) else 0.0)
+    return len(losses) < 20 or level(losses[-20:]) < 0.8 * start
 
 
 RULES = {
