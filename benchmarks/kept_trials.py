@@ -34,10 +34,13 @@ class KeptTrials:
         """The trial of a task; trained here where no earlier process did."""
         key = json.dumps(asdict(task), sort_keys=True)
         if key not in self.kept:
-            trial = asdict(self.runner(task))
+            trial = asdict(self._train(task))
             self.record.write("trial", task=key, trial=trial)
             self.kept[key] = trial
         return Trial(**self.kept[key])
+
+    def _train(self, task: Task) -> Trial:
+        return self.runner(task)
 
     def judged(self, trial: Trial) -> float:
         """Accuracy on the test split of the material."""

@@ -41,7 +41,6 @@ from wellfit.search.trial import Task
 
 DRAWN = 48
 SHARE = 1 / 8  # of the cost of full random search
-RESERVE = 3.5  # epochs that are kept back for the winner's training from where it was chosen to full length
 AIM = 0.3  # points of regret, at most
 
 
@@ -133,8 +132,8 @@ def searched(material: Material, seed: int, images: float, folder: Path) -> dict
 
 
 def schedule_of(seed: int, images: float) -> Schedule:
-    """The library's own schedule for so many images; what the winner's full training takes at most is kept back."""
-    return Schedule.plan(SPACE, seed=seed, longest=EPOCHS, budget_epochs=images / TRAINING - RESERVE)
+    """The library's own schedule for so many images: its final stage trains the best runs to full length."""
+    return Schedule.plan(SPACE, seed=seed, longest=EPOCHS, budget_epochs=images / TRAINING)
 
 
 def table(rows: list[dict[str, Any]]) -> str:

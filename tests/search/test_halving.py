@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from wellfit.search.halving import Ladder, Wish, ladder
+from wellfit.search.halving import Ladder, Wish, finalists, ladder
 
 WISH = Wish(settings=16, most=100, rungs=3, first=1.0, last=5.0)
 
@@ -77,3 +77,36 @@ def test_a_ladder_keeps_to_its_limits(
     assert list(made.settings) == sorted(made.settings, reverse=True)
     assert made.settings[0] <= wish.most
     assert made.settings[-1] >= 1
+
+
+def test_finalists_come_to_full_length_by_halving() -> None:
+    made = finalists([1.2, 1.2, 0.6, 0.6, 0.3], longest=5.0, epochs=10.0, trials=math.inf, least=2, most=4)
+    # From 1.2 epochs on: 2.5, then 5. Four of them to 2.5 cost 1.3 + 1.3 + 1.9 + 1.9, two on to 5 cost 5, in all 11.4.
+    assert made == Ladder((2,), (5.0,))  # two straight on: 3.8 each
+    made = finalists([1.2, 1.2, 0.6, 0.6, 0.3], longest=5.0, epochs=11.5, trials=math.inf, least=2, most=4)
+    assert made == Ladder((4, 2), (2.5, 5.0))
+    assert finalists([1.2, 1.2], longest=5.0, epochs=7.7, trials=5, least=2, most=4) == Ladder((2, 2), (2.5, 5.0))
+
+
+def test_one_finalist_alone_is_none() -> None:
+    assert finalists([1.2, 1.2, 0.6], longest=5.0, epochs=7.0, trials=math.inf, least=2, most=4) is None
+    assert finalists([1.2], longest=5.0, epochs=100.0, trials=math.inf, least=2, most=4) is None
+    assert finalists([], longest=5.0, epochs=100.0, trials=math.inf, least=2, most=4) is None
+    assert finalists([1.2, 1.2], longest=5.0, epochs=100.0, trials=1, least=2, most=4) is None
+
+
+@given(st.lists(st.floats(0.01, 20), max_size=12), st.floats(1, 20), st.floats(0, 100), st.integers(0, 20))
+def test_finalists_cost_no_more_than_there_is(reached: list[float], longest: float, epochs: float, trials: int) -> None:
+    reached = [min(each, longest) for each in reached]
+    made = finalists(reached, longest=longest, epochs=epochs, trials=trials, least=2, most=4)
+    if made is None:
+        return
+    assert made.epochs[-1] == longest
+    assert made.trials <= trials
+    spent, runs = 0.0, list(reached)
+    for count, length in zip(made.settings, made.epochs, strict=True):
+        runs = [max(length, each) for each in runs[:count]]
+        spent += sum(after - before for after, before in zip(runs, reached, strict=False))
+        reached = runs
+    assert len(runs) >= 2
+    assert spent <= epochs * (1 + 1e-9)

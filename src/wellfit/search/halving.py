@@ -6,6 +6,7 @@ Synchronous, so that a search can be repeated: a rung is decided when all of its
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 ETA = 2.0  # of the settings of a rung, one in so many goes on, to a length so many times as long
@@ -71,6 +72,25 @@ def ladder(wish: Wish, *, epochs: float, trials: float, shortest: float) -> Ladd
         while enough < most and _of(enough + 1, rungs, unit, wish.last).cost <= epochs:
             enough += 1
         return _of(enough, rungs, unit, wish.last)
+    return None
+
+
+def finalists(
+    reached: Sequence[float], *, longest: float, epochs: float, trials: float, least: int, most: int
+) -> Ladder | None:
+    """The rungs on which runs that are there already come to full length; None where it is too dear for `least`.
+
+    reached: epochs of each run, the best run first. least, most: how many come to `longest` epochs; twice as many to
+    half of that, and so on down to what the best run has come to.
+    """
+    for rungs in range(1 + max(0, int(math.log(longest / max(reached[:1], default=longest), ETA) + 0.25)), 0, -1):
+        for count in range(most, least - 1, -1):
+            counts = tuple(min(len(reached), int(count * ETA ** (rungs - 1 - i))) for i in range(rungs))
+            made = Ladder(counts, tuple(longest / ETA ** (rungs - 1 - i) for i in range(rungs)))
+            begun = math.fsum(max(0.0, made.epochs[0] - each) for each in reached[: counts[0]])
+            rest = made.cost - counts[0] * made.epochs[0]
+            if counts[-1] >= least and begun + rest <= epochs and made.trials <= trials:
+                return made
     return None
 
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from wellfit.findings import Finding
-from wellfit.search.halving import ETA, Ladder, Wish, ladder
+from wellfit.search.halving import ETA, Ladder, Wish, finalists, ladder
 from wellfit.search.rounds import Finished, Round
 from wellfit.search.samplers import grid, settings_of
 from wellfit.search.smoothing import expectations
@@ -19,7 +19,12 @@ from wellfit.search.trial import Task, Trial
 if TYPE_CHECKING:
     from wellfit.search.schedule import Schedule
 
-COARSE_SHARE = 0.5  # of the cost goes into the coarse stage
+COARSE_SHARE = 0.5  # of the cost goes into the coarse stage, what is kept for the final one apart
+FINAL_SHARE = 1 / 3  # of the cost is kept for the best runs to go on to full length
+FINALISTS, MOST_FINALISTS = 2, 4  # that reach it; one alone has nobody to beat
+STILL_TO_GO = 0.75  # of full length, at the most, when a finalist is chosen
+ENOUGH_TRIALS = 24  # of the whole search, below which none are kept for finalists
+LAST = 20.0  # epochs of the longest trial (SPEC S1)
 SETTINGS, A_KNOB = 6, 4  # the coarse stage wants so many settings, and so many more for each one that varies
 RUNGS, FINE_RUNGS = 3, 2
 ATTEMPTS = 8  # to draw settings that were not run yet
@@ -49,6 +54,7 @@ class Replay:
         self.space = self.explored = asked.space
         self.reason = "the space as given"
         self.findings: list[Finding] = []
+        self.kept = self._for_finalists()
         self._steps = self._rounds()
         self._step: Round | Finished = next(self._steps)
 
@@ -74,6 +80,7 @@ class Replay:
             self._narrow("coarse" if fine == 1 else _name("fine", fine - 1))
             made = self._ladder_of_fine(first)
             if made is None:
+                yield from self._final()
                 yield self._finished("the limit of the search is reached")
                 return
             before = len(self.done)
@@ -82,14 +89,47 @@ class Replay:
             said = f"{_name('fine', fine)} is expected to bring {gain:+.3f} (± {doubt:.3f})"
             if gain <= doubt:
                 self._narrow(_name("fine", fine))
+                yield from self._final()
                 yield self._finished(f"{said}, which is no gain beyond doubt")
                 return
             fine += 1
 
     def _left(self) -> tuple[float, float]:
+        """Epochs and trials that are left, what is kept for the finalists apart."""
         epochs = math.inf if self.asked.budget_epochs is None else self.asked.budget_epochs - self.spent
         trials = math.inf if self.asked.trials is None else self.asked.trials - self.number
-        return epochs, trials
+        return epochs - self.kept[0], trials - self.kept[1]
+
+    def _for_finalists(self) -> tuple[float, float]:
+        """Epochs and trials to keep for the final stage; none where it would not be a contest, or is not needed.
+
+        Without a budget the fine stages are as long as they may be.
+        """
+        asked = self.asked
+        if asked.budget_epochs is None or (asked.trials is not None and asked.trials < ENOUGH_TRIALS):
+            return 0.0, 0.0
+        epochs = FINAL_SHARE * asked.budget_epochs
+        if epochs < FINALISTS * STILL_TO_GO * min(LAST, asked.longest):
+            return 0.0, 0.0
+        return epochs, 0.0 if asked.trials is None else 2.0 * MOST_FINALISTS
+
+    def _final(self) -> Iterator[Round]:
+        """The best runs of all stages go on to full length, by halving: short runs do not tell them apart for certain.
+
+        They favour higher rates than long trainings bear, and do not show what decay and dropout do.
+        """
+        if not self.kept[0]:
+            return
+        self.kept = 0.0, 0.0
+        epochs, trials = self._left()
+        order = ranked(self.done, self.explored)
+        reached = [self.done[i].epochs for i in order]
+        made = finalists(
+            reached, longest=min(LAST, self.asked.longest), epochs=epochs, trials=trials, least=FINALISTS,
+            most=MOST_FINALISTS,
+        )  # fmt: skip
+        if made is not None:
+            yield from self._rungs("final", made, 0)
 
     def _coarse(self) -> Generator[Round, None, Ladder | None]:
         asked = self.asked
@@ -123,7 +163,7 @@ class Replay:
             most=40,
             rungs=FINE_RUNGS,
             first=max(first, min(10.0, asked.longest / ETA)),
-            last=min(20.0, asked.longest),
+            last=min(LAST, asked.longest),
         )
         epochs, trials = self._left()
         half = ladder(wish, epochs=epochs / 2, trials=trials / 2, shortest=max(first, min(1.0, asked.longest / ETA)))
@@ -136,7 +176,11 @@ class Replay:
         for tasks in self._first_rung(stage, made):
             yield self._round(stage, 0, tasks, self.reason)
             self._take(tasks)
-        for rung in range(1, len(made.settings)):
+        yield from self._rungs(stage, made, 1)
+
+    def _rungs(self, stage: str, made: Ladder, first: int) -> Iterator[Round]:
+        """The rungs from `first` on: of the runs there are, the best go on."""
+        for rung in range(first, len(made.settings)):
             tasks = self._promoted(stage, made, rung)
             if tasks:
                 numbers = ", ".join(str(task.continues) for task in tasks)
@@ -209,7 +253,7 @@ class Replay:
 
     def _promoted(self, stage: str, made: Ladder, rung: int) -> list[Task]:
         """The best runs so far that have come as far as the rung below; those among them that are long enough stay."""
-        reached = made.epochs[rung - 1] * (1 - 1e-9)
+        reached = made.epochs[rung - 1] * (1 - 1e-9) if rung else 0.0
         able = [i for i in ranked(self.done, self.explored) if self.done[i].epochs >= reached]
         best = [self.done[i] for i in able[: made.settings[rung]]]
         return [

@@ -59,14 +59,16 @@ class Schedule:
         shortest: epochs below which a score says nothing; a hundredth of `longest` where it is not given.
         first: settings of the first trials; what they do not name is drawn.
 
-        How lengths and counts follow: half of what there is goes into the coarse stage. It wants 6 settings and 4 more
-        for each that varies, on three rungs: of each rung the better half go on, to twice the length, from at most 1
-        epoch on the first to at most 5 on the last (SPEC S1). Where that is too dear, length is given up before
-        settings, down to `shortest`; where there is more, there are more settings, up to 100 (SPEC S2). A fine stage
-        wants half as many settings on two rungs, the first as long as the coarse stage's second and up to 10 epochs,
-        the last up to 20. It takes half of what is left where another fine stage can follow, and else all of it.
-        Trials that were broken off give back what they did not use. The search ends with what it was given, or with a
-        fine stage in which no new settings are expected to score higher than the best before by more than is doubtful.
+        How lengths and counts follow: a third of the budget is kept for a final stage, in which the best runs of all
+        stages go on to full length (up to 20 epochs), by halving, until two to four have come to it; where a third is
+        less than one and a half such trainings there is none. Half of the rest goes into the coarse stage. It wants 6
+        settings and 4 more for each that varies, on three rungs: of each rung the better half go on, to twice the
+        length, from at most 1 epoch on the first to at most 5 on the last (SPEC S1). Where that is too dear, length is
+        given up before settings, down to `shortest`; where there is more, there are more settings, up to 100 (SPEC S2).
+        A fine stage wants half as many settings on two rungs, the first as long as the coarse stage's second and up to
+        10 epochs, the last up to 20. It takes half of what is left where another fine stage can follow, and else all of
+        it. Trials that were broken off give back what they did not use. Stages end with what they were given, or with a
+        fine one in which no new settings are expected to score higher than the best before by more than is doubtful.
         Raises UserError for limits within which no trial can run.
         """
         check_conditions(space)
