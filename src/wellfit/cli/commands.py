@@ -11,6 +11,7 @@ from wellfit import __version__, cli
 from wellfit.cli.compare import compare
 from wellfit.cli.endings import command_line, say_run, say_search
 from wellfit.cli.exits import print_json
+from wellfit.cli.export import export
 from wellfit.cli.models import models
 from wellfit.cli.neighbours import neighbours
 from wellfit.cli.options import (
@@ -291,6 +292,7 @@ def explain(finding: str, as_json: bool) -> None:
 
 wellfit.add_command(models)
 wellfit.add_command(compare)
+wellfit.add_command(export)
 wellfit.add_command(neighbours)
 wellfit.add_command(search)
 

@@ -12,6 +12,8 @@ from wellfit.record import RunFolder, read_record
 if TYPE_CHECKING:
     from torch import nn
 
+    from wellfit.models.backbone import Backbone
+
 
 class Run:
     """A finished (or stopped) run: its figures, its model, its folder."""
@@ -93,6 +95,30 @@ class Run:
         if "error" in answer:
             raise UserError(f"neighbours are those of a readable image, but {answer['file']}: {answer['error']}")
         return list(answer["neighbours"])
+
+    def backbone(self, levels: Sequence[int] = (2, 3, 4, 5)) -> Backbone:
+        """The trained network without its classifier, as a plain nn.Module for other tasks (SPEC T6).
+
+        Takes normalised N×3×H×W, gives {"2": N×C×H/4×W/4, …}: the last feature map at 1/2ˡ of the resolution for each
+        level l; `.channels`, `.strides` and `.levels` stand beside it. UserError for levels that the network lacks,
+        and for a network that cannot be taken apart.
+        """
+        from wellfit.models.backbone import backbone
+        from wellfit.models.saved import load_model
+
+        module, card = load_model(self.folder)
+        made = card["architecture"]
+        name = made["options"].get("backbone", made["name"])
+        return backbone(module, name, int(made["image_size"]), levels)
+
+    def export(self, to: str = "onnx", out: str | Path | None = None, *, fixed: bool = False) -> Path:
+        """Write the model as one file ("onnx", "torchscript", "safetensors") and return its path; see `wellfit export`.
+
+        fixed: the file takes images of the network's own size, with no resize in it. UserError where it cannot be done.
+        """
+        from wellfit.inference.export import export_model
+
+        return Path(export_model(self.folder, to, out, fixed=fixed)["file"])
 
     def as_dict(self) -> dict[str, Any]:
         """What `wellfit fit --json` prints."""

@@ -1,0 +1,131 @@
+"""From pixels as a file holds them to probabilities, in tensor operations alone: what an exported model computes.
+
+Prediction reduces an image to a short side of at most 320 pixels (Pillow's bicubic), cuts the centre square and brings
+it to the network's size (torch's antialiased bilinear). Both work in integers and round between rows and columns, and
+so does this graph: its views equal those of `data.views.evaluation_view` to the last bit. All is float32, in which sums
+of integers below 2²⁴ are exact whatever their order, so that any runtime computes the same.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from wellfit.data.preprocess import Preprocessing
+
+PILLOW_BITS = 22  # Pillow's weights are whole numbers of 2⁻²²
+TORCH_LARGEST = 32767.5  # torch's are 16-bit: of 2⁻ᵖ, with the largest p at which the largest weight fits
+DIGIT = 256.0  # weights are split into two digits, so that every sum stays below 2²⁴
+
+
+class ImageGraph(nn.Module):
+    """uint8 N×3×H×W RGB images → N×C probabilities.
+
+    The images of one batch share H and W, which are free, unless `fixed`: then they are views of size×size already.
+    short_side: that larger images are reduced to first. temperature: by which logits are divided.
+    """
+
+    def __init__(
+        self, network: nn.Module, preprocessing: Preprocessing, *, short_side: int, temperature: float, fixed: bool
+    ) -> None:
+        super().__init__()
+        self.network = network
+        self.view = nn.Identity() if fixed else CentreView(preprocessing.size, preprocessing.resize, short_side)
+        self.temperature = temperature
+        self.mean_image: torch.Tensor | None
+        if preprocessing.mean_image is None:
+            std, mean = preprocessing.std, preprocessing.mean
+            scale = torch.tensor([1 / (255.0 * s) for s in std]).view(1, -1, 1, 1)
+            shift = torch.tensor([-m / s for m, s in zip(mean, std, strict=True)]).view(1, -1, 1, 1)
+            image = None
+        else:
+            scale, shift = torch.tensor(1 / 255.0), torch.tensor(0.0)
+            image = torch.as_tensor(preprocessing.mean_image, dtype=torch.float32).permute(2, 0, 1)[None].contiguous()
+        self.register_buffer("scale", scale, persistent=False)
+        self.register_buffer("shift", shift, persistent=False)
+        self.register_buffer("mean_image", image, persistent=False)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        values = self.view(images.float()) * self.scale + self.shift
+        if self.mean_image is not None:
+            values = values - self.mean_image
+        return torch.softmax(self.network(values) / self.temperature, dim=1)
+
+
+class CentreView(nn.Module):
+    """N×3×H×W whole numbers from 0 to 255 → N×3×size×size: the evaluation view of the reduced image.
+
+    The steps between have as many rows and columns as the largest image needs; for smaller ones the rest weighs 0.
+    """
+
+    def __init__(self, size: int, resize: int, short_side: int) -> None:
+        super().__init__()
+        self.size, self.share, self.short_side = size, size / resize, short_side
+        self.rows = max(1, round(short_side * size / resize))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        down = torch.arange(x.shape[2], dtype=torch.float32, device=x.device)
+        across = torch.arange(x.shape[3], dtype=torch.float32, device=x.device)
+        height, width = down.amax(0) + 1, across.amax(0) + 1
+        short = torch.minimum(height, width)
+        limit = torch.full_like(short, float(self.short_side))
+        small = torch.minimum(short, limit)  # the short side after the reduction
+        side = small * self.share
+        region = torch.minimum(small, torch.clamp(torch.round(side), min=1.0))
+        shrunk_rows = self._reduced(height, short, limit)
+        shrunk_columns = self._reduced(width, short, limit)
+        by_column = self._reduction(across, width, shrunk_columns, side, region)
+        by_row = self._reduction(down, height, shrunk_rows, side, region)
+        bits = torch.full_like(short, float(PILLOW_BITS))
+        x = _weighted(x, by_column, bits)
+        x = _weighted(x.transpose(2, 3), by_row, bits).transpose(2, 3)
+        weights, bits = self._bilinear(region)
+        x = _weighted(x, weights, bits)
+        return _weighted(x.transpose(2, 3), weights, bits).transpose(2, 3)
+
+    def _reduced(self, length: torch.Tensor, short: torch.Tensor, limit: torch.Tensor) -> torch.Tensor:
+        """A side after the reduction of the short side to the limit; as it is where the image is small."""
+        return torch.where(short > limit, torch.maximum(limit, torch.round(length * limit / short)), length)
+
+    def _reduction(
+        self,
+        pixels: torch.Tensor,
+        length: torch.Tensor,
+        reduced: torch.Tensor,
+        side: torch.Tensor,
+        region: torch.Tensor,
+    ) -> torch.Tensor:
+        """rows×length bicubic weights in units of 2⁻²², for the reduced image's rows that lie in the centre square."""
+        first = torch.minimum(torch.clamp(torch.round((reduced - side) / 2), min=0.0), reduced - region)
+        rows = torch.arange(self.rows, dtype=torch.float32, device=pixels.device)
+        # In whole numbers, pixel and place in units of 1 / (2·reduced): a difference of fractions would lose bits.
+        distance = (2 * pixels[None, :] + 1) * reduced - (2 * (first + rows[:, None]) + 1) * length
+        x = torch.abs(distance) / (2 * torch.maximum(length, reduced))
+        near = (1.5 * x - 2.5) * x * x + 1.0
+        far = ((-0.5 * x + 2.5) * x - 4.0) * x + 2.0
+        weights = torch.where(x < 1, near, torch.where(x < 2, far, torch.zeros_like(x)))
+        weights = weights / torch.clamp(weights.sum(1, keepdim=True), min=0.5) * 2.0**PILLOW_BITS
+        weights = torch.sign(weights) * torch.floor(torch.abs(weights) + 0.5)
+        return torch.where(rows[:, None] < region, weights, torch.zeros_like(weights))
+
+    def _bilinear(self, region: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """(size×rows weights, bits): antialiased bilinear from `region` pixels to `size`, in units of 2⁻ᵇⁱᵗˢ."""
+        pixels = torch.arange(self.rows, dtype=torch.float32, device=region.device)
+        places = torch.arange(self.size, dtype=torch.float32, device=region.device)
+        # In whole numbers: pixel and place in units of 1 / (2·size).
+        distance = torch.abs((2 * pixels[None, :] + 1) * self.size - (2 * places[:, None] + 1) * region)
+        reach = 2 * torch.clamp(region, min=float(self.size))
+        weights = torch.clamp(reach - distance, min=0.0) * (pixels[None, :] < region)
+        weights = weights / weights.sum(1, keepdim=True)
+        powers = 2.0 ** torch.arange(1, 23, dtype=torch.float32, device=region.device)
+        bits = (weights.amax((0, 1)) * powers < TORCH_LARGEST).float().sum()
+        return torch.floor(weights * 2.0**bits + 0.5), bits
+
+
+def _weighted(x: torch.Tensor, weights: torch.Tensor, bits: torch.Tensor) -> torch.Tensor:
+    """Rounded and clipped weighted sums over the last axis: N×3×R×L and K×L whole weights of 2⁻ᵇⁱᵗˢ → N×3×R×K."""
+    high = torch.floor(weights / DIGIT)
+    low = weights - high * DIGIT
+    carried = torch.floor(torch.matmul(x, low.t()) / DIGIT)
+    total = torch.matmul(x, high.t()) + carried + 2.0 ** (bits - 9)
+    return torch.clamp(torch.floor(total / 2.0 ** (bits - 8)), 0.0, 255.0)
