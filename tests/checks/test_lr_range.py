@@ -2,16 +2,20 @@
 
 import importlib
 import math
+import random
 import time
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from tests.checks.conftest import patterned, small_convnet
 from wellfit.checks import lr_range
+from wellfit.checks.lr_range import find_lr
 from wellfit.errors import UserError
+from wellfit.findings import GateFailed
 from wellfit.training.optimizers import build_optimizer
 from wellfit.training.regularize import build_criterion
 
@@ -166,3 +170,56 @@ def test_any_rate_ends_early_and_with_the_same_verdict():
     assert whole.passed
     assert soon.passed
     assert len(calls) < steps_of_whole
+
+
+def bytes_of(module, optimizer):
+    """Everything that a training goes on from: weights, buffers, optimizer state, the generators, the mode."""
+    state = optimizer.state_dict()
+    tensors = [*module.state_dict().values(), *(v for s in state["state"].values() for v in s.values())]
+    tensors = [t if isinstance(t, torch.Tensor) else torch.tensor(t) for t in tensors]
+    gradients = [p.grad for p in module.parameters() if p.grad is not None]
+    generators = torch.get_rng_state(), np.random.get_state()[1].tobytes(), random.getstate()
+    flat = [t.detach().contiguous().numpy().tobytes() for t in (*tensors, *gradients, generators[0])]
+    return (
+        flat,
+        generators[1:],
+        state["param_groups"],
+        module.training,
+        [len(m._forward_hooks) for m in module.modules()],
+    )
+
+
+@pytest.mark.parametrize("rates", [(1e-1, 1e-2, 1e-3), (1e4, 1e6)], ids=["found", "none works"])
+def test_it_changes_not_a_byte_of_what_follows(rates):
+    """A training that was interrupted to look for a rate goes on as one that was not."""
+
+    def train(look):
+        torch.manual_seed(3)
+        np.random.seed(4)
+        random.seed(5)
+        net = small_convnet(classes=4, dropout=0.5)
+        optimizer = adam(net, 1e-3)
+        for step in range(4):
+            if step == 2 and look:
+                before = bytes_of(net, optimizer)
+                try:
+                    found = find_lr(net, CE, batches, momentum, candidates=rates, iterations=12)
+                    assert found.lr in rates
+                except GateFailed:
+                    assert rates == (1e4, 1e6)
+                assert bytes_of(net, optimizer) == before
+            images, targets = batches(step)
+            CE(net(images), targets).backward()
+            optimizer.step()
+            optimizer.zero_grad()
+        return bytes_of(net, optimizer)
+
+    assert train(look=True) == train(look=False)
+
+
+def test_a_rate_comes_with_its_reason_and_never_as_none():
+    found = find_lr(small_convnet(classes=4), CE, batches, momentum, iterations=60)
+    assert found.lr in (1e-1, 1e-2)
+    assert f"at lr {found.lr:g} the loss falls from" in found.reason
+    with pytest.raises(GateFailed, match=r"at no rate of 10000 to 1e\+06 does the loss fall clearly"):
+        find_lr(small_convnet(classes=4), CE, batches, momentum, candidates=(1e4, 1e6), iterations=12)

@@ -11,7 +11,7 @@ from wellfit.recipe.plan import ChecksPlan, ModelPlan, OptimizerPlan, Plan, Sear
 
 
 def small_plan(**changes: Any) -> Plan:
-    """Digits at 16 pixels: a search of 2 + 1 trials, then 60 steps. changes: fields of Plan, by name."""
+    """Digits at 16 pixels: a search of some trials of 4 to 9 steps, then 60 steps. changes: fields of Plan, by name."""
     plan = Plan(
         seed=0,
         metric="accuracy",
@@ -23,7 +23,7 @@ def small_plan(**changes: Any) -> Plan:
         optimizer=OptimizerPlan("adamw", 3e-3, 5e-2),
         engine=Engine("cpu", "float32", "channels_last", 1),
         checks=ChecksPlan(200, 10),
-        search=SearchPlan(2, 2, 6, 9, 100),
+        search=SearchPlan(4, 4, 4, 9, 100),
         training=TrainingPlan(steps=60, batch_size=32, steps_per_epoch=39, evaluate_every=20),
     )
     return plan.replace(**changes)

@@ -55,7 +55,7 @@ def test_a_plan_in_words_names_what_is_decided() -> None:
     text = "\n".join(plan_in_words(small_plan()))
     for part in (
         "whitened at 16 px",
-        "2 coarse trials of 6 steps and 2 fine ones of 9",
+        "up to 8 trials of 4 to 9 steps",
         "60 steps of 32 images",
         "adamw",
         "crop",

@@ -8,6 +8,7 @@ import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 from wellfit.checks.result import CheckResult
 from wellfit.checks.sandbox import Context, Criterion, copy_of, own_randomness, scores
 from wellfit.errors import UserError
-from wellfit.findings import Finding, Severity
+from wellfit.findings import Finding, GateFailed, Severity
 
 CANDIDATES = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5)
 CLEAR_FALL = 0.03  # share of the starting loss
@@ -96,6 +97,33 @@ def lr_range(
             if not finished or not keep or settled:
                 break
         return _conclude(runs, start, finished, begun)
+
+
+@dataclass(frozen=True)
+class FoundRate:
+    """A learning rate, and in words what it did."""
+
+    lr: float
+    reason: str
+
+
+def find_lr(
+    module: nn.Module,
+    criterion: Criterion,
+    batches: Callable[[int], tuple[Tensor, Tensor]],
+    optimizer: Callable[[nn.Module, float], torch.optim.Optimizer],
+    **options: Any,
+) -> FoundRate:
+    """The rate at which a copy learns quickest, with the reason; arguments as for `lr_range`.
+
+    Raises GateFailed where none works, or none could be told in time: its finding says in words what was seen.
+    Neither the module, nor an optimizer of it, nor any random state is changed.
+    """
+    result = lr_range(module, criterion, batches, optimizer, **options)
+    if result.value is None:
+        assert result.finding is not None
+        raise GateFailed([result.finding])
+    return FoundRate(float(result.value), result.message)
 
 
 class Start:

@@ -57,8 +57,10 @@ class ChecksPlan:
 
 @dataclass(frozen=True)
 class SearchPlan:
-    """Short runs: how many of each stage, of how many steps, judged on how many validation images. 0 trials: none.
+    """Short runs: what they may cost, judged on how many validation images. 0 trials: none.
 
+    As many as coarse and fine trials together, of as many steps in all: the schedule divides them, from trials of
+    `coarse_steps` to those of `fine_steps`.
     folds: runs of a trial, each judged on the images that it holds out; 0: one run, judged on validation.
     """
 
@@ -151,8 +153,8 @@ def plan_in_words(plan: Plan) -> list[str]:
         lines.append("transfer   frozen features once, then linear classifiers, the strength chosen on validation")
     elif trials:
         lines.append(
-            f"search     {search.coarse_trials} coarse trials of {search.coarse_steps} steps and "
-            f"{search.fine_trials} fine ones of {search.fine_steps}, scored "
+            f"search     up to {trials} trials of {search.coarse_steps} to {search.fine_steps} steps, coarse and then "
+            "fine, scored "
             + (
                 f"by {search.folds}-fold cross-validation"
                 if search.folds

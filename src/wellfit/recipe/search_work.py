@@ -28,7 +28,7 @@ from wellfit.search.study import Study
 from wellfit.search.trial import Task, Trial
 from wellfit.search.workers import run_workers
 
-MARK = "\x1e"  # begins a line of a worker that is a line of its record
+MARK = "wellfit-line "  # begins what a worker prints of its record
 DEATHS = 3  # of workers at one task, after which it counts as failed
 CHECKPOINTS = 4e9  # bytes that checkpoints of trials may take together
 PROMISING = 3.0  # a trial that is at most so many times shorter than the longest may be the best
@@ -204,13 +204,13 @@ def tidy(folder: RunFolder, trials: list[Trial], wanted: set[int], most: float =
     continued = {trial.continues for trial in trials}
     scores = {trial.number: trial.score for trial in trials if trial.score is not None}
     room = most
-    kept = [path for path in (folder.path / "trials").glob("*") if path.name.isdecimal()]
-    for path in sorted(kept, key=lambda path: -scores.get(int(path.name), math.inf)):
-        number = int(path.name)
+    kept = {int(path.name): path for path in (folder.path / "trials").glob("*") if path.name.isdecimal()}
+    needed = wanted | (kept.keys() - scores.keys())  # those without a score may be under way
+    for number in sorted(kept, key=lambda number: (number not in needed, -scores.get(number, 0.0))):
+        path = kept[number]
         with contextlib.suppress(OSError):
             size = sum(file.stat().st_size for file in path.iterdir())
-            unfinished = number not in scores
-            if number in wanted or unfinished or (number not in continued and size <= room):
+            if number in needed or (number not in continued and size <= room):
                 room -= size
             else:
                 shutil.rmtree(path, ignore_errors=True)

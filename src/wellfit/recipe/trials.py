@@ -32,6 +32,9 @@ from wellfit.training.schedules import plateau_of, schedule
 
 BREAK_OFF = 3.0  # times the initial loss (SPEC S3)
 EVALUATION_SHARE = 0.08  # of a trial's time: what looking at validation between epochs may cost
+CONTINUABLE = "constant"
+"""The schedule under which a longer trial is the same training gone on with. Any other spans the whole of a trial, so
+that a longer one starts again, and settings of one length are judged alike however they came to it."""
 CURVE_POINTS = 100  # of the loss curve that the record keeps
 
 
@@ -139,7 +142,7 @@ class TrialRunner:
     def _runs(self, task: Task, material: Material, notes: list[str]) -> list[OneRun]:
         """All runs of the trial; where memory runs out, from the beginning of the task with half the batch."""
         splits = list(held_out(material))
-        start = self._start(task, len(splits))
+        start = self._start(task, material.plan.schedule, len(splits))
         if start.note:
             notes.append(start.note)
         batch_size = int(start.states[0]["batch_size"]) if start.states else material.plan.training.batch_size
@@ -160,9 +163,11 @@ class TrialRunner:
             if material.plan.engine.device == "cuda":
                 torch.cuda.empty_cache()
 
-    def _start(self, task: Task, runs: int) -> _Start:
+    def _start(self, task: Task, schedule: str, runs: int) -> _Start:
         if task.continues is None:
             return _Start()
+        if schedule != CONTINUABLE:
+            return _Start(note=f"started again: its schedule '{schedule}' spans the whole trial")
         states = [load_checkpoint(self.checkpoint(task.continues, run)) for run in range(runs)]
         found = [state for state in states if state is not None]
         if len(found) == runs:
