@@ -114,7 +114,8 @@ class ProgressDisplay:
         result = f"validation {score:.3f}" if score is not None else f"{_ENDS[fields['state']]}: {reason}"
         if score is not None and reason:
             result += f" ({reason})"
-        length = f", {fields['epochs']:.3g} epochs" if fields.get("epochs") else ""
+        epochs = fields.get("epochs")
+        length = f", {epochs:.3g} epoch{'' if epochs == 1 else 's'}" if epochs else ""
         self.line(
             f"  trial {fields['stage']} {fields['trial']}{length}: {settings} → {result} ({fields['seconds']:.1f} s)"
         )

@@ -47,7 +47,7 @@ def choose_workforce(material: Material, asked: int, seconds: float, say: Callab
         threads = engine.threads if asked == 1 or engine.device != "cpu" else max(1, engines.CORES // asked)
         return Workforce(asked, threads, 0.0, f"{_counted(asked)} as asked")
     if min(cores, MOST) < 2:
-        return Workforce(1, engine.threads, 0.0, "one worker: there is one core")
+        return Workforce(1, engine.threads, 0.0, "one worker: torch may use one thread here")
     if seconds < SHORTEST:
         return Workforce(
             1, engine.threads, 0.0, "one worker: the search is too short to measure whether more are faster"
