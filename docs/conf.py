@@ -39,7 +39,7 @@ templates_path: list[str] = []
 sphinx_gallery_conf = {
     "examples_dirs": "gallery",
     "gallery_dirs": "auto_gallery",
-    "subsection_order": ["gallery/networks", "gallery/optimisation", "gallery/regularisation"],
+    "subsection_order": ["gallery/networks", "gallery/optimisation", "gallery/regularisation", "gallery/transfer"],
     "within_subsection_order": "FileNameSortKey",
     "capture_repr": (),
     "abort_on_example_error": True,

@@ -24,6 +24,7 @@ PICTURES = {
     "boundaries",
     "curves",
     "depth",
+    "detector",
     "dropout",
     "filters",
     "initialisation",

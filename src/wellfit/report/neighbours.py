@@ -19,7 +19,8 @@ def neighbours(history: History) -> Html | None:
     if examples:
         text = (
             "What the network holds for alike: each test image and the training images nearest to it, by straight (L2) "
-            f"distance of the {count(line.get('features'))} numbers that enter its last layer."
+            f"distance of the {count(line.get('features'))} numbers that enter its last layer. A coloured frame marks "
+            "another label than the image's own."
         )
         parts += [
             tag("h3", "Nearest to test images"),
