@@ -5,7 +5,7 @@ each with torch's fused SGD, and packed: parameters stacked, gradients by torch.
 update of all of them. One thread, float32, processor time of the training steps alone,
 repetitions apart; both come to the same weights within float tolerance.
 
-usage: python benchmarks/packing.py [--networks 8 32] [--repeats 7]
+usage: python benchmarks/packing.py [NET ...] [--networks 8 32] [--batches 16 128] [--repeats 7]
 """
 
 from __future__ import annotations
@@ -42,7 +42,6 @@ NETS: dict[str, tuple[int, Callable[[int], nn.Module]]] = {
     "strided": (28, strided),
 }
 """Image size and network, by name."""
-BATCHES = (16, 128)
 
 
 def in_turn(
@@ -117,15 +116,20 @@ def compare(name: str, count: int, batch: int, repeats: int) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("nets", nargs="*", metavar="NET", help=f"of {', '.join(NETS)}")
+    parser.add_argument("--batches", type=int, nargs="+", default=[16, 128])
     parser.add_argument("--networks", type=int, nargs="+", default=[8, 32])
     parser.add_argument("--repeats", type=int, default=7)
     arguments = parser.parse_args()
+    for name in arguments.nets:
+        if name not in NETS:
+            parser.error(f"a net is one of {', '.join(NETS)}, got '{name}'")
     torch.set_num_threads(1)
     print(f"{machine()}, torch {torch.__version__}\nimages a second of all networks together, one thread")
     print("net        networks  batch   in turn    packed   times as fast (range)  weights differ by")
-    for name in NETS:
+    for name in arguments.nets or NETS:
         for count in arguments.networks:
-            for batch in BATCHES:
+            for batch in arguments.batches:
                 print(compare(name, count, batch, arguments.repeats), flush=True)
 
 

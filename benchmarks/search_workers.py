@@ -4,7 +4,7 @@ The command as a user types it, `wellfit search DATA SPACE --trials N --workers 
 two, in an order that alternates; the accuracy of the best trial beside it. What is timed is the step "search" of the
 record: trials and nothing else, the workers' start included. Data: the built-in digits by default.
 
-usage: python benchmarks/search_workers.py [--rounds 3] [--trials 24] [--data digits] [--out runs/search-workers]
+usage: python benchmarks/search_workers.py [--rounds 3] [--trials 14] [--data digits] [--out runs/search-workers]
 
 Finished runs are kept in OUT/results.jsonl and not run again.
 """
@@ -33,9 +33,9 @@ WORKERS = (1, 2)
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--trials", type=int, default=24)
+    parser.add_argument("--trials", type=int, default=14)
     parser.add_argument("--data", default="digits")
-    parser.add_argument("--model", default="lenet5")
+    parser.add_argument("--model", default="resnet20")
     parser.add_argument("--out", type=Path, default=Path("runs/search-workers"))
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
