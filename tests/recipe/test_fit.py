@@ -105,7 +105,7 @@ def test_the_settled_configuration_is_written_back(untouched: wellfit.Run) -> No
 
 def test_nothing_of_a_run_is_pickled(untouched: wellfit.Run) -> None:
     suffixes = {path.suffix for path in untouched.path.rglob("*") if path.is_file()}
-    assert suffixes <= {".toml", ".jsonl", ".safetensors", ".json", ".html", ".sqlite", ".jpg", ".npz"}
+    assert suffixes <= {".toml", ".jsonl", ".safetensors", ".json", ".html", ".sqlite", ".jpg", ".npz", ".npy"}
     for path in untouched.path.rglob("*.npz"):
         with np.load(path, allow_pickle=False) as arrays:
             assert all(arrays[name].dtype != object for name in arrays)
