@@ -190,6 +190,17 @@ def test_stopped_and_taken_up_it_ends_with_the_same_bytes(tmp_path: Path) -> Non
     assert torch.equal(again[1].weight, whole[1].weight)
 
 
+def test_the_layout_of_the_weights_does_not_matter() -> None:
+    """A convolution in channels_last does not lie in memory in its own order."""
+    losses = []
+    for layout in (torch.contiguous_format, torch.channels_last):
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            net = nn.Sequential(nn.Conv2d(3, 4, 2, padding=1), nn.Tanh(), nn.Flatten(), nn.Linear(36, CLASSES)).double()
+        losses.append(run(net.to(memory_format=layout), steps=5).losses)
+    assert losses[1] == pytest.approx(losses[0], rel=1e-6)
+
+
 def test_a_deadline_ends_it() -> None:
     ticks = iter(range(1000))
     pace = Pace(1000, deadline=8.0, clock=lambda: float(next(ticks)))

@@ -95,7 +95,8 @@ class SplitLoss:
                 p.grad = gradient.clone()
             return self._loss
         for p in self.parameters:
-            p.grad = torch.zeros_like(p)
+            # L-BFGS flattens gradients as they lie in memory, which channels_last ones do not allow.
+            p.grad = torch.zeros_like(p, memory_format=torch.contiguous_format)
         total = self._total or float(
             sum(len(batch.targets) for batch in self.chunks) if not self.images else self.images
         )
