@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from tests.search.landscape import LONG, SPACE, Landscape, cost, searched
 from wellfit.errors import UserError
 from wellfit.randomness import generator
+from wellfit.search.replay import front_runner
 from wellfit.search.samplers import SAMPLERS
 from wellfit.search.schedule import Finished, Round, Schedule
 from wellfit.search.space import Choice, Fixed, Integer, LogUniform, Space, Uniform, contains
@@ -354,3 +355,36 @@ def test_a_trial_that_changed_changes_what_follows() -> None:
     falling = [replace(trial, score=0.9 - trial.number / 100) for trial in rising]
     assert played_round(schedule, rising) != played_round(schedule, falling)
     assert played_round(schedule, rising) == played_round(Schedule.from_dict(schedule.to_dict()), rising)
+
+
+def at(number: int, score: float, epochs: float, error: float = 0.004) -> Trial:
+    return Trial("final", number, {"lr": 0.1}, "finished", score, error, epochs=epochs)
+
+
+def test_of_runs_at_full_length_the_one_that_scored_clearly_higher_is_taken() -> None:
+    first, close, better = at(0, 0.860, 5.0), at(1, 0.864, 5.0), at(2, 0.870, 5.0)
+    assert front_runner([first, close], 5.0) == first  # 0.004 is less than 0.004·√2
+    assert front_runner([first, close, better], 5.0) == better
+    # Shorter runs were compared with their neighbours for good reason, and lengths are not compared by score.
+    assert front_runner([at(0, 0.860, 2.5), at(1, 0.870, 2.5)], 5.0).number == 0
+    assert front_runner([at(0, 0.860, 2.5), at(1, 0.870, 5.0)], 5.0).number == 0
+    assert front_runner([first, at(3, 0.900, 2.5)], 5.0) == first
+
+
+def test_the_final_stage_brings_at_least_two_runs_to_full_length_within_the_budget() -> None:
+    for seed in range(6):
+        schedule = Schedule.plan(SPACE, seed=seed, longest=LONG, budget_epochs=6 * LONG)
+        end, trials, rounds = searched(schedule, Landscape(seed))
+        final = [trial for trial in trials if trial.stage == "final" and trial.state == "finished"]
+        assert rounds[-1].stage == "final"
+        assert sum(trial.epochs == LONG for trial in final) >= 2
+        assert all(trial.continues is not None for trial in trials if trial.stage == "final")
+        assert end.best is not None
+        assert end.best.epochs == LONG
+        assert cost(trials) <= 6 * LONG * (1 + 1e-9)
+
+
+def test_where_a_third_of_the_budget_is_less_than_a_contest_there_is_no_final_stage() -> None:
+    schedule = Schedule.plan(SPACE, seed=0, longest=LONG, budget_epochs=4 * LONG)
+    _, _, rounds = searched(schedule, Landscape(0))
+    assert {step.stage for step in rounds} == {"coarse", "fine"}

@@ -24,6 +24,7 @@ FINAL_SHARE = 1 / 3  # of the cost is kept for the best runs to go on to full le
 FINALISTS, MOST_FINALISTS = 2, 4  # that reach it; one alone has nobody to beat
 STILL_TO_GO = 0.75  # of full length, at the most, when a finalist is chosen
 ENOUGH_TRIALS = 24  # of the whole search, below which none are kept for finalists
+FINAL = "final"
 LAST = 20.0  # epochs of the longest trial (SPEC S1)
 SETTINGS, A_KNOB = 6, 4  # the coarse stage wants so many settings, and so many more for each one that varies
 RUNGS, FINE_RUNGS = 3, 2
@@ -129,7 +130,7 @@ class Replay:
             most=MOST_FINALISTS,
         )  # fmt: skip
         if made is not None:
-            yield from self._rungs("final", made, 0)
+            yield from self._rungs(FINAL, made, 0)
 
     def _coarse(self) -> Generator[Round, None, Ladder | None]:
         asked = self.asked
@@ -299,10 +300,26 @@ class Replay:
     def _finished(self, reason: str) -> Finished:
         order = ranked(self.done, self.explored)
         longest = max((self.done[i].epochs for i in order), default=0.0)
-        long = [self.done[i] for i in order if self.done[i].epochs >= longest / ETA]
+        # Who did not come into the final has lost it.
+        length = longest if any(trial.stage == FINAL for trial in self.done) else longest / ETA
+        long = [self.done[i] for i in order if self.done[i].epochs >= length * (1 - 1e-9)]
         # Where every run broke off in the end, the best of what it had come to is all there is.
-        best = long[0] if long else best_trial(self.done, self.explored)
+        best = front_runner(long, min(LAST, self.asked.longest)) if long else best_trial(self.done, self.explored)
         return Finished(reason, tuple(self.findings), best)
+
+
+def front_runner(runs: Sequence[Trial], full: float) -> Trial:
+    """The first of the runs; where it is one of several of `full` epochs, the one that scored higher beyond doubt.
+
+    runs: by expected score, to which shorter runs, their own and their neighbours', have added. What they have come to
+    at full length says more, where it is clear.
+    """
+    first = runs[0]
+    if first.epochs < full * (1 - 1e-9):
+        return first
+    best = max((run for run in runs if run.epochs >= first.epochs), key=lambda run: run.score or 0.0)
+    gain = (best.score or 0.0) - (first.score or 0.0)
+    return best if gain > math.hypot(best.error, first.error) else first
 
 
 def hull(a: Kind, b: Kind) -> Kind:
