@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,13 +29,46 @@ def trial(number: int, score: float | None, epochs: float = 1.0, continues: int 
     return Trial("coarse", number, settings, state, score, 0.01, 1.0, epochs=epochs, continues=continues)
 
 
-def test_what_was_found_when_time_ran_out_is_among_the_long_trials() -> None:
-    schedule = Schedule.plan({"lr": LogUniform(1e-9, 1.0)}, seed=0, longest=9.0, trials=50)
-    long = [trial(0, 0.5, 9.0), trial(2, 0.6, 9.0), trial(4, None, 9.0)]
-    ended = concluded(schedule, [*long, trial(6, 0.9, 0.5)])
+def through(schedule: Schedule, trials: list[Trial]) -> Round:
+    """Run the open round: rates near 1e-2 are good, and longer is better."""
+    step = schedule.next(trials)
+    assert isinstance(step, Round)
+    for task in step.tasks:
+        score = 0.5 + 0.05 * task.epochs - 0.1 * abs(math.log10(task.settings["lr"] / 1e-2))
+        trials.append(
+            Trial(
+                **{
+                    name: getattr(task, name) for name in ("stage", "number", "settings", "rung", "epochs", "continues")
+                },
+                state="finished",
+                score=score,
+                error=0.01,
+                loss=1 - score,
+            )
+        )
+    return step
+
+
+def test_when_time_runs_out_complete_rounds_decide() -> None:
+    """A round that was cut off after one trial has nothing to compare it with."""
+    schedule = Schedule.plan({"lr": LogUniform(1e-4, 1.0)}, seed=0, longest=9.0, shortest=0.5, budget_epochs=60.0)
+    trials: list[Trial] = []
+    rounds = [through(schedule, trials) for _ in range(4)]
+    cut = [t for t in trials if t.number <= rounds[-1].tasks[0].number]
+    poor = replace(cut[-1], score=0.01)
+    ended = concluded(schedule, [*cut[:-1], poor])
     assert ended.best is not None
-    assert ended.best.number == 2
-    assert "coarse" in ended.reason
+    assert ended.best.number != poor.number
+    assert ended.best.score == max(t.score for t in cut[:-1] if t.score is not None)
+    assert rounds[-1].stage in ended.reason
+
+
+def test_where_no_round_was_complete_what_there_is_decides() -> None:
+    schedule = Schedule.plan({"lr": LogUniform(1e-4, 1.0)}, seed=0, longest=9.0, trials=50)
+    trials: list[Trial] = []
+    through(schedule, trials)
+    ended = concluded(schedule, trials[:2])
+    assert ended.best in trials[:2]
     assert concluded(schedule, []).best is None
 
 

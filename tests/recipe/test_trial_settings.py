@@ -120,3 +120,12 @@ def test_what_can_be_run_is_not_refused(material: Material) -> None:
         material,
         {"dropout": Uniform(0.0, 0.5), "model": Choice(("resnet20", "lenet5")), "optimizer": Choice(("sgd", "adamw"))},
     )
+
+
+def test_the_default_network_takes_dropout(material: Material) -> None:
+    plain = material.network().module
+    dropping = with_settings(material, {"dropout": 0.3}).network().module
+    assert {m.p for m in dropping.modules() if isinstance(m, nn.Dropout)} == {0.3}
+    assert not any(isinstance(m, nn.Dropout) for m in plain.modules())
+    # The start is the same.
+    assert all(torch.equal(a, b) for a, b in zip(plain.parameters(), dropping.parameters(), strict=True))

@@ -16,6 +16,7 @@ from torch.nn import functional
 from wellfit.errors import UserError
 from wellfit.models.head import scale_classifier
 from wellfit.models.layers.activations import activation_facts, build_activation
+from wellfit.models.layers.dropout import build_dropout
 
 Activation = Callable[[torch.Tensor], torch.Tensor]
 
@@ -49,6 +50,7 @@ class WhitenedNet(nn.Module):
     """Whitening stem, three groups, global max pooling, one fully connected layer.
 
     widths: channels of the three groups. Takes N×C×H×W of any size from 16 pixels; the classifier is `fc`.
+    dropout: probability to drop a feature before it.
     """
 
     smallest_input = 16
@@ -59,6 +61,7 @@ class WhitenedNet(nn.Module):
         in_channels: int = 3,
         widths: tuple[int, int, int] = (64, 128, 256),
         activation: str = "relu",
+        dropout: float = 0.0,
     ) -> None:
         super().__init__()
         patch = in_channels * 4
@@ -71,11 +74,12 @@ class WhitenedNet(nn.Module):
         for inputs, outputs in zip((stem, *widths[:-1]), widths, strict=True):
             groups.append(Group(inputs, outputs, activation))
         self.groups = nn.Sequential(*groups)
+        self.drop = build_dropout(dropout)
         self.fc = nn.Linear(widths[-1], num_classes)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         x = self.whiten_act(self.whiten(x))
-        return self.fc(self.groups(x).amax((2, 3)))
+        return self.fc(self.drop(self.groups(x).amax((2, 3))))
 
     @torch.no_grad()
     def initialise_from_data(self, images: torch.Tensor) -> None:
@@ -97,14 +101,15 @@ def whitened(
     channels: int = 3,
     widths: Sequence[int] = (64, 128, 256),
     activation: str = "relu",
+    dropout: float = 0.0,
 ) -> WhitenedNet:
     """The net with its classifier scaled so that the first loss is log C. widths: channels of the three groups.
 
-    activation: a name of ACTIVATIONS.
+    activation: a name of ACTIVATIONS. dropout: probability to drop a feature before the classifier.
     """
     if len(widths) != 3 or min(widths) < 1:
         raise UserError(f"'widths' are three positive channel counts, got {list(widths)}; (64, 128, 256) is usual")
     first, second, third = widths
-    net = WhitenedNet(classes, channels, (first, second, third), activation)
+    net = WhitenedNet(classes, channels, (first, second, third), activation, dropout)
     scale_classifier(net, seed, image_size)
     return net

@@ -186,11 +186,17 @@ def stage_line(round_: Round) -> dict[str, Any]:
 
 
 def concluded(schedule: Schedule, trials: list[Trial]) -> Finished:
-    """What the search came to: by its schedule, or, where it was ended early, by the trials so far."""
+    """What the search came to: by its schedule, or, where it was ended early, by the rounds that were complete.
+
+    Trials are compared within their round, and of one that was cut off there may be too few to compare.
+    """
     step = schedule.next(trials)
     if isinstance(step, Finished):
         return step
-    order = [trials[i] for i in ranked(trials, schedule.space)]
+    cut_off = {task.number for task in step.tasks}
+    complete = [trial for trial in trials if trial.number not in cut_off]
+    judged = complete if any(trial.score is not None for trial in complete) else trials
+    order = [judged[i] for i in ranked(judged, schedule.space)]
     longest = max((trial.epochs for trial in order), default=0.0)
     best = next((trial for trial in order if trial.epochs * PROMISING >= longest), None)
     return Finished(f"ended within the {step.stage} stage", (), best)
