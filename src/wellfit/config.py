@@ -145,9 +145,7 @@ def read_toml(path: str | Path) -> dict[str, Any]:
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise UserError(
-            f"there is no file '{path}'; give a TOML file such as RUN/{path.name or 'config.toml'}"
-        ) from None
+        raise UserError(f"there is no file '{path}'; correct the path to the TOML file") from None
     except OSError as error:
         raise UserError(f"'{path}' cannot be read: {error.strerror}; give a readable TOML file") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:

@@ -16,6 +16,7 @@ from wellfit.recipe import workforce
 from wellfit.recipe.material import Material
 from wellfit.recipe.search_request import SearchRequest, without_password
 from wellfit.recipe.search_work import _Clock, concluded, tidy
+from wellfit.recipe.searching import _cut_short
 from wellfit.recipe.workforce import choose_workforce, for_workers, speed
 from wellfit.record import RunFolder
 from wellfit.search.schedule import Round, Schedule
@@ -70,6 +71,16 @@ def test_where_no_round_was_complete_what_there_is_decides() -> None:
     ended = concluded(schedule, trials[:2])
     assert ended.best in trials[:2]
     assert concluded(schedule, []).best is None
+    # Nothing was refined: that is said, and of a search that went its way it is not.
+    assert "within its coarse stage, after 2 trials" in _cut_short(trials[:2], ended).message
+    assert _cut_short(trials[:2], replace(ended, reason="the trials asked for are done")) is None
+
+
+def test_a_checkpoint_stays_where_the_trial_that_went_on_from_it_failed(tmp_path: Path) -> None:
+    checkpoint(tmp_path, 0)
+    failed = Trial("coarse", 1, {"lr": 0.1}, "failed", continues=0)
+    tidy(RunFolder(tmp_path), [trial(0, 0.5), failed], set())
+    assert (tmp_path / "trials" / "0").exists()
 
 
 def checkpoint(folder: Path, number: int, size: int = 100) -> None:
@@ -180,6 +191,12 @@ def test_a_request_comes_back_from_the_record() -> None:
     assert SearchRequest.from_dict(asked.as_dict()) == asked
     space = asked.given_space()
     assert space == {"lr": LogUniform(1e-4, 1e-1)}
+
+
+def test_a_file_is_kept_with_its_whole_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    asked = SearchRequest.of(None, trials=5, workers=1, storage="shared.sqlite", study="birds", sampler=None, folds=0)
+    assert asked.storage == str(tmp_path / "shared.sqlite")
 
 
 def test_who_joins_takes_over_what_was_left_open() -> None:

@@ -200,6 +200,11 @@ def test_ctrl_c_ends_it_after_the_trial_and_keeps_what_was_done(untouched: Searc
         search(tmp_path / "run", listener=interrupt)
     half = SearchRun(tmp_path / "run")
     assert len(half.trials) == 2
+    kept = half.folder.search.rename(tmp_path / "elsewhere.sqlite")
+    with pytest.raises(UserError, match="no longer where they were kept"):
+        wellfit.resume(tmp_path / "run")
+    half.folder.search.unlink(missing_ok=True)
+    kept.rename(half.folder.search)
     assert half.best is not None
     assert load_config(half.folder.best).optimizer.lr == half.settings["lr"]
     resumed = wellfit.resume(tmp_path / "run")

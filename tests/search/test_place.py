@@ -41,6 +41,8 @@ def test_an_address_of_postgresql_is_given_the_installed_driver_and_hides_its_pa
         ("postgre://user@host/db", "did you mean 'postgresql'"),
         ("postgresql://user@host:port/db", "cannot be read"),
         ("postgresql+asyncpg://user@host/db", "psycopg or psycopg2, got 'asyncpg'"),
+        ("postgresql://user@host/db?password=s3cret", "would be written down"),
+        ("postgresql://user@host/db?sslpassword=s3cret", "would be written down"),
     ],
 )
 def test_another_address_is_refused_in_a_sentence(address: str, sentence: str) -> None:
@@ -48,6 +50,7 @@ def test_another_address_is_refused_in_a_sentence(address: str, sentence: str) -
         place_of(address)
     assert sentence in str(refused.value)
     assert "\n" not in str(refused.value)
+    assert "s3cret" not in str(refused.value)
 
 
 def test_the_other_driver_serves_too_and_a_missing_one_names_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,7 +13,7 @@ from wellfit.recipe.job import Job
 
 @contextmanager
 def interrupts(job: Job) -> Iterator[None]:
-    """First Ctrl-C (or SIGTERM): finish the step, evaluate and save. Second: abort."""
+    """First Ctrl-C (or SIGTERM): finish what is under way and save. Second: abort."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -24,7 +24,7 @@ def interrupts(job: Job) -> Iterator[None]:
         if asked:
             raise KeyboardInterrupt
         asked = True
-        job.say("stopping: this step is finished, then the model is evaluated and saved; press Ctrl-C again to abort")
+        job.say("stopping: what is under way is finished and saved; press Ctrl-C again to abort")
 
     job.stop = lambda: asked
     before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}

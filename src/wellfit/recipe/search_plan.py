@@ -125,7 +125,12 @@ def make_schedule(
     if math.isfinite(job.budget.left):
         # Judging a trial costs a third of a training image each; a trial trains about as often as it is judged on.
         rate = images_per_second * LOOP_EFFICIENCY / (1 + plan.search.validation_images / (3 * images))
-        seconds = max(1.0, job.budget.left - CLOSING)
+        seconds = job.budget.left - CLOSING
+        if seconds <= 0:
+            raise UserError(
+                f"{max(0.0, job.budget.left):.0f} s of the budget are left when the search is to begin, and its page "
+                f"takes {CLOSING:.0f} s; give a larger --budget"
+            )
         epochs = seconds * rate / (images * runs)
         wanted = min(wanted, max(1.0, epochs / TRAININGS * 1.5)) if not job.config.training.epochs else wanted
     shortest = min(1.0, max(SHORTEST_TRIAL, 4 * plan.training.batch_size) / images)

@@ -68,7 +68,7 @@ class SearchRequest:
             space=_space(space),
             trials=trials,
             workers=_workers(workers),
-            storage=None if storage is None else place_of(storage).shown,
+            storage=None if storage is None else _kept_address(storage),
             study=study,
             sampler=sampler,
             folds=folds,
@@ -104,6 +104,12 @@ def without_password(command: str) -> str:
     'wellfit search photos --storage postgresql://me:***@host/db'
     """
     return re.sub(r"(://[^:/@\s]+):[^@\s]*@", rf"\1{HIDDEN}", command)
+
+
+def _kept_address(storage: str | Path) -> str:
+    """As the run folder keeps it: a file right from any working folder, a database without its password."""
+    place = place_of(storage)
+    return place.shown if place.file is None else str(place.file)
 
 
 def _space(space: str | Path | Space | None) -> dict[str, Any] | None:

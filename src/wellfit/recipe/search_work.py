@@ -31,6 +31,7 @@ from wellfit.search.workers import run_workers
 MARK = "wellfit-line "  # begins what a worker prints of its record
 DEATHS = 3  # of workers at one task, after which it counts as failed
 CHECKPOINTS = 4e9  # bytes that checkpoints of trials may take together
+CUT_OFF = "ended within"  # how the reason of a search begins that its time cut off
 PROMISING = 3.0  # a trial that is at most so many times shorter than the longest may be the best
 
 
@@ -199,7 +200,7 @@ def concluded(schedule: Schedule, trials: list[Trial]) -> Finished:
     order = [judged[i] for i in ranked(judged, schedule.space)]
     longest = max((trial.epochs for trial in order), default=0.0)
     best = next((trial for trial in order if trial.epochs * PROMISING >= longest), None)
-    return Finished(f"ended within the {step.stage} stage", (), best)
+    return Finished(f"{CUT_OFF} the {step.stage} stage", (), best)
 
 
 def tidy(folder: RunFolder, trials: list[Trial], wanted: set[int], most: float = CHECKPOINTS) -> None:
@@ -207,7 +208,7 @@ def tidy(folder: RunFolder, trials: list[Trial], wanted: set[int], most: float =
 
     wanted: numbers that stay in any case. A trial whose checkpoint is gone can still be continued: it starts again.
     """
-    continued = {trial.continues for trial in trials}
+    continued = {trial.continues for trial in trials if trial.state != "failed"}
     scores = {trial.number: trial.score for trial in trials if trial.score is not None}
     room = most
     kept = {int(path.name): path for path in (folder.path / "trials").glob("*") if path.name.isdecimal()}

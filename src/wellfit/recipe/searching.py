@@ -45,7 +45,7 @@ from wellfit.recipe.search_plan import (
 )
 from wellfit.recipe.search_request import HIDDEN, SearchRequest, without_password
 from wellfit.recipe.search_run import SearchRun
-from wellfit.recipe.search_work import Orders, concluded, work
+from wellfit.recipe.search_work import CUT_OFF, Orders, concluded, work
 from wellfit.recipe.trial_settings import refuse_unfit, with_settings
 from wellfit.recipe.workforce import Workforce, choose_workforce, with_threads
 from wellfit.record import RunFolder, read_record, write_atomically
@@ -173,6 +173,11 @@ def run_search(job: Job, asked: SearchRequest, storage: str) -> None:
     """The search in its order; what the folder or the study holds already is taken up."""
     data = prepare(job)
     begun = _begun(job, asked, storage)
+    if begun is None and any(line["kind"] in ("stage", "trial") for line in read_record(job.folder.record)):
+        raise UserError(
+            f"the trials of '{job.folder.path}' are no longer where they were kept, in "
+            f"{asked.storage or job.folder.search.name}; give the right --storage, or begin a new search"
+        )
     if begun is not None:
         asked = asked.joining(begun.identity)
     data = with_folds(data, asked.folds)
@@ -292,7 +297,7 @@ def _conclude(job: Job, material: Material, schedule: Schedule, trials: list[Tri
             job.record.write(
                 "trial", trial=trial.number, validation_accuracy=trial.score, validation_loss=trial.loss, **fields
             )
-    job.report(*ended.findings, *_findings(trials, len(material.data.classes)))
+    job.report(*ended.findings, *_findings(trials, ended, len(material.data.classes)))
     shares = importance(schedule.space, trials, schedule.seed)
     if shares is not None:
         job.record.write("importance", shares=shares)
@@ -353,8 +358,27 @@ def best_config(config: Config, material: Material, best: Trial) -> Config:
     )
 
 
-def _findings(trials: Sequence[Trial], classes: int) -> list[Finding]:
+def _cut_short(trials: Sequence[Trial], ended: Finished) -> Finding | None:
+    """Says that the time ended before anything was refined."""
+    stages = list(dict.fromkeys(trial.stage for trial in trials))
+    if not ended.reason.startswith(CUT_OFF) or len(stages) != 1 or not stages[0].startswith("coarse"):
+        return None
+    return Finding(
+        "search-cut-short",
+        "warning",
+        f"the search ended within its coarse stage, after {len(trials)} trials: the best settings are those of short "
+        "runs over a wide range, and nothing was refined around them",
+        {"stage": stages[0], "trials": len(trials)},
+        "Give a larger --budget; on a busy machine trials take longer than was measured beforehand.",
+        "SPEC S1",
+    )
+
+
+def _findings(trials: Sequence[Trial], ended: Finished, classes: int) -> list[Finding]:
     found = []
+    short = _cut_short(trials, ended)
+    if short is not None:
+        found.append(short)
     broken = diverged(trials, math.log(classes))
     if broken is not None:
         found.append(broken)

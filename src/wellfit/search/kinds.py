@@ -27,7 +27,11 @@ class LogUniform:
         if not 0 < self.low < self.high < math.inf:
             raise UserError(
                 f"a log-uniform range needs 0 < low < high, got {self.low:g} to {self.high:g}; "
-                "use a positive lower end, or a choice"
+                + (
+                    "give the one value as `fixed`"
+                    if self.low == self.high
+                    else "use a positive lower end, or a choice"
+                )
             )
 
     def at(self, place: float) -> float:

@@ -60,6 +60,11 @@ def place_of(storage: str | Path) -> Place:
             "the address of a PostgreSQL database has the form postgresql://USER:PASSWORD@HOST:PORT/DATABASE, and "
             "this one cannot be read; write signs such as @ and / in a password as %40 and %2F"
         ) from error
+    if any("password" in name.lower() for name in url.query):
+        raise UserError(
+            "a password after the ? of an address would be written down with it; write it as "
+            "postgresql://USER:PASSWORD@HOST/DATABASE, or leave it to PGPASSWORD or a .pgpass file"
+        )
     asked = url.drivername.partition("+")[2]
     url = url.set(drivername=f"postgresql+{_driver(asked)}")
     shown = url.set(drivername="postgresql").render_as_string(hide_password=True)
