@@ -62,7 +62,7 @@ def wait_for_stop(folder: Path, *, worker: str, stop: Callable[[], bool]) -> str
 def never_stop(folder: Path, *, worker: str, stop: Callable[[], bool]) -> None:
     """Deaf to being asked."""
     (folder / f"{worker}.pid").write_text(str(os.getpid()))
-    time.sleep(60)
+    time.sleep(180)
 
 
 def be_killed(*, worker: str, stop: Callable[[], bool]) -> None:

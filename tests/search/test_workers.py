@@ -24,7 +24,7 @@ def silent(worker: str, line: str) -> None:
     """Takes what workers print."""
 
 
-def wait_until(there: Callable[[], bool], seconds: float = 20.0) -> None:
+def wait_until(there: Callable[[], bool], seconds: float = 60.0) -> None:
     until = time.monotonic() + seconds
     while not there():
         assert time.monotonic() < until, "waited in vain"
