@@ -15,7 +15,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -115,6 +116,7 @@ class _Crew:
         self._values: list[Any] = []
         self._refusals: list[str] = []
         self._deaths: list[str] = []
+        self._interrupts = self._passed_on = 0  # Ctrl-C pressed, and told to the workers or raised
         self._killed = 0  # of the dead: by a signal that is no fault of the program
         self._stopping = False
 
@@ -144,8 +146,32 @@ class _Crew:
 
     def watch_over(self, stop: Callable[[], bool]) -> None:
         """Until all have ended. The first Ctrl-C, or `stop`, asks them to; the second is passed on."""
+        with self._counting_interrupts():
+            self._look_after(stop)
+
+    @contextmanager
+    def _counting_interrupts(self) -> Iterator[None]:
+        """Counts Ctrl-C where nobody else does: an exception raised anywhere may be swallowed, as within `__del__`."""
+        usual = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+        if not usual or threading.current_thread() is not threading.main_thread():
+            yield
+            return
+
+        def count(number: int, frame: Any) -> None:
+            self._interrupts += 1
+
+        signal.signal(signal.SIGINT, count)
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    def _look_after(self, stop: Callable[[], bool]) -> None:
         while self._working:
             try:
+                if self._interrupts > self._passed_on:
+                    self._passed_on += 1
+                    raise KeyboardInterrupt
                 if not self._stopping and stop():
                     self._ask_to_stop()
                 for worker in [one for one in self._working if one.process.poll() is not None]:
