@@ -25,7 +25,7 @@ from pathlib import Path
 import numpy as np
 
 from wellfit.engine import Engine
-from wellfit.recipe.api import machine
+from wellfit.recipe.machine import machine
 from wellfit.recipe.plan import ChecksPlan, ModelPlan, OptimizerPlan, Plan, SearchPlan, TrainingPlan, save_plan
 from wellfit.record import read_record
 

@@ -16,7 +16,7 @@ import sys
 import time
 from pathlib import Path
 
-from wellfit.recipe.api import machine
+from wellfit.recipe.machine import machine
 
 ROWS = {
     "digits": ("digits", "40s", []),
