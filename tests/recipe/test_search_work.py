@@ -17,7 +17,7 @@ from wellfit.recipe.material import Material
 from wellfit.recipe.search_request import SearchRequest, without_password
 from wellfit.recipe.search_work import _Clock, concluded, tidy
 from wellfit.recipe.searching import _cut_short
-from wellfit.recipe.workforce import choose_workforce, for_workers, speed
+from wellfit.recipe.workforce import choose_workforce, for_workers, speed, threads_for
 from wellfit.record import RunFolder
 from wellfit.search.schedule import Round, Schedule
 from wellfit.search.space import LogUniform
@@ -138,6 +138,25 @@ def test_nothing_is_measured_where_that_is_not_worth_it(material: Material, monk
     assert choose_workforce(material, 0, 60.0, print).workers == 1
     assert choose_workforce(material, 2, math.inf, print).threads == 2
     assert choose_workforce(material, 9, math.inf, print).threads == 1
+
+
+@pytest.mark.parametrize(
+    ("tasks", "workers", "cores", "threads"),
+    [
+        (1, 2, 2, [2]),
+        (2, 2, 2, [1, 1]),
+        (3, 2, 2, [1, 1, 2]),
+        (5, 4, 4, [1, 1, 1, 1, 4]),
+        (6, 4, 4, [1, 1, 1, 1, 2, 2]),
+        (7, 4, 4, [1] * 7),
+        (3, 1, 2, [1, 1, 1]),
+        (2, 9, 4, [2, 2]),
+    ],
+)
+def test_the_last_tasks_of_a_round_take_the_idle_cores(
+    tasks: int, workers: int, cores: int, threads: list[int]
+) -> None:
+    assert [threads_for(i, tasks, workers, 1, cores) for i in range(tasks)] == threads
 
 
 def test_a_worker_that_cannot_start_is_said(material: Material, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,7 +10,7 @@ import shutil
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from wellfit.findings import Finding
 from wellfit.recipe.job import Job
 from wellfit.recipe.material import Material
 from wellfit.recipe.trials import TrialRunner
-from wellfit.recipe.workforce import for_workers
+from wellfit.recipe.workforce import for_workers, threads_for, with_threads
 from wellfit.record import Record, RunFolder, read_record
 from wellfit.search.schedule import Finished, Round, Schedule
 from wellfit.search.space import ranges
@@ -37,7 +37,10 @@ PROMISING = 3.0  # a trial that is at most so many times shorter than the longes
 
 @dataclass(frozen=True)
 class Orders:
-    """What a worker needs to take part; it can be pickled. until: on `time.time`'s scale, None without a deadline."""
+    """What a worker needs to take part; it can be pickled.
+
+    workers, cores: of this machine, for the search. until: on `time.time`'s scale, None without a deadline.
+    """
 
     material: Material
     folder: Path
@@ -45,6 +48,8 @@ class Orders:
     study: str
     identity: dict[str, Any]
     founding: dict[str, Any]
+    workers: int
+    cores: int
     until: float | None
 
 
@@ -86,15 +91,15 @@ class News:
             self.job.record.tell(kind, **line)
 
 
-def work(orders: Orders, job: Job, study: Study, workers: int) -> None:
+def work(orders: Orders, job: Job, study: Study) -> None:
     """Until the schedule has finished, the time is up or somebody asks to stop; what came of it is in the study."""
     news = News(job, study)
-    if workers == 1:
+    if orders.workers == 1:
         _shift(orders, study, job.record.write, news.opened, worker="1", stop=job.stop)
         return
     given = Orders(**{**vars(orders), "material": for_workers(orders.material)})
     run_workers(
-        workers,
+        orders.workers,
         serve,
         (given,),
         threads=orders.material.plan.engine.threads,
@@ -129,15 +134,18 @@ def _shift(
     """One worker at work. A trial that cannot end before the deadline is not begun; one that does not is given back."""
     deadline = math.inf if orders.until is None else time.monotonic() + orders.until - time.time()
     clock = _Clock(deadline)
+    own = orders.material.plan.engine.threads
+    threads: dict[int, int] = {}  # by number of the task
     runner = TrialRunner(orders.material, orders.folder, write, worker, stop=lambda: time.monotonic() > deadline)
 
     def run(task: Task) -> Trial:
         begun = time.monotonic()
-        trial = runner(task)
+        trial = replace(runner, material=with_threads(orders.material, threads.get(task.number, own)))(task)
         clock.took(trial, time.monotonic() - begun)
         return trial
 
     def on_round(round_: Round) -> None:
+        threads.update(threads_of(round_, orders))
         clock.next_round(round_)
         opened(stage_line(round_))
 
@@ -150,6 +158,17 @@ def _shift(
             opened=on_round,
             deaths=DEATHS,
         )
+
+
+def threads_of(round_: Round, orders: Orders) -> dict[int, int]:
+    """Threads for each task of a round, by its number."""
+    engine, tasks = orders.material.plan.engine, sorted(task.number for task in round_.tasks)
+    if engine.device != "cpu":
+        return dict.fromkeys(tasks, engine.threads)
+    return {
+        number: threads_for(position, len(tasks), orders.workers, engine.threads, orders.cores)
+        for position, number in enumerate(tasks)
+    }
 
 
 class _Clock:

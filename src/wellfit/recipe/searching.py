@@ -12,6 +12,7 @@ from typing import Any
 
 from wellfit.checks import CheckResult
 from wellfit.config import Config, config_to_toml, load_config
+from wellfit.engine import CORES
 from wellfit.errors import Interrupted, UserError
 from wellfit.findings import Finding, GateFailed
 from wellfit.recipe.budget import Budget, parse_budget
@@ -197,9 +198,11 @@ def run_search(job: Job, asked: SearchRequest, storage: str) -> None:
         material = with_threads(material, force.threads)
         until = None if math.isinf(job.budget.left) else time.time() + max(0.0, job.budget.left - CLOSING)
         folder = job.folder.path.absolute()
-        orders = Orders(material, folder, storage, asked.study_name, identity, study.schedule, until)
+        orders = Orders(
+            material, folder, storage, asked.study_name, identity, study.schedule, force.workers, CORES, until
+        )
         with job.step("search") as outcome:
-            work(orders, job, study, force.workers)
+            work(orders, job, study)
             trials = study.trials()
             schedule = Schedule.from_dict(study.schedule["schedule"])
             ended = concluded(schedule, trials)

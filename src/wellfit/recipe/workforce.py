@@ -68,6 +68,16 @@ def with_threads(material: Material, threads: int) -> Material:
     return replace(material, plan=plan.replace(engine=replace(plan.engine, threads=threads)))
 
 
+def threads_for(position: int, tasks: int, workers: int, threads: int, cores: int) -> int:
+    """Threads for one of a round's tasks: more where it is one of the last ones, which leave workers without any.
+
+    position: of the task in its round of `tasks`, from 0. A function of these alone, so that a search that is repeated
+    with as many workers adds in the same order.
+    """
+    last = tasks % workers
+    return max(threads, cores // last) if position >= tasks - last else threads
+
+
 def for_workers(material: Material) -> Material:
     """The material without what trials do not need, so that it travels: images are in the store."""
     data = copy.copy(material.data)
