@@ -61,6 +61,12 @@ class Job:
             self.outcomes.append(outcome)
             self.record.write("recipe_step", **vars(outcome))
 
+    def skip(self, name: str, reason: str) -> None:
+        """Write down that a step of the recipe is left out, and why."""
+        outcome = Outcome(name, "skipped", reason=reason)
+        self.outcomes.append(outcome)
+        self.record.write("recipe_step", **vars(outcome))
+
     def report(self, *findings: Finding, step: int | None = None) -> None:
         """Keep findings and write them into the record."""
         for finding in findings:

@@ -11,6 +11,7 @@ from wellfit.engine import available_device
 from wellfit.errors import Interrupted, UserError
 from wellfit.findings import GateFailed
 from wellfit.models.saved import load_model
+from wellfit.recipe.done import done_lines, settle_parts
 from wellfit.recipe.fitting import Fitted, fine_tune, train_network
 from wellfit.recipe.gates import check
 from wellfit.recipe.job import Job
@@ -23,7 +24,7 @@ from wellfit.recipe.prepare import Prepared, prepare
 from wellfit.recipe.probing import probe
 from wellfit.recipe.settings import find_settings
 from wellfit.recipe.testing import evaluate, save
-from wellfit.record import write_atomically
+from wellfit.record import read_record, write_atomically
 from wellfit.report.page import write_report
 
 
@@ -83,12 +84,13 @@ def fit(job: Job, material: Material) -> tuple[Material, Fitted]:
 
 def report(job: Job, plan: Plan, material: Material, fitted: Fitted) -> None:
     """Write the outcomes back into plan.toml, what was settled into config.toml, and make the page."""
+    settle_parts(job)
     with job.step("report"):
         write_atomically(job.folder.config, config_to_toml(resolved(job.config, material.plan, fitted)))
         # A deadline may have ended the training early: the plan then repeats what was done.
         if fitted.steps and plan.model.transfer != "probe" and not fitted.interrupted:
             plan = plan.replace(training=replace(plan.training, steps=fitted.steps))
-        save_plan(job.folder.plan, plan, [_row(o) for o in job.outcomes])
+        save_plan(job.folder.plan, plan, done_lines(read_record(job.folder.record)))
         if not fitted.interrupted:  # else `end_early` says so
             job.record.write("end", status="done", seconds=job.budget.spent)
         write_report(job.folder)
@@ -132,7 +134,3 @@ def end_early(job: Job, error: BaseException) -> None:
             job.report(*(f for f in error.findings if f not in job.findings))
         job.record.write("end", status=status, seconds=job.budget.spent, reason=str(error))
         write_report(job.folder)
-
-
-def _row(outcome: object) -> dict[str, object]:
-    return dict(vars(outcome))

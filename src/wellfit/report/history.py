@@ -68,7 +68,7 @@ class History:
     @property
     def transfers(self) -> bool:
         """Whether the run fits linear classifiers on frozen features; it may fine-tune the network afterwards."""
-        return bool(self.probes) or bool(self.recipe_step("probe"))
+        return bool(self.probes) or self.recipe_step("probe").get("status", "skipped") != "skipped"
 
     def recipe_step(self, name: str) -> Line:
         """The line of a step of the recipe; empty where it has not ended."""
