@@ -329,3 +329,39 @@ def test_the_record_tells_every_step_and_each_evaluation(tmp_path: Path) -> None
     assert epochs[2]["train_loss"] == pytest.approx(np.mean(losses[12:]))
     assert "averaged_validation_accuracy" not in epochs[0]
     assert "averaged_validation_accuracy" in epochs[1]
+
+
+@pytest.mark.parametrize("killed_after", [None, 7])
+def test_snapshots_are_taken_once_their_point_is_reached_also_after_a_resume(
+    tmp_path: Path, killed_after: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    points = (0.25, 0.5, 1.0)
+    taken: dict[float, list[dict[str, torch.Tensor]]] = {}
+
+    def keep(point: float, module: nn.Module) -> None:
+        taken.setdefault(point, []).append({name: value.clone() for name, value in module.state_dict().items()})
+
+    straight = network()
+    run(straight, steps=12, snapshots=points, on_snapshot=keep)
+    assert [len(taken[point]) for point in points] == [1, 1, 1]
+    assert equal(taken[1.0][0], weights(straight))
+    untouched = dict(taken)
+    taken.clear()
+
+    checkpoint = tmp_path / "state.safetensors"
+    monkeypatch.setattr(loop, "CHECKPOINT_SECONDS", 0.0)
+    if killed_after is not None:
+        stops = itertools.count(1)
+        run(
+            network(),
+            steps=12,
+            snapshots=points,
+            on_snapshot=keep,
+            checkpoint=checkpoint,
+            stop=lambda: next(stops) >= killed_after,
+        )
+        assert set(taken) == {0.25, 0.5}
+    run(network(), steps=12, snapshots=points, on_snapshot=keep, checkpoint=checkpoint)
+    assert set(taken) == set(points)
+    for point in points:
+        assert equal(taken[point][-1], untouched[point][0])

@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ParamSpec, Protocol, TypeVar
@@ -29,6 +29,7 @@ from wellfit.training.schedules import Plateau
 
 READ_LOSS_EVERY = 10  # steps between reads of the loss: on a GPU each read waits for the device
 CHECKPOINT_SECONDS = 20.0
+LAST_BIT = 1e-9  # of progress, which is a quotient: a quarter of the steps must not miss 0.25
 
 Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
@@ -112,6 +113,8 @@ def train(
     stop: Callable[[], bool] = lambda: False,
     give_up: Callable[[int, float], bool] = lambda step, loss: False,
     on_evaluation: Callable[[int], None] = lambda step: None,
+    snapshots: Sequence[float] = (),
+    on_snapshot: Callable[[float, nn.Module], None] = lambda point, module: None,
 ) -> Outcome:
     """Train `module` in place until `pace` is finished; weights of the best validation score are in `Outcome.best`.
 
@@ -124,6 +127,8 @@ def train(
     give_up(step, loss): True breaks the training off, as the search does above 3× the initial loss (SPEC S3).
     checkpoint: where to save the state; what is found there is taken up.
     on_evaluation(step): called after each evaluation, when the monitor has its figures.
+    snapshots: progress in (0, 1], ascending, such as `schedules.snapshot_points` gives; once each is reached,
+        on_snapshot(point, module) is called. A resumed training calls it again for points after its checkpoint.
     """
     begun = time.monotonic()
     evaluate_every = evaluate_every or batches.steps_per_epoch
@@ -164,6 +169,7 @@ def train(
                 },
             )
 
+    points_left = [point for point in snapshots if point > pace.progress + LAST_BIT]
     engine.activate()
     module.train()
     reason, saved = "patience" if patience and stale >= patience else "finished", time.monotonic()
@@ -194,6 +200,8 @@ def train(
         if average is not None:
             average.update(module)
         pace.advance()
+        while points_left and pace.progress >= points_left[0] - LAST_BIT:
+            on_snapshot(points_left.pop(0), module)
 
         now = time.perf_counter()
         fields: dict[str, Any] = {
