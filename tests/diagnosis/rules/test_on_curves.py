@@ -386,6 +386,34 @@ def test_plateau_wants_a_constant_rate_and_both_losses_standing():
     assert verdict("plateau", History(losses=[2.3] * 90, lrs=[0.1] * 90, epochs=moving)) is None
 
 
+def thrown(gain: float, jump: float) -> History:
+    """Twelve epochs at a constant rate; validation jumps by `jump` each epoch around a mean that gains in the end."""
+    sign = np.where(np.arange(12) % 2, 0.5, -0.5)
+    mean = np.array([0.3, 0.5, 0.6, 0.7] + [0.7] * 4 + [0.7 + gain] * 4)
+    loss = np.array([1.8, 1.4, 1.1, 0.9] + [0.9] * 4 + [0.9 - 4 * gain] * 4)
+    # Each third finds a better best, as the best of more draws does; training goes on falling.
+    loss[[6, 10]] -= [0.1, 0.15]
+    curves = epochs(train_loss=np.linspace(1.8, 0.35, 12), val_loss=loss + jump * sign, val_accuracy=mean - jump * sign)
+    return History(losses=[2.3] * 120, lrs=[0.1] * 120, classes=10, epochs=curves)
+
+
+def test_plateau_is_seen_under_noise_by_means_not_by_bests():
+    assert verdict("plateau", thrown(gain=0.0, jump=0.05)) is not None
+    assert verdict("plateau", thrown(gain=0.05, jump=0.05)) is None
+    assert verdict("plateau", thrown(gain=0.0, jump=0.005)) is None
+
+
+def test_a_rate_that_came_down_before_is_no_plateau_of_a_constant_one():
+    history = thrown(gain=0.0, jump=0.05)
+    history.lrs = [0.1, 0.01] * 59 + [0.1, 0.1]
+    assert verdict("plateau", history) is None
+
+
+def test_a_rate_that_was_never_lowered_comes_before_what_it_does_to_the_loss():
+    names = list(explanations())
+    assert names.index("plateau") < min(names.index(n) for n in ("lr-too-high", "updates-too-large", "oscillating"))
+
+
 def test_still_improving_is_said_of_a_rising_end_only():
     rising = epochs(val_accuracy=[0.3, 0.4, 0.5, 0.58, 0.65, 0.7])
     found = verdict("still-improving", History(epochs=rising))

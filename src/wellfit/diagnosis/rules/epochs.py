@@ -25,6 +25,9 @@ BY_HEART, WIDE_GAP, MEMORISED_EPOCHS = 0.98, 0.15, 4
 # An accuracy that moved less than this did not move; one that gains this much an epoch still does.
 STILL = 0.015
 GAINING = 0.005
+# An accuracy that jumps by so much from epoch to epoch, while its mean stands and the loss's does not fall below this
+# share of what it was, is thrown about by the rate rather than led by it.
+THROWN, LOSS_STANDS = 0.015, 0.9
 # A training loss that falls by this share of its start each epoch is on its way.
 FALLING = 0.02
 
@@ -136,10 +139,12 @@ def plateau(h: History) -> Finding | None:
         and accuracy[-half:].max() < accuracy[:-half].max() + STILL
     )
     gained = accuracy[-third:].max() - accuracy[:-third].max() > STILL
-    constant = not len(h.lrs) or h.lr[-1] > 0.5 * h.lr.max()
+    if not stood and _thrown_about(val, accuracy, third):
+        stood, gained = True, False
+    constant = not len(h.lrs) or h.lr[int(h.lr.argmax()) :].min() > 0.5 * h.lr.max()
     # It has learned something, and not everything.
     ground = h.reference_loss
-    half_way = (0.1 * ground < train[-1] or 0.3 * ground < val[-1]) and train[-1] < 0.9 * ground
+    half_way = (0.1 * ground < train[-1] or 0.2 * ground < val[-1]) and train[-1] < 0.9 * ground
     if not stood or gained or not constant or not half_way or _guesses(h):
         return None
     return Finding(
@@ -151,6 +156,19 @@ def plateau(h: History) -> Finding | None:
         "Lower the learning rate tenfold now",
         "SPEC C9, O9",
     )
+
+
+def _thrown_about(loss: Floats, accuracy: Floats, third: int) -> bool:
+    """Whether validation jumps from epoch to epoch and is no better on average than a third of the run before.
+
+    The best of noisy epochs grows with their number, so that means are compared here.
+    """
+    if len(loss) < 3 * third or third < 4:
+        return False
+    jumps = float(np.mean(np.abs(np.diff(accuracy[-2 * third :]))))
+    gain = float(accuracy[-third:].mean() - accuracy[-2 * third : -third].mean())
+    stands = loss[-third:].mean() > LOSS_STANDS * loss[-2 * third : -third].mean()
+    return jumps > THROWN and gain < STILL and bool(stands)
 
 
 def _guesses(h: History) -> bool:
