@@ -170,9 +170,19 @@ def check_options(name: str, options: Iterable[str]) -> None:
             raise unknown_name(f"option of model '{name}'", option, [p for p in parameters if p not in given])
 
 
-def _probe_net(classes: int, *, image_size: int, seed: int, backbone: str, **options: Any) -> nn.Module:
-    """A linear classifier on another net's last feature map; the options are the backbone's."""
-    return ProbeNet(construct(backbone, classes, image_size=image_size, seed=seed, **options), classes, image_size)
+def _probe_net(
+    classes: int,
+    *,
+    image_size: int,
+    seed: int,
+    backbone: str,
+    probe_layer: str = "",
+    probe_pooling: str = "mean+max",
+    **options: Any,
+) -> nn.Module:
+    """A linear classifier on a feature map of another net; the other options are the backbone's."""
+    net = construct(backbone, classes, image_size=image_size, seed=seed, **options)
+    return ProbeNet(net, classes, image_size, layer=probe_layer, pooling=probe_pooling)
 
 
 OWN: dict[str, Callable[..., nn.Module]] = {
