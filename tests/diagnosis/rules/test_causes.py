@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from tests.diagnosis.rules.histories import epochs, falling, noisy, sample, verdict, watched
-from wellfit.diagnosis.history import History, Layer, Output, Passes
+from wellfit.diagnosis.history import History, Layer, Output, Parameter, Passes, Sample
 from wellfit.diagnosis.inputs import measure, sum_up_inputs, to_host
 from wellfit.diagnosis.rules import RULES
 
@@ -189,3 +189,35 @@ def test_a_validation_loss_beyond_all_uncertainty_is_a_mismatch():
     assert "never so sure and so wrong" in verdict("train-val-mismatch", history(40.0)).message
     assert verdict("train-val-mismatch", history(4.0)) is None  # overfitted
     assert verdict("train-val-mismatch", history(40.0, val_accuracy=0.1)) is None  # guesses, for some other reason
+
+
+def of_two_groups(still_ratio, gradient):
+    """Three weights: two move, the third's updates and gradient are as given; a rate of 0.1."""
+    samples = []
+    for step in range(0, 100, 10):
+        norms, moves = np.ones(3), np.array([1e-3, 1e-3, still_ratio])
+        samples.append(Sample(step, norms, moves, np.array([1.0, 1.0, gradient]), 0.01))
+    parameters = [Parameter(f"{i}.weight", 100) for i in range(3)]
+    return History(falling(100), [0.1] * 100, samples=samples, parameters=parameters, classes=10)
+
+
+def test_a_group_whose_rate_is_zero_is_frozen():
+    found = verdict("frozen-parameters", of_two_groups(0.0, gradient=1.0))
+    assert found.evidence["parameters"] == ["2.weight"]
+    assert "group is 0" in found.message
+    assert verdict("frozen-parameters", of_two_groups(1e-6, gradient=1.0)) is None
+
+
+def test_a_step_that_is_too_small_to_show_is_not_called_frozen():
+    """As of a bias before BatchNorm, whose gradient is nothing but rounding."""
+    assert verdict("frozen-parameters", of_two_groups(0.0, gradient=1e-7)) is None
+
+
+def test_a_divided_loss_is_no_knowledge():
+    """A mean loss that is divided by the batch size starts far below log C, while the answers are guesses."""
+    history = watched([0.036 - 1e-6 * i for i in range(200)], ratio=1e-4, promised=1e-6)
+    history.epochs = epochs(train_accuracy=[0.1, 0.11, 0.1])
+    history.lrs = [0.1] * 200
+    assert verdict("lr-too-low", history) is not None
+    history.epochs = epochs(train_accuracy=[0.99, 0.99, 0.99])
+    assert verdict("lr-too-low", history) is None

@@ -11,6 +11,10 @@ from wellfit.diagnosis.history import Floats, History, Sample, level
 # About 100 iterations should show the loss falling clearly (SPEC C6); less than 2% is no fall.
 PATIENCE = 100
 MOVED = 0.02
+# An accuracy of less than this, times what guessing gives, is guessing.
+GUESSED = 1.5
+# A first loss below this share of chance's shows knowledge.
+KNOWING = 0.7
 # Class probabilities that differ less than this between images hardly show in the loss yet.
 WAKING = 0.02
 # Answers that once differed by more than the first, and now differ by less than the second, have collapsed.
@@ -23,8 +27,16 @@ SHRUNK = 0.5
 
 
 def chance(h: History) -> float | None:
-    """log C, where the loss may be measured against it: none where it is seen to be no cross-entropy."""
-    return None if is_cross_entropy(h) is False else h.chance_loss
+    """log C, where the loss may be measured against it: none where it is seen to be another loss, or a part of one."""
+    return None if is_cross_entropy(h) is False or _is_divided(h) else h.chance_loss
+
+
+def _is_divided(h: History) -> bool:
+    """Whether the first losses lie far below chance though the first epoch's answers were guesses."""
+    first = next((e.train_accuracy for e in h.epochs if e.train_accuracy is not None), None)
+    if first is None or h.classes is None or h.chance_loss is None:
+        return False
+    return first < GUESSED / h.classes and level(h.finite_loss[:10]) < KNOWING * h.chance_loss
 
 
 def start_and_end(h: History) -> tuple[float, float]:
@@ -46,7 +58,7 @@ def is_flat(h: History, moved: float = MOVED) -> bool:
 def starts_with_knowledge(h: History) -> bool:
     """Whether the first losses lie well below chance: a fine-tune or a resumed run may rest where it is."""
     ground = chance(h)
-    return ground is not None and level(h.finite_loss[:10]) < 0.7 * ground
+    return ground is not None and level(h.finite_loss[:10]) < KNOWING * ground
 
 
 def knows_nothing(h: History) -> bool:

@@ -24,6 +24,8 @@ OVERWRITING = 0.19
 BLOWN_UP = 100.0
 # A loss that rose so far was thrown by the steps before; steps that take so much of the weights throw it at once.
 RISEN, OVERWRITING_AT_ONCE, MANY_TIMES = 3.0, 0.3, 10.0
+# A step of this share of a weight shows in it, whatever it is stored in.
+SEEN = 0.01
 # The first steps, whose updates may be large, end here.
 EARLY = 20
 # A gradient that fell to this share of the first was lost on the way, and takes the updates with it.
@@ -158,16 +160,22 @@ def frozen_parameters(h: History) -> Finding | None:
         return None  # without a difference between images there is no gradient to move by
     # Behind dead units all gradients are zero: that is the finding then. And a step may be too small to be seen.
     dead = any(layer.dead is not None and layer.dead > 0.9 for layer in samples[-1].layers)
+    held = _would_move(h) & (np.mean(moved) > 0.5)
     still = [
         i
         for i, p in enumerate(h.parameters)
-        if p.requires_grad and not moved[i] and (not p.in_optimizer or without[i] or (zero[i] and not dead))
+        if p.requires_grad and not moved[i] and (not p.in_optimizer or without[i] or (zero[i] and not dead) or held[i])
     ]
     if not still:
         return None
     names = [h.parameters[i].name for i in still]
     outside = [i for i in still if not h.parameters[i].in_optimizer]
-    why = "not in the optimizer" if len(outside) == len(still) else "without a gradient from the loss"
+    if len(outside) == len(still):
+        why = "not in the optimizer"
+    elif all(held[i] for i in still):
+        why = "though the loss gives them a gradient, as where the learning rate of their group is 0"
+    else:
+        why = "without a gradient from the loss"
     return Finding(
         "frozen-parameters",
         "warning",
@@ -178,6 +186,15 @@ def frozen_parameters(h: History) -> Finding | None:
         "frozen wants requires_grad=False, which saves time and memory too",
         "SPEC C8",
     )
+
+
+def _would_move(h: History) -> np.ndarray:
+    """For each parameter: whether a plain step at the largest rate would be seen in it, time and again."""
+    if not len(h.lrs):
+        return np.zeros(len(h.parameters), bool)
+    steps = h.lr.max() * np.array([s.gradient_norm for s in h.finite_samples])
+    weights = np.array([s.weight_norm for s in h.finite_samples])
+    return np.mean(steps > SEEN * weights, axis=0) > 0.5
 
 
 def vanishing_gradient(h: History) -> Finding | None:
