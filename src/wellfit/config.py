@@ -32,6 +32,7 @@ class DataConfig:
     test: str | None = None  # a folder or archive that holds the test split
     validation_share: float = 0.15
     test_share: float = 0.15
+    split_seed: int = -1  # of the splits alone; -1: the run's seed
 
 
 @dataclass(frozen=True)
@@ -90,6 +91,8 @@ class Config:
     schedule: str = "auto"
     activation: str = "auto"  # of wellfit's own nets, such as "gelu"; "auto": the net's own
     augment: tuple[str, ...] = ("auto",)
+    views: str = "auto"  # at test time: a name of `inference.views.VIEWS`; "auto": kept where validation gains
+    ensemble: str = "auto"  # how many networks from seeds of their own, or "none"; "auto": where the time holds several
     preprocessing: str = "standardise"  # or "channel-mean" (VGG), "mean-image" (AlexNet)
     data: DataConfig = field(default_factory=DataConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
@@ -104,6 +107,10 @@ class Config:
             raise unknown_name("preprocessing", self.preprocessing, PREPROCESSINGS)
         if self.training.balance not in BALANCES:
             raise unknown_name("training.balance", self.training.balance, BALANCES)
+        if self.ensemble not in ("auto", "none") and not (self.ensemble.isdecimal() and 1 <= int(self.ensemble) <= 100):
+            raise UserError(
+                f"ensemble is auto, none, or a number of networks from 1 to 100, got '{self.ensemble}'; correct it"
+            )
         shares = self.data.validation_share, self.data.test_share
         if not (0 < shares[0] < 1 and 0 < shares[1] < 1 and sum(shares) < 1):
             raise UserError(
@@ -112,6 +119,7 @@ class Config:
             )
         for name, value, low, high in (
             ("seed", self.seed, 0, float("inf")),
+            ("data.split_seed", self.data.split_seed, -1, float("inf")),
             ("optimizer.lr", self.optimizer.lr, 0.0, float("inf")),
             ("optimizer.momentum", self.optimizer.momentum, 0.0, 1.0),
             ("training.average", self.training.average, 0.0, 1.0),

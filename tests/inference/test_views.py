@@ -12,15 +12,18 @@ from torchvision.transforms.v2 import functional
 
 from tests.data.memory_store import MemoryStore, ramp, random_images
 from wellfit.data.preprocess import Preprocessing
-from wellfit.data.views import SCALE_RANGE, training_view
+from wellfit.data.views import SCALE_RANGE, evaluation_view, training_view
 from wellfit.engine import Engine
 from wellfit.errors import UserError
 from wellfit.inference.evaluate import softmax
 from wellfit.inference.views import (
     SCALES,
+    VIEWS,
     View,
+    answers_over_views,
     mirrored_pair,
     multi_scale,
+    preset,
     probabilities_over_views,
     ten_crop,
     ten_crop_at,
@@ -131,3 +134,52 @@ def test_no_rows_is_a_mistake() -> None:
         probabilities_over_views(
             network(), MemoryStore([]), np.array([], dtype=int), multi_scale, engine=CPU, preprocessing=PLAIN
         )
+
+
+@pytest.mark.parametrize("name", VIEWS)
+@pytest.mark.parametrize("shape", [(32, 32), (40, 56)])
+def test_each_preset_has_the_passes_that_it_says(name: str, shape: tuple[int, int]) -> None:
+    chosen = VIEWS[name]
+    views = chosen.layout(16, 16)(*shape)
+    assert len(views) == chosen.passes
+    assert any(view.mirrored for view in views) == chosen.mirrored
+    # What a preset shows is blind to mirroring where it says so: each view has its twin.
+    if chosen.mirrored:
+        plain = Counter((v.top, v.left, v.side) for v in views if not v.mirrored)
+        assert plain == Counter((v.top, v.left, v.side) for v in views if v.mirrored)
+
+
+def test_presets_go_from_the_cheapest_to_the_dearest() -> None:
+    passes = [preset.passes for preset in VIEWS.values()]
+    assert passes == sorted(passes)
+    assert next(iter(VIEWS)) == "none"
+
+
+def test_the_first_view_of_few_is_the_evaluation_view() -> None:
+    image = random_images(1, 37, 52)[0]
+    for name in ("none", "flip", "shift", "shift-flip"):
+        view = VIEWS[name].layout(20, 16)(37, 52)[0]
+        np.testing.assert_array_equal(view.cut(image, 16), evaluation_view(image, 20, 16))
+
+
+def test_a_moved_view_shows_the_image_moved_and_its_edge_reflected() -> None:
+    image = random_images(1, 32, 32)[0]
+    centre, up, down = (view.cut(image, 32) for view in VIEWS["shift"].layout(32, 32)(32, 32))
+    np.testing.assert_array_equal(centre, image)
+    np.testing.assert_array_equal(up[1:, 1:], image[:-1, :-1])
+    np.testing.assert_array_equal(up[0, 1:], image[0, :-1])
+    np.testing.assert_array_equal(down[:-1, :-1], image[1:, 1:])
+    np.testing.assert_array_equal(down[:-1, -1], image[1:, -1])
+
+
+def test_answers_are_logarithms_of_the_mean_probabilities() -> None:
+    images, module = random_images(3, 20, 24), network()
+    got = answers_over_views(module, MemoryStore(images), np.arange(3), "ten", engine=CPU, preprocessing=PLAIN)
+    layout = VIEWS["ten"].layout(16, 16)
+    want = probabilities_over_views(module, MemoryStore(images), np.arange(3), layout, engine=CPU, preprocessing=PLAIN)
+    np.testing.assert_allclose(np.exp(got), want, atol=1e-12)
+
+
+def test_unknown_views_name_the_nearest() -> None:
+    with pytest.raises(UserError, match="did you mean 'flip'"):
+        preset("flp")

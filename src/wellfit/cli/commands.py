@@ -24,6 +24,7 @@ from wellfit.cli.options import (
     model_options,
     out_option,
     seed_option,
+    views_option,
 )
 from wellfit.cli.search import search
 from wellfit.errors import UserError
@@ -200,13 +201,14 @@ def check(data: str, budget: str, as_json: bool, **settings: Any) -> int:
 @wellfit.command()
 @click.argument("run")
 @click.argument("data")
+@views_option
 @json_option
 @data_options
-def evaluate(run: str, data: str, as_json: bool, **settings: Any) -> None:
+def evaluate(run: str, data: str, views: str | None, as_json: bool, **settings: Any) -> None:
     """Judge RUN's model on labelled images it has not seen."""
     from wellfit.recipe.evaluation import evaluate_run
 
-    figures = evaluate_run(run, data, config_of(settings).data)
+    figures = evaluate_run(run, data, config_of(settings).data, views=views)
     if as_json:
         print_json(figures)
         return
@@ -228,8 +230,9 @@ def evaluate(run: str, data: str, as_json: bool, **settings: Any) -> None:
 @click.option(
     "--abstain", type=float, metavar="RATE", help="Give no label where more than RATE of answers would be wrong."
 )
+@views_option
 @click.option("--csv/--json", "as_csv", default=False, help="Lines of CSV or of JSON; default: JSON.")
-def predict(run: str, files: tuple[str, ...], abstain: float | None, as_csv: bool) -> int:
+def predict(run: str, files: tuple[str, ...], abstain: float | None, views: str | None, as_csv: bool) -> int:
     """Name the class of each image: one line of JSON (or CSV) a file; a bad file is named and passed over."""
     from wellfit.cli.predictions import write_csv, write_json_lines
     from wellfit.inference.predict import predict as predictions
@@ -238,7 +241,7 @@ def predict(run: str, files: tuple[str, ...], abstain: float | None, as_csv: boo
     folder = RunFolder.open(run)
     names = _expand(files)
     write = write_csv if as_csv else write_json_lines
-    return write(folder, predictions(folder, names, abstain=abstain))
+    return write(folder, predictions(folder, names, abstain=abstain, views=views))
 
 
 @wellfit.command()

@@ -44,6 +44,29 @@ json_option = click.option("--json", "as_json", is_flag=True, help="One JSON obj
 budget_option = click.option("--budget", default="10m", show_default=True, metavar="TIME", help="Such as 90s, 10m, 2h.")
 out_option = click.option("--out", metavar="DIR", help="The run folder; default: a new one under runs/.")
 force_option = click.option("--force", is_flag=True, help="Go on where a check fails.")
+views_option = click.option(
+    "--views",
+    metavar="NAME",
+    help="Views of each image, answers averaged: none, flip, shift, five, ten or all (50); default: the run's own.",
+)
+ending_options = _options(
+    click.option(
+        "--views",
+        metavar="NAME",
+        help="Test-time views: auto (kept where validation gains), none, flip, shift, five, shift-flip, ten or all.",
+    ),
+    click.option(
+        "--ensemble",
+        metavar="N",
+        help="auto (kept where validation gains), none, or how many networks are trained from seeds of their own.",
+    ),
+    click.option(
+        "--split-seed",
+        type=int,
+        metavar="N",
+        help="Seed of the splits alone, the same for runs to be joined; default: --seed.",
+    ),
+)
 config_option = click.option("--config", "config_file", metavar="FILE", help="A TOML configuration to start from.")
 
 
@@ -67,6 +90,9 @@ def config_of(settings: dict[str, Any]) -> Config:
         "device": "engine.device",
         "dtype": "engine.dtype",
         "threads": "engine.threads",
+        "views": "views",
+        "ensemble": "ensemble",
+        "split_seed": "data.split_seed",
     }
     file = settings.pop("config_file", None)
     config = load_config(file) if file else Config()

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
@@ -39,10 +39,18 @@ class Batch:
     positions: np.ndarray
 
 
+class Images(Protocol):
+    """Where images are read from: a pixel store, or a few in memory."""
+
+    def image(self, index: int) -> np.ndarray: ...
+
+    def uniform(self) -> np.ndarray | None: ...
+
+
 class Views:
     """Reads store rows as square uint8 views of the network's size, from all cores where images need resizing."""
 
-    def __init__(self, store: PixelStore, rows: np.ndarray, preprocessing: Preprocessing) -> None:
+    def __init__(self, store: Images, rows: np.ndarray, preprocessing: Preprocessing) -> None:
         self.store, self.rows, self.preprocessing = store, np.asarray(rows), preprocessing
         size = preprocessing.size
         uniform = store.uniform()

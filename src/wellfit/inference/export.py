@@ -33,6 +33,7 @@ from wellfit.record import RunFolder, write_atomically
 OPSET = 20
 AGREEMENT = 1e-4  # the largest difference of a probability between the file and the network
 FREE_SIZES = ((40, 52), (330, 401))  # of the images that a file is tried on: one smaller and one larger than 320
+IN_THE_FILE = ("none", "flip")  # test-time views that a file can hold
 INPUT, OUTPUT = "images", "probabilities"
 
 
@@ -60,16 +61,22 @@ def export_model(
     if path.resolve() in (folder.model_weights.resolve(), folder.model_card.resolve()):
         raise UserError(f"'{path}' is the run's own model, which an export must not replace; choose another --out")
     module, card = load_model(folder)
-    preprocessing = Preprocessing.from_dict(card["preprocessing"])
+    preprocessing, views = Preprocessing.from_dict(card["preprocessing"]), str(card.get("views", "none"))
     graph = ImageGraph(
         module,
         preprocessing,
         short_side=max(preprocessing.resize, SHORT_SIDE),
         temperature=float(card.get("temperature", 1.0)),
         fixed=fixed,
+        mirrored=views == "flip",
     ).eval()
     about = _about(card, preprocessing, fixed)
     checked, notes = write(graph, card, about, path, _images(preprocessing, fixed))
+    if views not in IN_THE_FILE or (views != "none" and to == "safetensors"):
+        notes.append(
+            f"wellfit itself averages this model's answers over the views '{views}'; the file answers from the centre "
+            "view alone"
+        )
     return {
         "run": str(folder.path),
         "to": to,
@@ -190,7 +197,9 @@ def _to_safetensors(
 ) -> Checked:
     tensors = {key: value.detach().cpu().clone().contiguous() for key, value in graph.network.state_dict().items()}
     # One entry: the writer keeps several in no fixed order.
-    kept = {key: card[key] for key in ("architecture", "classes", "preprocessing", "temperature") if key in card}
+    kept = {
+        key: card[key] for key in ("architecture", "classes", "preprocessing", "temperature", "views") if key in card
+    }
     text = json.dumps({**kept, "producer": about["producer"]}, ensure_ascii=False)
     _write(path, safetensors.torch.save(tensors, metadata={"wellfit": text}))
     about["input"] = "weights alone: what they expect stands in the file's metadata, key 'wellfit'"

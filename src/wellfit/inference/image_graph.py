@@ -22,14 +22,22 @@ class ImageGraph(nn.Module):
     """uint8 N×3×H×W RGB images → N×C probabilities.
 
     The images of one batch share H and W, which are free, unless `fixed`: then they are views of size×size already.
-    short_side: that larger images are reduced to first. temperature: by which logits are divided.
+    short_side: that larger images are reduced to first. temperature: by which logits are divided. mirrored: the mean
+    over the view and its mirror image ("flip" of `views.VIEWS`).
     """
 
     def __init__(
-        self, network: nn.Module, preprocessing: Preprocessing, *, short_side: int, temperature: float, fixed: bool
+        self,
+        network: nn.Module,
+        preprocessing: Preprocessing,
+        *,
+        short_side: int,
+        temperature: float,
+        fixed: bool,
+        mirrored: bool = False,
     ) -> None:
         super().__init__()
-        self.network = network
+        self.network, self.mirrored = network, mirrored
         self.view = nn.Identity() if fixed else CentreView(preprocessing.size, preprocessing.resize, short_side)
         self.temperature = temperature
         self.mean_image: torch.Tensor | None
@@ -49,7 +57,11 @@ class ImageGraph(nn.Module):
         values = self.view(images.float()) * self.scale + self.shift
         if self.mean_image is not None:
             values = values - self.mean_image
-        return torch.softmax(self.network(values) / self.temperature, dim=1)
+        answers = self.network(values)
+        if self.mirrored:
+            both = [torch.log_softmax(each, dim=1) for each in (answers, self.network(values.flip(3)))]
+            answers = torch.logsumexp(torch.stack(both), dim=0)
+        return torch.softmax(answers / self.temperature, dim=1)
 
 
 class CentreView(nn.Module):

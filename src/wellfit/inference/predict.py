@@ -15,6 +15,7 @@ from wellfit.data.views import evaluation_view
 from wellfit.engine import Engine, engine_here
 from wellfit.errors import UserError
 from wellfit.inference.evaluate import softmax
+from wellfit.inference.views import answers_over_views, preset
 from wellfit.models.saved import load_model
 from wellfit.record import RunFolder
 
@@ -22,39 +23,66 @@ BATCH = 32
 SHORT_SIDE = 320  # to which larger images are reduced first, as the pixel store does
 
 
-def predict(folder: RunFolder, images: Sequence[Any], *, abstain: float | None = None) -> Iterator[dict[str, Any]]:
+def predict(
+    folder: RunFolder, images: Sequence[Any], *, abstain: float | None = None, views: str | None = None
+) -> Iterator[dict[str, Any]]:
     """Yield {"file", "label", "probabilities"} or {"file", "error"} for each image, in order.
 
     images: file names, H×W or H×W×3 uint8 arrays, or PIL images; anything without a name is called "image 3".
     abstain: the share of wrong answers to stay below (0.01, 0.02, 0.05, 0.1 or 0.2): an image whose confidence is
         under the threshold found on validation gets label None and "abstained": True.
+    views: a name of `views.VIEWS`, over which the probabilities of each image are averaged; by default those that the
+        model's card names, since its temperature and thresholds were found with them.
 
-    Raises UserError where the folder holds no model or the rate has no threshold.
+    Raises UserError where the folder holds no model or the rate has no threshold, and for unknown views.
     """
+    if views is not None:
+        preset(views)
     module, card = load_model(folder)
     preprocessing = Preprocessing.from_dict(card["preprocessing"])
     engine = engine_here(Engine(**card["engine"]))
     engine.place(module)
     threshold = _threshold(card, abstain)
+    views = views or str(card.get("views", "none"))
     for begin in range(0, len(images), BATCH):
         answers: list[dict[str, Any]] = []
-        views: list[np.ndarray] = []
+        read: list[np.ndarray] = []
         for position, image in enumerate(images[begin : begin + BATCH], start=begin):
             answers.append({"file": name_of(image, position)})
             try:
                 pixels = pixels_of(image, preprocessing)
-                views.append(evaluation_view(pixels, preprocessing.resize, preprocessing.size))
+                if views == "none":  # the rest of the image need not be kept
+                    pixels = evaluation_view(pixels, preprocessing.resize, preprocessing.size)
+                read.append(pixels)
             except (Undecodable, OSError) as error:
                 answers[-1]["error"] = reason_of(error)
-        if views:
-            stacked = torch.from_numpy(np.stack(views)).permute(0, 3, 1, 2)
-            with torch.inference_mode(), engine.autocast():
-                logits = module(engine.inputs(stacked, preprocessing)).float().cpu().numpy()
+        if read:
+            if views == "none":
+                stacked = torch.from_numpy(np.stack(read)).permute(0, 3, 1, 2)
+                with torch.inference_mode(), engine.autocast():
+                    logits = module(engine.inputs(stacked, preprocessing)).float().cpu().numpy()
+            else:
+                logits = answers_over_views(
+                    module, _InMemory(read), np.arange(len(read)), views, engine=engine, preprocessing=preprocessing
+                )
             rows = iter(softmax(logits / card.get("temperature", 1.0)))
             for answer in answers:
                 if "error" not in answer:
                     answer |= _answer(next(rows), card["classes"], threshold)
         yield from answers
+
+
+class _InMemory:
+    """A few images, as the views read them."""
+
+    def __init__(self, images: list[np.ndarray]) -> None:
+        self.images = images
+
+    def image(self, index: int) -> np.ndarray:
+        return self.images[index]
+
+    def uniform(self) -> np.ndarray | None:
+        return None
 
 
 def _answer(probabilities: np.ndarray, classes: list[str], threshold: float | None) -> dict[str, Any]:

@@ -80,7 +80,7 @@ _OWN_ACCURACY: dict[str, tuple[float, str, str]] = {
     "resnet110": (0.9357, "CIFAR-10", f"{_HE}, the best of five"),
 }
 # Nets of ours that stand for no single architecture: they are built from another net, or from a list of layers.
-UNLISTED = ("probe_net", "stack")
+UNLISTED = ("probe_net", "ensemble", "stack")
 _SMALL = (
     "lenet5",
     "mlp",

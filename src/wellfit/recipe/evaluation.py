@@ -17,8 +17,9 @@ from wellfit.data.sources import LeftOut, Source, open_source
 from wellfit.data.store import PixelStore, build_store
 from wellfit.engine import Engine, engine_here
 from wellfit.errors import UserError
-from wellfit.inference.evaluate import cross_entropy, logits_of, softmax
+from wellfit.inference.evaluate import cross_entropy, softmax
 from wellfit.inference.metrics import summarise
+from wellfit.inference.views import answers_of, preset
 from wellfit.models.saved import load_model
 from wellfit.recipe.prepare import LARGEST_SHORT_SIDE
 from wellfit.record import RunFolder
@@ -62,8 +63,13 @@ def open_labelled(run: str | Path, classes: list[str], data: Any, config: DataCo
     return Labelled(source, store, rows, indices[rows], left_out)
 
 
-def logits_on(module: nn.Module, card: dict[str, Any], images: Labelled) -> tuple[np.ndarray, np.ndarray]:
-    """(logits N×C, targets N) of a run's model on these images, both in the order of its classes."""
+def logits_on(
+    module: nn.Module, card: dict[str, Any], images: Labelled, views: str | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """(logits N×C, targets N) of a run's model on these images, both in the order of its classes.
+
+    views: over which the answers are averaged, by default those that the card names.
+    """
     number = {name: i for i, name in enumerate(card["classes"])}
     targets = np.array([number[images.source.labels[i]] for i in images.indices], dtype=np.int64)
     preprocessing = Preprocessing.from_dict(card["preprocessing"])
@@ -71,19 +77,27 @@ def logits_on(module: nn.Module, card: dict[str, Any], images: Labelled) -> tupl
     engine.activate()
     batch_size = 256 if preprocessing.size <= 64 else 32
     batches = EvaluationBatches(images.store, images.rows, targets, preprocessing, batch_size)
-    return logits_of(engine.place(module), batches, engine, preprocessing), targets
+    views = views or str(card.get("views", "none"))
+    return answers_of(engine.place(module), batches, views, engine, preprocessing), targets
 
 
-def evaluate_run(run: str | Path, data: Any, config: DataConfig | None = None) -> dict[str, Any]:
-    """The figures of the record's "evaluation" line, with "run", "left_out".
+def evaluate_run(
+    run: str | Path, data: Any, config: DataConfig | None = None, *, views: str | None = None
+) -> dict[str, Any]:
+    """The figures of the record's "evaluation" line, with "run", "views" and "left_out".
 
-    data: as for fit; where it holds a test split, that alone is judged. Raises UserError where it has a label that
-    the model does not know, or no usable image.
+    data: as for fit; where it holds a test split, that alone is judged. views: a name of `inference.views.VIEWS`; by
+    default those that the model's card names. Raises UserError where it has a label that the model does not know, or no
+    usable image, and for unknown views.
     """
+    if views is not None:
+        preset(views)
     folder = RunFolder.open(run)
     module, card = load_model(folder)
     images = open_labelled(run, list(card["classes"]), data, config or DataConfig())
-    logits, targets = logits_on(module, card, images)
+    views = views or str(card.get("views", "none"))
+    logits, targets = logits_on(module, card, images, views)
     figures = summarise(softmax(logits / card.get("temperature", 1.0)), targets, card["classes"])
     left_out = [vars(item) for item in images.left_out]
-    return {"run": str(run), **figures, "loss": cross_entropy(logits, targets), "left_out": left_out}
+    loss = cross_entropy(logits, targets)
+    return {"run": str(run), "views": views, **figures, "loss": loss, "left_out": left_out}

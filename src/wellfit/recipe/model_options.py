@@ -46,7 +46,7 @@ def refuse_unknown_layers(config: Config) -> None:
         raise UserError(
             f"[model.options] belong to a model, got {', '.join(options)} and model.name = 'auto'; name the model"
         )
-    if name in OWN and name != "probe_net":
+    if name in OWN and name not in ("probe_net", "ensemble"):
         check_options(name, options)
         layers = {field.name for field in dataclasses.fields(LayerChoice)}
         LayerChoice(**{key: value for key, value in options.items() if key in layers})

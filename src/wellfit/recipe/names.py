@@ -6,6 +6,7 @@ from wellfit.config import Config
 from wellfit.data.augmentations.table import mixing_names, parse_all
 from wellfit.dotted import load_dotted
 from wellfit.errors import UserError
+from wellfit.inference.views import preset
 from wellfit.models.zoo import resolve
 from wellfit.recipe.model_options import refuse_unknown_layers
 from wellfit.training.optimizers import check_optimizer_name
@@ -14,7 +15,9 @@ from wellfit.training.schedules import schedule
 
 
 def refuse_unknown_names(config: Config) -> None:
-    """UserError for a model, layer, optimizer, loss, schedule or augmentation that is not there, naming the nearest."""
+    """UserError for a model, layer, optimizer, loss, schedule, augmentation or views that are not there, naming the
+    nearest.
+    """
     if config.model.name != "auto":
         namespace, name = resolve(config.model.name)
         if namespace == "user":
@@ -26,6 +29,8 @@ def refuse_unknown_names(config: Config) -> None:
     if config.schedule != "auto":
         schedule(config.schedule)
     build_criterion(config.loss)
+    if config.views != "auto":
+        preset(config.views)
     if config.augment != ("auto",):
         parse_all(() if config.augment == ("none",) else config.augment)
     refuse_mixing_with(config.loss, config.augment)

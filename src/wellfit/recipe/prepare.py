@@ -75,13 +75,18 @@ def look_at_data(
     return source, inspection, store, audit(source, inspection, store, opened)
 
 
+def seed_of_split(config: Config) -> int:
+    """What the splits are drawn from: the run's seed, where none is given for them alone."""
+    return config.seed if config.data.split_seed < 0 else config.data.split_seed
+
+
 def split_of(source: Source, audited: Audit, config: Config) -> Split:
     """The split that a run with this configuration makes of its data."""
     share = config.data.validation_share
     given = sum(split != "test" for split in source.splits)
     if "test" in source.splits and given * share > ENOUGH_VALIDATION:
         share = ENOUGH_VALIDATION / given
-    return make_split(source, audited, seed=config.seed, validation=share, test=config.data.test_share)
+    return make_split(source, audited, seed=seed_of_split(config), validation=share, test=config.data.test_share)
 
 
 def prepare(job: Job) -> Prepared:
