@@ -7,7 +7,7 @@ A bare name is looked up in that order; "torchvision:NAME" and "timm:NAME" say w
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -18,6 +18,7 @@ from torch import nn
 from wellfit.errors import UserError, unknown_name
 from wellfit.models import foreign, published
 from wellfit.models.alexnet import alexnet2012
+from wellfit.models.ensemble import Ensemble, entrance_of
 from wellfit.models.head import classifiers_of, replace_classifier, scale_classifier
 from wellfit.models.init import seeded
 from wellfit.models.lenet import lenet5
@@ -159,6 +160,14 @@ def _another_size(name: str, classes: int, seed: int, options: dict[str, Any], s
     return construct(name, classes, image_size=size, seed=seed, **options)
 
 
+def _ensemble(
+    classes: int, *, image_size: int, seed: int, members: Sequence[dict[str, Any]] = (), shares: Sequence[float] = ()
+) -> nn.Module:
+    """The mean of several nets, each given by its name, options and image_size, and its entrance where that differs."""
+    nets = [construct(m["name"], classes, image_size=m["image_size"], seed=seed, **m["options"]) for m in members]
+    return Ensemble(nets, shares, [entrance_of(member, image_size) for member in members])
+
+
 def check_options(name: str, options: Iterable[str]) -> None:
     """UserError for an option that our net of that name does not take, naming the nearest."""
     given = {"classes", "depth", "shortcut", "normalized", "image_size", "seed"}
@@ -195,4 +204,5 @@ OWN: dict[str, Callable[..., nn.Module]] = {
     "alexnet2012": alexnet2012,
     **VGG_NETS,
     "probe_net": _probe_net,
+    "ensemble": _ensemble,
 }
