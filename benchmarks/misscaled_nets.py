@@ -33,11 +33,11 @@ class TimesTwenty(Plain):
     """Eight convolutions; its input is twenty times too large."""
 
     def __init__(self, num_classes: int) -> None:
-        super().__init__(num_classes, (32, 64, 96, 128), 2, scale=20.0)
+        super().__init__(num_classes, (16, 24, 32, 32), 2, scale=20.0)
 
 
 class DeepPlain(Plain):
-    """Sixteen convolutions."""
+    """Twelve convolutions."""
 
     def __init__(self, num_classes: int) -> None:
-        super().__init__(num_classes, (48, 48, 96, 96), 4)
+        super().__init__(num_classes, (16, 24, 32, 32), 3)

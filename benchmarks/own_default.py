@@ -72,7 +72,7 @@ def task(name: str, seed: int, config: Config) -> tuple[Labelled, Labelled, Conf
 
 TASKS: dict[str, dict[str, object]] = {
     "pixels ×20": {"model.name": "misscaled_nets:TimesTwenty"},
-    "batch of 4": {"training.batch_size": 4},
+    "batch of 4": {"model.name": "misscaled_nets:DeepPlain", "training.batch_size": 4},
     "no normalisation": {"model.name": "misscaled_nets:DeepPlain"},
     "20 classes of 30": {"model.name": "misscaled_nets:DeepPlain"},
 }
