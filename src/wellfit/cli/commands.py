@@ -19,6 +19,7 @@ from wellfit.cli.options import (
     config_of,
     config_option,
     data_options,
+    ending_options,
     force_option,
     json_option,
     model_options,
@@ -60,6 +61,7 @@ def wellfit() -> None:
 @json_option
 @data_options
 @model_options
+@ending_options
 def fit(
     data: str,
     budget: str,
@@ -312,6 +314,8 @@ PINNED = (
     "device",
     "dtype",
     "threads",
+    "views",
+    "ensemble",
 )
 
 

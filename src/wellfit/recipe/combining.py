@@ -1,0 +1,296 @@
+"""After a training: averages of its weights, its snapshots, networks from other seeds; what validation gains by stays.
+
+Three steps, in the order of what they cost when the model is used: averaged weights are one network like any other
+(SPEC E3), snapshots come from the training that there is (E2), further seeds are trainings of their own (E1).
+"""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from wellfit.findings import GateFailed
+from wellfit.inference.evaluate import logits_of
+from wellfit.inference.gain import Judged, gain, judge
+from wellfit.inference.selection import Selection, greedy, mean_answers
+from wellfit.models.zoo import Built, build
+from wellfit.randomness import generator
+from wellfit.recipe.fitting import Fitted, Trained, train_member
+from wellfit.recipe.job import Job
+from wellfit.recipe.kept import Kept
+from wellfit.recipe.material import Material
+from wellfit.training.averaging import recompute_batchnorm
+
+REDONE = 2000  # training images that BatchNorm's statistics of averaged weights are measured on
+STEPS = ("averages", "snapshots", "ensemble")
+
+
+@dataclass
+class Candidate:
+    """A network that could be handed over or be a member: its weights, and what it says of the validation images."""
+
+    name: str
+    kind: str  # "best", "average", "snapshot" or "seed"
+    weights: dict[str, torch.Tensor]
+    answers: np.ndarray
+    judged: Judged
+
+
+class Bench:
+    """Judges weights of the run's architecture on the validation split; one scratch network serves all."""
+
+    def __init__(self, job: Job, material: Material, fitted: Fitted) -> None:
+        self.job, self.material, self.fitted = job, material, fitted
+        self.module = copy.deepcopy(fitted.module)
+        self.batches = material.evaluation(material.data.split.validation)
+        self.targets, self.seconds, self.passes = self.batches.targets, 0.0, 0
+
+    def candidate(self, name: str, kind: str, weights: dict[str, torch.Tensor]) -> Candidate:
+        begun = time.monotonic()
+        self.module.load_state_dict(weights)
+        plan = self.material.plan
+        answers = logits_of(self.module, self.batches, plan.engine, self.material.preprocessing)
+        self.seconds, self.passes = self.seconds + time.monotonic() - begun, self.passes + 1
+        return Candidate(name, kind, weights, answers, judge(answers, self.targets, plan.metric))
+
+    @property
+    def milliseconds(self) -> float:
+        """Of one network on one image, as measured so far."""
+        return 1000 * self.seconds / max(1, self.passes * len(self.targets))
+
+    def redone(self, name: str, weights: dict[str, torch.Tensor]) -> Candidate:
+        """A candidate whose BatchNorm statistics are measured anew on training images (Izmailov et al. 2018)."""
+        self.module.load_state_dict(weights)
+        material, plan = self.material, self.material.plan
+        train = material.data.split.train
+        some = train[np.sort(generator(plan.seed, "batchnorm").permutation(len(train))[:REDONE])]
+        inputs = (plan.engine.inputs(b.images, material.preprocessing) for b in material.evaluation(some))
+        recompute_batchnorm(self.module, inputs, plan.engine.autocast)
+        return self.candidate(name, "average", state_of(self.module))
+
+
+def state_of(module: nn.Module) -> dict[str, torch.Tensor]:
+    """A copy of a module's weights on the CPU, by name."""
+    return {name: value.detach().to("cpu", copy=True) for name, value in module.state_dict().items()}
+
+
+def mean_weights(states: Sequence[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
+    """The mean of several states of one architecture, in float64; whole numbers (counters) are the last state's."""
+    mean = {}
+    for name, last in states[-1].items():
+        if last.is_floating_point():
+            mean[name] = torch.stack([state[name].double() for state in states]).mean(0).to(last.dtype)
+        else:
+            mean[name] = last.clone()
+    return mean
+
+
+def combine(job: Job, material: Material, fitted: Fitted) -> Fitted:
+    """The fitted network, or what validation says is better: an average of its weights, or an ensemble."""
+    stopped = fitted.interrupted or job.stop()
+    if stopped or not fitted.kept:
+        why = "the run was stopped" if stopped else "no snapshots and no further networks are planned"
+        if fitted.probe is not None or fitted.held_out is not None:
+            why = "a linear classifier on fixed features has no course of training to take from"
+        for name in STEPS:
+            job.skip(name, why)
+        return replace(fitted, interrupted=stopped)
+    plan = material.plan
+    plan.engine.activate()
+    bench = Bench(job, material, fitted)
+    best = bench.candidate("the best weights on validation", "best", state_of(fitted.module))
+    best, averages = _average(job, bench, best)
+    snapshots = list(_snapshots(bench, fitted.kept))
+    chosen = _join_snapshots(job, bench, best, snapshots)
+    seeds, stopped = _further(job, material, bench, fitted, best, [*averages, *snapshots], chosen)
+    pool, selection = seeds or chosen or ([best], None)
+    if selection is None or not len(selection.chosen) > 1:
+        fitted.module.load_state_dict(best.weights)
+        return replace(fitted, score=best.judged.score, interrupted=stopped)
+    members = [(pool[i], float(selection.weights[i])) for i in selection.chosen]
+    _write(job, bench, pool, selection)
+    built = ensemble_of(material, fitted, [member.weights for member, _ in members], [share for _, share in members])
+    return replace(fitted, built=built, module=built.module, score=selection.judged.score, interrupted=stopped)
+
+
+Chosen = tuple[list[Candidate], Selection]
+
+
+def _average(job: Job, bench: Bench, best: Candidate) -> tuple[Candidate, list[Candidate]]:
+    """Averages of the training's weights, BatchNorm's statistics redone; the best of them and of what there was."""
+    with job.step("averages") as outcome:
+        kept = bench.fitted.kept
+        found = [bench.redone(each.name, each.weights()) for each in kept if each.kind == "average"]
+        late = [each.weights() for each in kept if each.kind == "snapshot"]
+        if len(late) > 1:
+            found.append(bench.redone(f"the mean of {len(late)} snapshots' weights", mean_weights(late)))
+        if not found:
+            outcome.skip("the training keeps no average of its weights")
+            return best, []
+        top = max(found, key=lambda each: (each.judged.score, -each.judged.loss))
+        took = top.judged.beats(best.judged)
+        change = gain(best.judged, top.judged)
+        outcome.gain = round(change.score, 4) if took else 0.0
+        outcome.reason = (
+            f"{'taken' if took else 'not taken'}: {top.name}, BatchNorm statistics redone, {top.judged.score:.4f} on "
+            f"validation against {best.judged.score:.4f}"
+        )
+        return (top if took else best), [each for each in found if each is not top or not took]
+
+
+def _snapshots(bench: Bench, kept: Sequence[Kept]) -> Iterator[Candidate]:
+    for each in kept:
+        if each.kind == "snapshot":
+            yield bench.candidate(each.name, "snapshot", each.weights())
+
+
+def _join_snapshots(job: Job, bench: Bench, best: Candidate, snapshots: list[Candidate]) -> Chosen | None:
+    """An ensemble of one training's snapshots, where it gains."""
+    with job.step("snapshots") as outcome:
+        if len(snapshots) < 2:
+            outcome.skip("fewer than two snapshots were taken")
+            return None
+        pool = [best, *snapshots]
+        selection = greedy([each.answers for each in pool], bench.targets, bench.material.plan.metric)
+        took = _worth(selection, asked=False)
+        outcome.gain = round(selection.gain.score, 4) if took else 0.0
+        last, every = snapshots[-1].judged.score, _judged_together(bench, snapshots)
+        outcome.reason = (
+            f"{_verdict(selection, took)}; all {len(snapshots)} snapshots together {every.score:.4f}, the last alone "
+            f"{last:.4f}"
+        )
+        return (pool, selection) if took else None
+
+
+def _further(
+    job: Job,
+    material: Material,
+    bench: Bench,
+    fitted: Fitted,
+    best: Candidate,
+    others: list[Candidate],
+    chosen: Chosen | None,
+) -> tuple[Chosen | None, bool]:
+    """Networks from seeds of their own, joined with all that there is; and whether somebody asked to stop."""
+    ending = material.plan.ending
+    if job.stop():
+        job.skip("ensemble", "the run was stopped")
+        return None, True
+    with job.step("ensemble") as outcome:
+        if ending.members < 2:
+            outcome.skip("one training takes all of the time" if job.config.ensemble == "auto" else "not asked for")
+            return None, False
+        pool = [best, *others]
+        stopped = False
+        for number in range(1, ending.members):
+            trained = _another(job, material, fitted, number)
+            if trained is None:
+                continue
+            if trained.best.weights:
+                name = trained.kept[0].name if trained.kept else f"network {number + 1}"
+                pool.append(bench.candidate(name, "seed", trained.best.weights))
+            pool += [bench.redone(each.name, each.weights()) for each in trained.kept if each.kind == "average"]
+            stopped = trained.reason == "stopped"
+            if stopped:
+                break
+        selection = greedy([each.answers for each in pool], bench.targets, material.plan.metric)
+        took = _worth(selection, asked="ensemble" in ending.asked)
+        if took and chosen is not None and not selection.judged.beats(chosen[1].judged):
+            outcome.reason, outcome.gain = "the snapshots of the first training together are as good", 0.0
+            return None, stopped
+        single = [best.judged.score, *(each.judged.score for each in pool if each.kind == "seed")]
+        outcome.gain = round(selection.judged.score - best.judged.score, 4) if took else 0.0
+        outcome.reason = (
+            f"{_verdict(selection, took)}; the {len(single)} networks, each from a seed of its own, have "
+            f"{np.mean(single):.4f} on the average and take {bench.milliseconds:.2f} ms an image each"
+        )
+        return ((pool, selection) if took else None), stopped
+
+
+def _another(job: Job, material: Material, fitted: Fitted, number: int) -> Trained | None:
+    """One more network; None where no rate would train it, which says nothing against the others."""
+    try:
+        return train_member(job, material, fitted.settings, number)
+    except GateFailed:
+        job.say(f"network {number + 1} diverged at every rate and is left out of the ensemble")
+        return None
+
+
+def _worth(selection: Selection, *, asked: bool) -> bool:
+    if len(selection.chosen) < 2:
+        return False
+    return selection.gain.helps or (asked and selection.gain.score >= 0)
+
+
+def _verdict(selection: Selection, took: bool) -> str:
+    if len(selection.chosen) < 2:
+        return f"not kept: no member makes the log loss on validation better than {selection.single.loss:.4f}"
+    said = f"{selection.single.score:.4f} → {selection.judged.score:.4f} on validation"
+    return f"{'kept' if took else 'not kept'}: {len(selection.chosen)} members, {said}"
+
+
+def _judged_together(bench: Bench, candidates: Sequence[Candidate]) -> Judged:
+    answers = mean_answers([each.answers for each in candidates], [1.0] * len(candidates))
+    return judge(answers, bench.targets, bench.material.plan.metric)
+
+
+def _write(job: Job, bench: Bench, pool: list[Candidate], selection: Selection) -> None:
+    job.record.write("ensemble", **record_line(pool, selection, bench.milliseconds, len(bench.targets)))
+
+
+def record_line(pool: Sequence[Any], selection: Selection, milliseconds: float, images: int) -> dict[str, Any]:
+    """The record's line: each member, each step's gain on validation, what it costs."""
+    members = [
+        {
+            "name": pool[i].name,
+            "kind": pool[i].kind,
+            "share": round(float(selection.weights[i]), 4),
+            "score": pool[i].judged.score,
+            "loss": pool[i].judged.loss,
+        }
+        for i in selection.chosen
+    ]
+    steps = [
+        {
+            "name": pool[step.member].name,
+            "score": step.judged.score,
+            "loss": step.judged.loss,
+            "gain": step.gain.score,
+            "loss_gain": step.gain.loss,
+            "loss_error": step.gain.error,
+        }
+        for step in selection.steps
+    ]
+    return {
+        "members": members,
+        "steps": steps,
+        "tried": [{"name": each.name, "kind": each.kind, "score": each.judged.score} for each in pool],
+        "images": images,
+        "gain": selection.gain.score,
+        "single": selection.single.score,
+        "score": selection.judged.score,
+        "milliseconds": [round(milliseconds, 3), round(milliseconds * len(members), 3)],
+    }
+
+
+def ensemble_of(
+    material: Material, fitted: Fitted, states: Sequence[dict[str, torch.Tensor]], shares: Sequence[float]
+) -> Built:
+    """One network of several states of the run's architecture, on the engine."""
+    plan, built = material.plan, fitted.built
+    size = plan.model.image_size
+    member = {"name": built.name, "options": built.options, "image_size": size}
+    options: dict[str, Any] = {"members": [member] * len(states), "shares": [round(share, 6) for share in shares]}
+    made = build("ensemble", len(material.data.classes), image_size=size, weights=None, seed=plan.seed, **options)
+    made.module.load_state_dict(
+        {f"members.{i}.{name}": value for i, state in enumerate(states) for name, value in state.items()}
+    )
+    module = plan.engine.place(made.module)
+    return Built(module, "ensemble", options, built.weights, licence=built.licence, source=built.source)

@@ -1,0 +1,82 @@
+"""Which test-time views the model is used with: those that validation gains by, in the time there is (SPEC D8, E4)."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+
+from wellfit.inference.gain import Judged, gain, judge
+from wellfit.inference.views import answers_of, preset
+from wellfit.recipe.fitting import Fitted
+from wellfit.recipe.job import Job
+from wellfit.recipe.material import Material
+from wellfit.recipe.model_choice import closing_time
+
+SPENT = 0.5  # of what is left of the time beside the end itself: what all views together may take
+
+
+def choose_views(job: Job, material: Material, fitted: Fitted) -> Fitted:
+    """The same network, with the views that it is to be used with; each one tried is a line of the record.
+
+    Views are tried from the cheapest on, each against the best before it, so that dearer ones have to bring more.
+    """
+    plan, data = material.plan, material.data
+    names = [name for name in plan.ending.views if name != "none"]
+    with job.step("views") as outcome:
+        if fitted.held_out is not None:
+            outcome.skip("the classifier was fitted on the validation images too, so none are left to judge views on")
+            return fitted
+        if not names or fitted.interrupted:
+            asked = "none" in plan.ending.views
+            outcome.skip("not asked for" if asked else "the run was stopped" if fitted.interrupted else "not planned")
+            return fitted
+        images, tests = len(data.split.validation), len(data.split.test)
+        plain_seconds, plain = _timed(fitted, material, "none")
+        asked = "views" in plan.ending.asked
+        best, chosen, late = plain, "none", []
+        for name in names:
+            passes = preset(name).passes
+            expected = plain_seconds * passes * (1 + tests / images)
+            if not asked and expected > SPENT * (job.budget.left - closing_time(data)):
+                late.append(name)
+                continue
+            seconds, judged = _timed(fitted, material, name)
+            change = gain(best, judged)
+            kept = change.helps or (asked and judged.score >= plain.score)
+            job.record.write(
+                "views",
+                name=name,
+                passes=passes,
+                images=images,
+                score=judged.score,
+                loss=judged.loss,
+                gain=judged.score - plain.score,
+                loss_gain=plain.loss - judged.loss,
+                milliseconds=round(1000 * seconds / images, 3),
+                plain_milliseconds=round(1000 * plain_seconds / images, 3),
+                kept=kept,
+            )
+            if kept:
+                best, chosen = judged, name
+        outcome.gain = round(best.score - plain.score, 4)
+        tried = ", ".join(name for name in names if name not in late)
+        if chosen == "none":
+            outcome.reason = f"not kept: none of {tried} makes validation's {plain.score:.4f} better beyond its error"
+        else:
+            outcome.reason = (
+                f"{chosen} kept: {plain.score:.4f} → {best.score:.4f} on validation, for {preset(chosen).passes} "
+                f"passes an image instead of one; tried {tried}"
+            )
+        if late:
+            outcome.reason += f"; no time for {', '.join(late)}"
+        if not tried:
+            outcome.skip(f"no time for {', '.join(late)}")
+        return replace(fitted, views=chosen)
+
+
+def _timed(fitted: Fitted, material: Material, views: str) -> tuple[float, Judged]:
+    """Seconds that the validation images took over these views, and what came of it."""
+    begun = time.monotonic()
+    batches = material.evaluation(material.data.split.validation)
+    answers = answers_of(fitted.module, batches, views, material.plan.engine, material.preprocessing)
+    return time.monotonic() - begun, judge(answers, batches.targets, material.plan.metric)
