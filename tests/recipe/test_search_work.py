@@ -12,8 +12,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from wellfit.config import Config
 from wellfit.recipe import workforce
+from wellfit.recipe.budget import Budget
+from wellfit.recipe.job import Job
 from wellfit.recipe.material import Material
+from wellfit.recipe.search_plan import make_schedule
 from wellfit.recipe.search_request import SearchRequest, without_password
 from wellfit.recipe.search_work import _Clock, concluded, tidy
 from wellfit.recipe.searching import _cut_short
@@ -112,6 +116,25 @@ def test_a_trial_that_does_not_fit_is_not_begun() -> None:
     clock.took(trial(1, 0.5, epochs=2.0), seconds=110.0)
     assert clock.too_late()
     assert not _Clock(math.inf).too_late()
+
+
+@pytest.mark.parametrize("speed", [1000.0, math.inf])
+def test_the_schedule_knows_what_its_length_rests_on(speed: float, material: Material) -> None:
+    """So that it can be corrected by the speed of the trials."""
+    job = Job("digits", Config(), RunFolder(Path()), None, Budget(108.0, time.monotonic()))
+    asked = SearchRequest.of(None, trials=None, workers=1, storage=None, study=None, sampler=None, folds=1)
+    schedule = make_schedule(job, material, {"lr": LogUniform(1e-4, 1e-2)}, asked, speed)
+    assert schedule.time is not None
+    assert schedule.time.seconds == pytest.approx(100.0, abs=1)
+    images = len(material.data.split.train)
+    assert schedule.time.epoch_images == pytest.approx(images + 100 / 3)
+    if math.isinf(speed):  # not measured: the first trials say it
+        assert schedule.budget_epochs is schedule.time.images_per_second is None
+        assert schedule.longest == schedule.time.wanted
+    else:
+        assert schedule.time.images_per_second == pytest.approx(850)
+        assert schedule.budget_epochs == pytest.approx(schedule.time.epochs(850, schedule.time.seconds))
+        assert schedule.longest == schedule.time.longest(schedule.budget_epochs)
 
 
 # Workers

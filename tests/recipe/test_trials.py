@@ -121,6 +121,14 @@ def test_the_line_holds_what_the_trial_was(material: Material, tmp_path: Path) -
     assert line["images"] == trial.images == steps[-1] * 32
 
 
+def test_a_trial_says_what_it_took_and_when_it_ended(material: Material, tmp_path: Path) -> None:
+    desk = Desk(tmp_path, material, clock=lambda: 71.5)
+    trial = desk.run({"lr": LR}, epochs=0.5)
+    assert trial.ended == desk.lines[0]["ended"] == 71.5
+    assert 0 < trial.training < trial.seconds  # building the network and judging it is no training
+    assert desk.lines[0]["training"] == trial.training
+
+
 def test_rates_stand_still_unless_a_schedule_is_asked_for(material: Material, tmp_path: Path) -> None:
     seen: list[trials.Curve] = []
     original = trials.Curve.findings

@@ -23,10 +23,11 @@ from wellfit.recipe.prepare import Prepared
 from wellfit.recipe.search_request import SearchRequest
 from wellfit.record import read_record
 from wellfit.search.knobs import default_space
-from wellfit.search.schedule import Schedule
+from wellfit.search.schedule import Schedule, TimeLimit
 from wellfit.search.space import Fixed, LogUniform, Space
 
 TRAININGS = 8  # a search costs about as much as so many of the trainings that it is for
+LONGEST_SHARE = 1.5 / TRAININGS  # of the search's budget: how long such a training is, at the most
 CLOSING = 8.0  # seconds kept for the report
 JUDGED = 1000  # validation images at least that judge a trial, where there are so many
 JUDGED_SHARE = 8  # of the training images, one in so many: judging costs little beside an epoch
@@ -120,19 +121,27 @@ def make_schedule(
     """The schedule within the time that is left, the trials asked for, or both."""
     plan, images = material.plan, len(material.data.split.train)
     runs = max(1, plan.search.folds)
-    wanted = job.config.training.epochs or wanted_epochs(images)
-    epochs = None
+    given = job.config.training.epochs
+    wanted = float(given or wanted_epochs(images))
+    epochs = time = None
     if math.isfinite(job.budget.left):
-        # Judging a trial costs a third of a training image each; a trial trains about as often as it is judged on.
-        rate = images_per_second * LOOP_EFFICIENCY / (1 + plan.search.validation_images / (3 * images))
         seconds = job.budget.left - CLOSING
         if seconds <= 0:
             raise UserError(
                 f"{max(0.0, job.budget.left):.0f} s of the budget are left when the search is to begin, and its page "
                 f"takes {CLOSING:.0f} s; give a larger --budget"
             )
-        epochs = seconds * rate / (images * runs)
-        wanted = min(wanted, max(1.0, epochs / TRAININGS * 1.5)) if not job.config.training.epochs else wanted
+        known = math.isfinite(images_per_second)
+        time = TimeLimit(
+            seconds=seconds,
+            # Judging costs a third of a training image each; a trial trains about as often as it is judged on.
+            epoch_images=runs * (images + plan.search.validation_images / 3),
+            images_per_second=images_per_second * LOOP_EFFICIENCY if known else None,
+            wanted=wanted,
+            share=None if given else LONGEST_SHARE,
+        )
+        epochs = time.epochs(time.images_per_second, seconds) if time.images_per_second is not None else None
+        wanted = wanted if epochs is None else time.longest(epochs)
     shortest = min(1.0, max(SHORTEST_TRIAL, 4 * plan.training.batch_size) / images)
     if epochs is not None and epochs < 4 * shortest:
         raise UserError(
@@ -148,6 +157,7 @@ def make_schedule(
         trials=asked.trials,
         sampler=asked.sampler or "random",
         first=[defaults_within(space, plan)],
+        time=time,
     )
 
 

@@ -40,6 +40,7 @@ class Orders:
     """What a worker needs to take part; it can be pickled.
 
     workers, cores: of this machine, for the search. until: on `time.time`'s scale, None without a deadline.
+    begun: when the search's own time began, on the same scale.
     """
 
     material: Material
@@ -51,6 +52,7 @@ class Orders:
     workers: int
     cores: int
     until: float | None
+    begun: float
 
 
 class News:
@@ -132,11 +134,19 @@ def _shift(
     stop: Callable[[], bool],
 ) -> None:
     """One worker at work. A trial that cannot end before the deadline is not begun; one that does not is given back."""
-    deadline = math.inf if orders.until is None else time.monotonic() + orders.until - time.time()
+    behind = time.time() - time.monotonic()  # the one clock may be set, the other not
+    deadline = math.inf if orders.until is None else orders.until - behind
     clock = _Clock(deadline)
     own = orders.material.plan.engine.threads
     threads: dict[int, int] = {}  # by number of the task
-    runner = TrialRunner(orders.material, orders.folder, write, worker, stop=lambda: time.monotonic() > deadline)
+    runner = TrialRunner(
+        orders.material,
+        orders.folder,
+        write,
+        worker,
+        stop=lambda: time.monotonic() > deadline,
+        clock=lambda: time.monotonic() + behind - orders.begun,
+    )
 
     def run(task: Task) -> Trial:
         begun = time.monotonic()

@@ -198,8 +198,9 @@ def run_search(job: Job, asked: SearchRequest, storage: str) -> None:
         material = with_threads(material, force.threads)
         until = None if math.isinf(job.budget.left) else time.time() + max(0.0, job.budget.left - CLOSING)
         folder = job.folder.path.absolute()
+        begun_at = time.time() - (job.budget.spent - float(study.schedule["spent"]))
         orders = Orders(
-            material, folder, storage, asked.study_name, identity, study.schedule, force.workers, CORES, until
+            material, folder, storage, asked.study_name, identity, study.schedule, force.workers, CORES, until, begun_at
         )
         with job.step("search") as outcome:
             work(orders, job, study)
@@ -279,7 +280,9 @@ def _founding(
     space = starting_space(job, material, asked, results)
     schedule = make_schedule(job, material, space, asked, force.images_per_second or measured_speed(job))
     plan = with_threads(material, force.threads).plan
-    return json.loads(json.dumps({"schedule": schedule.to_dict(), "plan": plan_to_dict(plan)}))
+    return json.loads(
+        json.dumps({"schedule": schedule.to_dict(), "plan": plan_to_dict(plan), "spent": job.budget.spent})
+    )
 
 
 def _reason(trials: Sequence[Trial], ended: Finished) -> str:

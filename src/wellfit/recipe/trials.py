@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -85,6 +85,7 @@ class OneRun:
     images: int
     epochs: float
     scored: int
+    training: float = 0.0  # seconds, those of judging left out
     score: float | None = None
     loss: float | None = None
     reason: str = ""
@@ -104,6 +105,7 @@ class TrialRunner:
 
     rate: the schedule of a trial whose settings name none; constant by default, as the courses search without decay.
     stop: asked at each step; True abandons the trial, which raises Interrupted and leaves its task undone.
+    clock: seconds of the search so far, for `Trial.ended`.
     keep: whether a trial's checkpoint is wanted, so that another can continue it.
     """
 
@@ -114,6 +116,7 @@ class TrialRunner:
     rate: str = "constant"
     stop: Callable[[], bool] = lambda: False
     keep: Callable[[Task], bool] = lambda task: True
+    clock: Callable[[], float] = lambda: 0.0
 
     def __call__(self, task: Task) -> Trial:
         """The trial of a task. What goes wrong within it is its result; only an interrupt or a full disk is raised."""
@@ -130,7 +133,11 @@ class TrialRunner:
             raise error.__cause__ or error from None
         except Exception as error:  # a network, an optimizer or an augmentation may fail in any way
             trial = Trial(task.stage, task.number, task.settings, "failed", reason="; ".join([*notes, _said(error)]))
-        trial = _completed(trial, task, runs, time.monotonic() - begun, self.worker)
+        trial = replace(
+            _completed(trial, task, runs, time.monotonic() - begun),
+            ended=round(self.clock(), 3),
+            worker=self.worker,
+        )
         self.write("trial", **line_of(trial, runs, len(self.material.data.classes)))
         return trial
 
@@ -226,7 +233,7 @@ class TrialRunner:
         if outcome.reason == "stopped":
             raise Interrupted(f"trial {task.number} was stopped; it is run again when the search goes on")
         images = (outcome.steps - begun) * batches.batch_size
-        run = OneRun(curve, images, outcome.epochs, len(scored))
+        run = OneRun(curve, images, outcome.epochs, len(scored), max(0.0, outcome.seconds - score.seconds))
         if outcome.reason in ("diverged", "broken-off"):
             run.reason = _broken_off(curve, least)
             return run
@@ -262,14 +269,17 @@ class TrialRunner:
 
 
 class _LastScore:
-    """The validation score, the last one remembered."""
+    """The validation score, the last one remembered, and the seconds that it took in all."""
 
     def __init__(self, score: ValidationScore) -> None:
         self.score = score
         self.last: tuple[float, dict[str, float]] | None = None
+        self.seconds = 0.0
 
     def __call__(self, module: nn.Module) -> tuple[float, dict[str, float]]:
+        begun = time.monotonic()
         self.last = self.score(module)
+        self.seconds += time.monotonic() - begun
         return self.last
 
 
@@ -315,6 +325,9 @@ def line_of(trial: Trial, runs: list[OneRun], classes: int) -> dict[str, Any]:
         "findings": curve.findings(classes) if curve.steps else [],
         "images": trial.images,
         "seconds": trial.seconds,
+        "training": trial.training,
+        "ended": trial.ended,
+        "threads": torch.get_num_threads(),
         "worker": trial.worker,
     }
 
@@ -340,7 +353,7 @@ def _judged(task: Task, runs: list[OneRun], notes: list[str]) -> Trial:
     return Trial(task.stage, task.number, task.settings, "finished", value, error, known, reason="; ".join(notes))
 
 
-def _completed(trial: Trial, task: Task, runs: list[OneRun], seconds: float, worker: str) -> Trial:
+def _completed(trial: Trial, task: Task, runs: list[OneRun], seconds: float) -> Trial:
     trained = task.epochs if trial.state == "finished" else max((run.epochs for run in runs), default=0.0)
     return Trial(
         **{
@@ -350,7 +363,7 @@ def _completed(trial: Trial, task: Task, runs: list[OneRun], seconds: float, wor
             "continues": task.continues,
             "images": sum(run.images for run in runs),
             "seconds": round(seconds, 3),
-            "worker": worker,
+            "training": round(sum(run.training for run in runs), 3),
         }
     )
 

@@ -5,19 +5,18 @@ from __future__ import annotations
 import math
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from wellfit.findings import Finding
+from wellfit.search.asked import Asked
 from wellfit.search.halving import ETA, Ladder, Wish, finalists, ladder
+from wellfit.search.pacing import corrected
 from wellfit.search.rounds import Finished, Round
 from wellfit.search.samplers import grid, settings_of
 from wellfit.search.smoothing import expectations
 from wellfit.search.space import Fixed, Integer, Kind, LogUniform, Uniform
 from wellfit.search.stages import best_trial, narrow, ranked
 from wellfit.search.trial import Task, Trial
-
-if TYPE_CHECKING:
-    from wellfit.search.schedule import Schedule
 
 COARSE_SHARE = 0.5  # of the cost goes into the coarse stage, what is kept for the final one apart
 FINAL_SHARE = 1 / 3  # of the cost is kept for the best runs to go on to full length
@@ -46,7 +45,7 @@ class Replay:
     on has changed (`holds`), a new one must begin.
     """
 
-    def __init__(self, asked: Schedule) -> None:
+    def __init__(self, asked: Asked) -> None:
         self.asked = asked
         self.known: Mapping[int, Trial] = {}
         self.done: list[Trial] = []  # those of complete rounds, by number
@@ -55,6 +54,8 @@ class Replay:
         self.space = self.explored = asked.space
         self.reason = "the space as given"
         self.findings: list[Finding] = []
+        self.corrections: list[str] = []  # of the budget, in words, since the last round
+        self.measured = 0  # trials whose speed the budget rests on
         self.kept = self._for_finalists()
         self._steps = self._rounds()
         self._step: Round | Finished = next(self._steps)
@@ -79,6 +80,7 @@ class Replay:
         fine, first = 1, coarse.epochs[min(1, len(coarse.epochs) - 1)]
         while True:
             self._narrow("coarse" if fine == 1 else _name("fine", fine - 1))
+            self._correct()
             made = self._ladder_of_fine(first)
             if made is None:
                 yield from self._final()
@@ -119,6 +121,7 @@ class Replay:
 
         They favour higher rates than long trainings bear, and do not show what decay and dropout do.
         """
+        self._correct()
         if not self.kept[0]:
             return
         self.kept = 0.0, 0.0
@@ -133,25 +136,75 @@ class Replay:
             yield from self._rungs(FINAL, made, 0)
 
     def _coarse(self) -> Generator[Round, None, Ladder | None]:
-        asked = self.asked
-        varied = sum(not isinstance(kind, Fixed) for kind in asked.space.values())
-        enough = SETTINGS + A_KNOB * max(1, varied)
-        wish = Wish(settings=min(enough, 60), most=100, rungs=RUNGS, first=1.0, last=min(5.0, asked.longest))
+        asked, wish = self.asked, self._wish()
         for attempt in range(1, TRIES + 1):
             epochs, trials = self._left()
             share = COARSE_SHARE if trials >= 8 else 1.0
             made = ladder(wish, epochs=epochs * share, trials=trials * share, shortest=asked.shortest)
             made = made or ladder(wish, epochs=epochs, trials=trials, shortest=asked.shortest)
+            if asked.time is not None and asked.budget_epochs is None and made is not None:
+                made = Ladder((min(wish.settings, made.settings[0]),), (asked.shortest,))  # what it costs is not known
             if made is None:
                 return None
-            yield from self._stage(_name("coarse", attempt), made)
+            stage = _name("coarse", attempt)
+            yield from self._begin(stage, made)
+            raised = self._correct() if attempt == 1 else None
+            if raised is not None:
+                made = yield from self._adapted(stage, made, raised)
+            yield from self._rungs(stage, made, 1)
             if any(trial.score is not None for trial in self.done):
                 return made
             before = self.space
-            self._narrow(_name("coarse", attempt))
+            self._narrow(stage)
             if self.space == before:
                 return None
         return None
+
+    def _wish(self, first: float = 1.0) -> Wish:
+        """The coarse stage with time enough; first: epochs of its first rung."""
+        varied = sum(not isinstance(kind, Fixed) for kind in self.asked.space.values())
+        enough = SETTINGS + A_KNOB * max(1, varied)
+        return Wish(settings=min(enough, 60), most=100, rungs=RUNGS, first=first, last=min(5.0, self.asked.longest))
+
+    def _correct(self) -> bool | None:
+        """Count the epochs of the budget anew, by the speed of the trials since it was last counted.
+
+        Whether there are more of them now; None where they stay as they were.
+        """
+        fresh, self.measured = self.done[self.measured :], len(self.done)
+        found = corrected(self.asked, self.done, fresh, self.spent)
+        if found is None:
+            return None
+        self.asked = found.asked
+        self.kept = self._for_finalists()
+        self.corrections.append(found.reason)
+        return found.raised
+
+    def _adapted(self, stage: str, made: Ladder, raised: bool) -> Generator[Round, None, Ladder]:
+        """The coarse stage, whose first rung was run, for a corrected budget.
+
+        Where there is more, more settings are run as shortly; where there is less, no rung that takes more than half of
+        what is left, so that a fine stage can follow.
+        """
+        epochs, trials = self._left()
+        if not raised:
+            rungs = 1
+            for count, here, before in zip(made.settings[1:], made.epochs[1:], made.epochs, strict=False):
+                if count * (here - before) > COARSE_SHARE * epochs:
+                    break
+                rungs, epochs = rungs + 1, epochs - count * (here - before)
+            return Ladder(made.settings[:rungs], made.epochs[:rungs])
+        length, run = made.epochs[0], made.settings[0]
+        share = COARSE_SHARE if trials + self.number >= 8 else 1.0
+        anew = ladder(
+            self._wish(length), epochs=share * (epochs + self.spent), trials=share * (trials + self.number),
+            shortest=length,
+        )  # fmt: skip
+        if anew is None or anew.settings[0] <= run or anew.epochs[0] != length:
+            return made
+        self.reason = "there is time for more settings"
+        yield from self._begin(stage, Ladder((anew.settings[0] - run,), (length,)))
+        return anew
 
     def _ladder_of_fine(self, first: float) -> Ladder | None:
         asked = self.asked
@@ -174,10 +227,14 @@ class Replay:
         return made if made is not None and made.settings[0] >= 2 else None
 
     def _stage(self, stage: str, made: Ladder) -> Iterator[Round]:
+        yield from self._begin(stage, made)
+        yield from self._rungs(stage, made, 1)
+
+    def _begin(self, stage: str, made: Ladder) -> Iterator[Round]:
+        """The first rung."""
         for tasks in self._first_rung(stage, made):
             yield self._round(stage, 0, tasks, self.reason)
             self._take(tasks)
-        yield from self._rungs(stage, made, 1)
 
     def _rungs(self, stage: str, made: Ladder, first: int) -> Iterator[Round]:
         """The rungs from `first` on: of the runs there are, the best go on."""
@@ -191,7 +248,8 @@ class Replay:
 
     def _round(self, stage: str, rung: int, tasks: Sequence[Task], reason: str) -> Round:
         findings, self.findings = tuple(self.findings), []
-        return Round(stage, rung, tuple(tasks), self.space, reason, findings)
+        said, self.corrections = "; ".join([*self.corrections, reason]), []
+        return Round(stage, rung, tuple(tasks), self.space, said, findings)
 
     def _take(self, tasks: Sequence[Task]) -> None:
         by_number = {trial.number: trial for trial in self.done}

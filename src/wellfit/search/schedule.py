@@ -12,28 +12,20 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from wellfit.errors import UserError
+from wellfit.search.asked import Asked, TimeLimit
 from wellfit.search.replay import Replay
 from wellfit.search.rounds import Finished, Round
 from wellfit.search.samplers import check_sampler
 from wellfit.search.space import Space, check_conditions
-from wellfit.search.space_file import space_from_dict, space_to_dict
 from wellfit.search.trial import Trial
 
-__all__ = ["Finished", "Round", "Schedule"]
+__all__ = ["Finished", "Round", "Schedule", "TimeLimit"]
 
 
 @dataclass(frozen=True)
-class Schedule:
+class Schedule(Asked):
     """What was asked of a search; make one by `Schedule.plan`. `next` says what follows from the trials so far."""
 
-    space: Space
-    seed: int
-    longest: float
-    shortest: float
-    budget_epochs: float | None = None
-    trials: int | None = None
-    sampler: str = "random"
-    first: tuple[dict[str, Any], ...] = field(default=())
     _replays: list[Replay] = field(
         default_factory=list, init=False, repr=False, compare=False
     )  # at most one, to go on from
@@ -50,6 +42,7 @@ class Schedule:
         shortest: float | None = None,
         sampler: str = "random",
         first: Sequence[Mapping[str, Any]] = (),
+        time: TimeLimit | None = None,
     ) -> Schedule:
         """A schedule for a total cost, a number of trials, or both; the first limit reached ends the search.
 
@@ -58,6 +51,8 @@ class Schedule:
         trials: how many there may be in the whole study; a run that is continued for longer is one more.
         shortest: epochs below which a score says nothing; a hundredth of `longest` where it is not given.
         first: settings of the first trials; what they do not name is drawn.
+        time: what `budget_epochs` was worked out from. It is then corrected by the speed that trials were measured at,
+            after the first rung and before each stage; without `budget_epochs`, the first rung is as long as can be.
 
         How lengths and counts follow: a third of the budget is kept for a final stage, in which the best runs of all
         stages go on to full length (up to 20 epochs), by halving, until two to four have come to it; where a third is
@@ -73,7 +68,7 @@ class Schedule:
         """
         check_conditions(space)
         check_sampler(sampler)
-        if budget_epochs is None and trials is None:
+        if budget_epochs is None and trials is None and time is None:
             raise UserError("a search needs a limit, got neither; give a number of trials, a budget, or both")
         if not 0 < longest < math.inf:
             raise UserError(f"the longest trial has a positive number of epochs, got {longest:g}; correct it")
@@ -85,7 +80,8 @@ class Schedule:
                 f"a search needs the time of its shortest trial, {shortest:.3g} epochs, got {budget_epochs:.3g} in "
                 "all; give more time, or train with the defaults"
             )
-        return cls(space, seed, longest, shortest, budget_epochs, trials, sampler, tuple(dict(f) for f in first))
+        given = tuple(dict(settings) for settings in first)
+        return cls(space, seed, longest, shortest, budget_epochs, trials, sampler, given, time)
 
     def next(self, trials: Sequence[Trial]) -> Round | Finished:
         """The round that is open, or what the search came to.
@@ -104,30 +100,3 @@ class Schedule:
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Schedule.from_dict, (self.to_dict(),)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain JSON, as the first worker writes it into the study."""
-        return {
-            "space": space_to_dict(self.space),
-            "seed": self.seed,
-            "longest": self.longest,
-            "shortest": self.shortest,
-            "budget_epochs": self.budget_epochs,
-            "trials": self.trials,
-            "sampler": self.sampler,
-            "first": [dict(given) for given in self.first],
-        }
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Schedule:
-        """What `to_dict` gave."""
-        return cls(
-            space_from_dict(values["space"]),
-            int(values["seed"]),
-            float(values["longest"]),
-            float(values["shortest"]),
-            values["budget_epochs"],
-            values["trials"],
-            values["sampler"],
-            tuple(dict(given) for given in values["first"]),
-        )

@@ -38,5 +38,7 @@ class Trial:
     continues: int | None = None
     images: int = 0  # trained on by this trial alone: its cost
     seconds: float = 0.0
+    training: float = 0.0  # seconds of them in which it trained: building the network and judging it left out
+    ended: float = 0.0  # seconds of the search until it ended, by the study's clock
     worker: str = ""
     reason: str = ""  # of a trial that did not finish, or that was not run as asked
