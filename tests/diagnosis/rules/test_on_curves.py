@@ -1,6 +1,7 @@
 """The rules on histories written by hand: what they say, and how long they wait before they say it."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -407,6 +408,28 @@ def test_a_rate_that_came_down_before_is_no_plateau_of_a_constant_one():
     history = thrown(gain=0.0, jump=0.05)
     history.lrs = [0.1, 0.01] * 59 + [0.1, 0.1]
     assert verdict("plateau", history) is None
+
+
+def test_what_is_all_but_learned_wants_no_other_rate():
+    history = thrown(gain=0.0, jump=0.05)
+    history.epochs = [replace(e, val_accuracy=e.val_accuracy + 0.295) for e in history.epochs]
+    assert verdict("plateau", history) is None
+
+
+def test_labels_are_shuffled_before_they_are_learned_by_heart():
+    """A slow net: 0.25 of ten classes on training, while validation has become worse than knowing nothing."""
+    curves = {"train_accuracy": [0.1, 0.13, 0.16, 0.19, 0.22, 0.25], "val_accuracy": [0.1, 0.11, 0.1, 0.12, 0.1, 0.11]}
+    worse = History(classes=10, epochs=epochs(**curves, val_loss=[2.31, 2.35, 2.4, 2.5, 2.55, 2.6]))
+    assert verdict("labels-shuffled", worse) is not None
+    open_yet = History(classes=10, epochs=epochs(**curves, val_loss=[2.31, 2.3, 2.3, 2.3, 2.3, 2.3]))
+    assert verdict("labels-shuffled", open_yet) is None
+
+
+def test_a_loss_that_came_down_and_climbs_has_too_high_a_rate():
+    down = falling(200, end=1.0)
+    up = noisy(np.linspace(1.0, 1.7, 200), 0.05, seed=1)
+    assert "lr-too-high" in {f.id for f in judge(watched(down + up))[0]}
+    assert "lr-too-high" not in {f.id for f in judge(watched(down + noisy([1.0] * 200, 0.05, seed=1)))[0]}
 
 
 def test_a_rate_that_was_never_lowered_comes_before_what_it_does_to_the_loss():

@@ -28,6 +28,8 @@ GAINING = 0.005
 # An accuracy that jumps by so much from epoch to epoch, while its mean stands and the loss's does not fall below this
 # share of what it was, is thrown about by the rate rather than led by it.
 THROWN, LOSS_STANDS = 0.015, 0.9
+# Validation accuracy from which there is little left to gain.
+ALL_LEARNED = 0.985
 # A training loss that falls by this share of its start each epoch is on its way.
 FALLING = 0.02
 
@@ -45,7 +47,7 @@ def labels_shuffled(h: History) -> Finding | None:
     """Training is learned by heart while validation stays where guessing is."""
     train, val = curves(h, "train_accuracy", "val_accuracy")
     chance = _chance(h)
-    learned = train[-1] > chance + 0.25 * (1 - chance) and train[-1] - train[0] > 0.1
+    learned = train[-1] > chance + (0.1 if _surely_wrong(h) else 0.25) * (1 - chance) and train[-1] - train[0] > 0.1
     if not (learned and _guesses(h)):
         return None
     return Finding(
@@ -56,6 +58,16 @@ def labels_shuffled(h: History) -> Finding | None:
         {"train_accuracy": train.tolist(), "val_accuracy": val.tolist(), "chance": chance},
         "Look at images beside their labels on both sides: names and images may have been sorted differently",
         "SPEC C9",
+    )
+
+
+def _surely_wrong(h: History) -> bool:
+    """Whether validation's loss has risen above what knowing nothing costs: what was learned does not hold there."""
+    (loss,) = curves(h, "val_loss")
+    return (
+        h.chance_loss is not None
+        and len(loss) >= TURNED_EPOCHS
+        and bool(np.all(loss[-TURNED_EPOCHS:] > 1.05 * h.chance_loss))
     )
 
 
@@ -145,6 +157,7 @@ def plateau(h: History) -> Finding | None:
     # It has learned something, and not everything.
     ground = h.reference_loss
     half_way = (0.1 * ground < train[-1] or 0.2 * ground < val[-1]) and train[-1] < 0.9 * ground
+    half_way &= accuracy[-third:].mean() < ALL_LEARNED
     if not stood or gained or not constant or not half_way or _guesses(h):
         return None
     return Finding(

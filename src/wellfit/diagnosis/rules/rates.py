@@ -6,6 +6,7 @@ import numpy as np
 
 from wellfit.diagnosis.history import History, fall_per_step, level
 from wellfit.diagnosis.rules import needs
+from wellfit.diagnosis.rules.loss import oscillating
 from wellfit.diagnosis.rules.rule import Rule
 from wellfit.diagnosis.rules.signs import (
     COLLAPSED,
@@ -33,6 +34,8 @@ OVERWRITING = 0.2
 LARGE = 0.1
 FINE = 3e-4
 TINY = 1e-5
+# A loss that ends this far above its lowest tenth, and whose last three tenths all lie that far above, climbs.
+CLIMBED, RISEN_AGAIN = 1.4, 1.15
 # A rate that rises by so much, so often, comes and goes.
 CYCLE, CYCLES = 4.0, 3
 # A loss thrown so far above its start was no noise, whatever became of it.
@@ -69,7 +72,8 @@ def lr_too_high(h: History) -> Finding | None:
     # It may learn something all the same, with what the first steps left alive.
     thrown = peak > THROWN * start and largest > LARGE
     coarse = long_steps(h) is not None and not _comes_and_goes(h)
-    if not (lost or broken or silenced or thrown or coarse):
+    climbs = _climbs(h)
+    if not (lost or broken or silenced or thrown or coarse or climbs):
         return None
     if weights_shrank(h) and peak < BROKEN_OFF * start:
         return None  # updates that large come from weight decay
@@ -86,6 +90,20 @@ def lr_too_high(h: History) -> Finding | None:
         "Lower the learning rate tenfold; if it explodes then too, the initialisation or the input scale is the cause",
         "SPEC C5, C8",
     )
+
+
+def _climbs(h: History) -> bool:
+    """Whether the training loss had come down and climbs again for good, without swinging, at an unchanged rate."""
+    losses = h.finite_loss
+    if h.first_bad_step is not None or len(losses) < 2 * PATIENCE or oscillating(h) is not None:
+        return False
+    parts = np.array([level(part) for part in np.array_split(losses, 10)])
+    lowest = int(parts.argmin())
+    rises = (
+        lowest <= 6 and parts[-1] > CLIMBED * parts[lowest] and bool(np.all(parts[-3:] > RISEN_AGAIN * parts[lowest]))
+    )
+    # Long steps do it; so do images or labels that change on the way, with steps as usual.
+    return rises and not h.warming_up and parts[lowest] < 0.8 * h.reference_loss
 
 
 def _steps_before_silence(h: History) -> float:
