@@ -47,6 +47,7 @@ CHANGED = {
     "training.average": 0.99,
     "training.patience": 3,
     "training.freeze": 2,
+    "training.transfer": "all",
     "engine.device": "cpu",
     "engine.dtype": "float32",
     "engine.layout": "contiguous",

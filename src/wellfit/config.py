@@ -20,6 +20,7 @@ from wellfit.errors import UserError, nearest, unknown_name
 METRICS = ("accuracy", "balanced_accuracy", "macro_f1")
 PREPROCESSINGS = ("standardise", "channel-mean", "mean-image")
 BALANCES = ("auto", "none", "weights", "sampler")
+TRANSFERS = ("auto", "probe", "earlier", "top", "all", "scratch")
 
 
 @dataclass(frozen=True)
@@ -69,6 +70,7 @@ class TrainingConfig:
     average: float = 0.995  # decay of the averaged weights a step; 0: none
     patience: int = 0  # epochs without gain before stopping; 0: never stop early
     freeze: int = 0  # stages of a pretrained network, from the input on, that stay as they are
+    transfer: str = "auto"  # what is made of a pretrained network: decided by what is measured, or one of TRANSFERS
 
 
 @dataclass(frozen=True)
@@ -107,6 +109,8 @@ class Config:
             raise unknown_name("preprocessing", self.preprocessing, PREPROCESSINGS)
         if self.training.balance not in BALANCES:
             raise unknown_name("training.balance", self.training.balance, BALANCES)
+        if self.training.transfer not in TRANSFERS:
+            raise unknown_name("training.transfer", self.training.transfer, TRANSFERS)
         if self.ensemble not in ("auto", "none") and not (self.ensemble.isdecimal() and 1 <= int(self.ensemble) <= 100):
             raise UserError(
                 f"ensemble is auto, none, or a number of networks from 1 to 100, got '{self.ensemble}'; correct it"

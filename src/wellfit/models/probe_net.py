@@ -78,6 +78,13 @@ class ProbeNet(nn.Module):
     def _catch(self, module: nn.Module, inputs: Any, output: torch.Tensor) -> None:
         self._caught.append(output)
 
+    def released(self) -> nn.Module:
+        """The backbone, no longer watched by this network, which is of no use then."""
+        hooks = dict(self.backbone.named_modules())[self.layer]._forward_hooks
+        for number in [number for number, hook in hooks.items() if hook == self._catch]:
+            del hooks[number]
+        return self.backbone
+
     def features(self, x: torch.Tensor) -> torch.Tensor:
         """N×3×S×S → N×F: the map, pooled."""
         self._caught.clear()

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import copy
 import math
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 from torch import nn
@@ -13,17 +13,21 @@ from torch import nn
 from wellfit.diagnosis.monitor import Monitor
 from wellfit.errors import Interrupted
 from wellfit.findings import Finding, GateFailed
-from wellfit.models.probe_net import ProbeNet
+from wellfit.inference.views import preset
 from wellfit.models.zoo import Built
+from wellfit.randomness import key_to_integer
 from wellfit.recipe.full_batch import is_full_batch, train_on_all
 from wellfit.recipe.job import Job
+from wellfit.recipe.kept import Kept, place_of, set_aside
 from wellfit.recipe.material import Material, Settings
 from wellfit.recipe.model_choice import closing_time
+from wellfit.recipe.plan import EndingPlan, Plan
 from wellfit.training.averaging import WeightAverage
-from wellfit.training.loop import Outcome, train
+from wellfit.training.loop import Best, Lines, Outcome, train
 from wellfit.training.pace import Pace
 from wellfit.training.schedules import plateau_of, schedule
-from wellfit.transfer.probe import Probe, install
+from wellfit.transfer.probe import Probe
+from wellfit.transfer.rates import freeze_below_top
 
 CAUTIOUS_SPEED = 500.0  # images a second that are judged, before the first evaluation has been timed
 AFFORDED = 0.02  # the share of a budget that may be kept for the features of the training images
@@ -42,66 +46,138 @@ class Fitted:
     interrupted: bool = False
     held_out: tuple[np.ndarray, np.ndarray] | None = None  # log probabilities N×C and targets N of unseen images
     probe: Probe | None = None  # fitted on training and validation images, for when nothing more is trained
+    kept: list[Kept] = field(default_factory=list)  # weights set aside on the way
+    views: str = "none"  # a name of `inference.views.VIEWS`
+    on_validation: float = math.nan  # the score on the validation split, which a probe's folds may go beyond
+
+
+@dataclass
+class Trained:
+    """A network from random weights, at its best on validation. kept: the weights set aside, that best among them."""
+
+    built: Built
+    module: nn.Module
+    best: Best
+    settings: Settings
+    steps: int
+    epochs: float
+    reason: str
+    kept: list[Kept] = field(default_factory=list)
 
 
 def train_network(job: Job, material: Material, settings: Settings) -> Fitted:
     """Train at the settings; a training that diverges is begun anew at a tenth of the rate, and says so."""
     with job.step("train") as outcome:
-        for attempt in range(RETRIES + 1):
-            rate = settings.lr / 10**attempt
-            tried = Settings(rate, settings.weight_decay, settings.balance)
-            built = material.network()
-            module = material.plan.engine.place(built.module)
-            result = _train(job, material, module, tried, name=f"attempt-{attempt}")
-            if result.reason != "diverged":
-                break
-            job.report(_diverged(rate, result, last=attempt == RETRIES))
-            if attempt == RETRIES:
-                raise GateFailed(job.findings[-1:])
-        if not result.best.weights:
+        trained = train_member(job, material, settings)
+        if not trained.best.weights:
             raise Interrupted(f"stopped before the first evaluation; go on with `wellfit resume {job.folder.path}`")
-        module.load_state_dict(result.best.weights)
+        best, rate = trained.best, trained.settings.lr
         outcome.reason = (
-            f"{result.epochs:.1f} epochs, {result.steps:,} steps at lr {rate:.3g}; best on validation at step "
-            f"{result.best.step:,}{', averaged weights' if result.best.averaged else ''}"
+            f"{trained.epochs:.1f} epochs, {trained.steps:,} steps at lr {rate:.3g}; best on validation at step "
+            f"{best.step:,}{', averaged weights' if best.averaged else ''}"
         )
-        stopped = result.reason == "stopped"
-        return Fitted(built, module, result.best.score, result.steps, tried, stopped)
+        stopped = trained.reason == "stopped"
+        fitted = Fitted(trained.built, trained.module, best.score, trained.steps, trained.settings, stopped)
+        fitted.kept = trained.kept
+        return fitted
 
 
-def fine_tune(job: Job, material: Material, settings: Settings, probed: Fitted) -> Fitted:
-    """Train the whole network from the fitted classifier, at low rates; kept only if validation gains."""
+def train_member(job: Job, material: Material, settings: Settings, number: int = 0) -> Trained:
+    """One network from a seed of its own; number 0 has the plan's. Its weights are set aside on the way.
+
+    One that is there already, from a session before, is taken as it is. Raises GateFailed where every rate diverges.
+    """
+    plan = material.plan
+    if number:
+        seed = key_to_integer(plan.seed, "member", number) % 2**31
+        material = replace(material, plan=plan.replace(seed=seed))
+    done = Kept(f"network {number + 1}", "best", place_of(job, f"member-{number}"))
+    about = done.about if done.path.exists() else None
+    for attempt in range(about["attempt"] if about else 0, RETRIES + 1):
+        name = f"member-{number}-attempt-{attempt}" if number else f"attempt-{attempt}"
+        rate = settings.lr / 10**attempt
+        tried = replace(settings, lr=rate)
+        built = material.network()
+        module = plan.engine.place(built.module)
+        if about is not None:
+            best = Best(about["score"], about["loss"], about["step"], about["averaged"], done.weights())
+            module.load_state_dict(best.weights)
+            kept = _kept(job, plan, number, name)
+            return Trained(built, module, best, tried, about["steps"], about["epochs"], "finished", kept)
+        share = 1 / (plan.ending.members - number)  # the networks still to come have their time too
+        result = _train(job, material, module, tried, name=name, share=share, shown=not number)
+        if result.reason != "diverged":
+            break
+        job.report(_diverged(rate, result, last=attempt == RETRIES))
+        if attempt == RETRIES:
+            raise GateFailed(job.findings[-1:])
+    best = result.best
+    if best.weights:
+        module.load_state_dict(best.weights)
+    trained = Trained(built, module, best, tried, result.steps, result.epochs, result.reason)
+    if result.reason != "stopped" and best.weights and _sets_aside(plan):
+        numbers = {"score": best.score, "loss": best.loss, "step": best.step, "averaged": best.averaged}
+        set_aside(done.path, module, **numbers, steps=result.steps, epochs=result.epochs, attempt=attempt)
+        trained.kept = _kept(job, plan, number, name)
+    return trained
+
+
+def _sets_aside(plan: Plan) -> bool:
+    return bool(plan.ending.snapshots or plan.ending.members > 1)
+
+
+def _kept(job: Job, plan: Plan, number: int, name: str) -> list[Kept]:
+    """What a training left: its best weights, its snapshots, the average of its weights."""
+    whose = f" of network {number + 1}" if number else ""
+    found = [Kept(f"network {number + 1}", "best", place_of(job, f"member-{number}"))]
+    for point in plan.ending.snapshots:
+        found.append(Kept(f"snapshot at {point:.0%}{whose}", "snapshot", place_of(job, f"{name}-at-{point:.4f}")))
+    found.append(Kept(f"averaged weights{whose}", "average", place_of(job, f"{name}-average")))
+    return [kept for kept in found if kept.path.exists()]
+
+
+def fine_tune(
+    job: Job, material: Material, settings: Settings, probed: Fitted, start: Fitted, *, top: bool, share: float = 1.0
+) -> Fitted:
+    """Train the network from the fitted classifier; kept only where validation gains over the best linear one.
+
+    probed: the best linear classifier, which stays where nothing is gained. start: the network to train, with a
+    classifier that was fitted on training images alone; it is changed. top: only the last stages are trained, of all
+    layers else. share: of the time that is left.
+    """
     with job.step("fine-tune") as outcome:
-        if not material.plan.training.steps:
-            outcome.skip(next((r for r in material.plan.reasons if r.startswith("no fine-tuning")), "not planned"))
-            return probed
-        module = copy.deepcopy(probed.module)
-        before, _ = material.validation_score()(module)
-        result = _train(job, material, module, settings, name="fine-tune")
+        module, before = start.module, probed.on_validation
+        if top:
+            freeze_below_top(module, material.plan.model.image_size)
+        result = _train(job, material, module, settings, name="fine-tune", share=share)
         if not result.best.weights or result.best.score <= before:
             outcome.reason = f"not kept: {result.best.score:.4f} on validation against the probe's {before:.4f}"
             outcome.gain = 0.0
-            if isinstance(probed.module, ProbeNet) and probed.probe is not None:
-                install(probed.module, probed.probe)
             return probed
         module.load_state_dict(result.best.weights)
         outcome.gain = round(result.best.score - before, 4)
-        outcome.reason = f"{result.epochs:.1f} epochs; validation {before:.4f} → {result.best.score:.4f}"
-        return Fitted(
-            probed.built,
-            module,
-            result.best.score,
-            result.steps,
-            settings,
-            result.reason == "stopped",
-        )
+        what = "the top stages" if top else "all layers, lower rates below"
+        outcome.reason = f"{what}; {result.epochs:.1f} epochs; validation {before:.4f} → {result.best.score:.4f}"
+        score, stopped = result.best.score, result.reason == "stopped"
+        return Fitted(start.built, module, score, result.steps, settings, stopped, on_validation=score)
 
 
-def _train(job: Job, material: Material, module: nn.Module, settings: Settings, *, name: str) -> Outcome:
+def _train(
+    job: Job,
+    material: Material,
+    module: nn.Module,
+    settings: Settings,
+    *,
+    name: str,
+    share: float = 1.0,
+    shown: bool = True,
+) -> Outcome:
+    """share: of the time that is left. shown: its curves are the record's, and the monitor watches."""
     plan = material.plan
     training = plan.training
     average = WeightAverage(module, training.average, ramp=True) if training.average else None
-    pace = Pace(0, job.budget.deadline)
+    end = job.budget.deadline
+    pace = Pace(0, end if end is None or share == 1.0 else time.monotonic() + share * (end - time.monotonic()))
     # Under a deadline the time decides; an epoch count that was asked for is kept to.
     longer = pace.deadline is not None and not job.config.training.epochs
     pace.steps = 3 * training.steps if longer else training.steps
@@ -110,6 +186,16 @@ def _train(job: Job, material: Material, module: nn.Module, settings: Settings, 
     if is_full_batch(plan.optimizer.name):
         return train_on_all(job, material, module, settings, pace=pace, evaluate=evaluate, checkpoint=checkpoint)
     optimizer = material.optimizer(module, settings)
+
+    def keep(point: float, net: nn.Module) -> None:
+        if point in plan.ending.snapshots:
+            set_aside(place_of(job, f"{name}-at-{point:.4f}"), net)
+        if point == 1.0 and average is not None:
+            with average.applied_to(net):
+                set_aside(place_of(job, f"{name}-average"), net)
+
+    points = sorted({*plan.ending.snapshots, 1.0}) if _sets_aside(plan) else ()
+    record: Lines = job.record if shown else _Told(job)
     with Monitor(module, optimizer, classes=len(material.data.classes), every=20) as monitor:
         result = train(
             module,
@@ -127,14 +213,27 @@ def _train(job: Job, material: Material, module: nn.Module, settings: Settings, 
             average=average,
             patience=training.patience,
             monitor=monitor,
-            record=job.record,
+            record=record,
             checkpoint=checkpoint,
-            stop=job.stop,
-            on_evaluation=_Alarms(job, monitor),
+            stop=job.stop_now,
+            stop_at_evaluation=job.stop,
+            on_evaluation=_Alarms(job, monitor) if shown else lambda step: None,
+            snapshots=points,
+            on_snapshot=keep,
         )
-        if len(monitor.history.losses):  # none where a resumed training had nothing left to do
+        if shown and len(monitor.history.losses):  # none where a resumed training had nothing left to do
             job.report(*monitor.findings())
     return result
+
+
+@dataclass
+class _Told:
+    """Takes a training's lines for the person who watches alone: the record's curves are those of the first network."""
+
+    job: Job
+
+    def write(self, kind: str, **fields: Any) -> None:
+        self.job.record.tell(kind, **fields)
 
 
 class _Alarms:
@@ -161,7 +260,7 @@ class _TimedScore:
 
     def __init__(self, material: Material, pace: Pace, budget: float | None) -> None:
         self.score, self.pace, self.end, self.budget = material.validation_score(), pace, pace.deadline, budget
-        self.data, self.images = material.data, len(material.data.split.validation)
+        self.data, self.images, self.plan = material.data, len(material.data.split.validation), material.plan
         self._keep(self.images / CAUTIOUS_SPEED)
 
     def __call__(self, module: nn.Module) -> tuple[float, dict[str, float]]:
@@ -176,7 +275,15 @@ class _TimedScore:
             looking = validation_seconds * len(self.data.split.train) / max(1, self.images)
             if looking > AFFORDED * (self.budget or 0.0):
                 looking = 0.0  # `wellfit neighbours` does it later
-            self.pace.deadline = self.end - closing_time(self.data) - share * validation_seconds - looking
+            judging = judging_passes(self.plan.ending, share - 1) * validation_seconds
+            self.pace.deadline = self.end - closing_time(self.data) - share * validation_seconds - looking - judging
+
+
+def judging_passes(ending: EndingPlan, tests: float) -> float:
+    """Passes over validation that the plan's ending takes; tests: test images a validation image."""
+    candidates = (len(ending.snapshots) + 2) * ending.members if ending.snapshots or ending.members > 1 else 0
+    views = [preset(name).passes for name in ending.views]
+    return candidates + sum(views) + tests * (ending.members - 1 + max(views, default=1) - 1)
 
 
 def _diverged(rate: float, result: Outcome, *, last: bool) -> Finding:

@@ -14,18 +14,23 @@ from torch import nn
 
 from wellfit.data.batches import EvaluationBatches, TrainingBatches
 from wellfit.data.preprocess import Preprocessing, fit_preprocessing
+from wellfit.dotted import is_dotted
 from wellfit.inference.evaluate import ValidationScore
 from wellfit.models.freezing import freeze
-from wellfit.models.probe_net import ProbeNet
+from wellfit.models.probe_net import ProbeNet, last_feature_map
 from wellfit.models.zoo import Built, build
 from wellfit.randomness import generator
 from wellfit.recipe.earlier import card_beside, match_classes, preprocessing_beside
-from wellfit.recipe.plan import Plan
+from wellfit.recipe.plan import ModelPlan, Plan
 from wellfit.recipe.prepare import Prepared
 from wellfit.training.optimizers import build_optimizer
 from wellfit.training.regularize import Penalty, balanced_class_weights, build_criterion
+from wellfit.transfer.rates import rate_groups
+from wellfit.transfer.stage_features import Spot
 
 IMBALANCED = 3.0  # largest class / smallest
+# These tell the classifier from the rest by the module, or have one rate for all.
+UNGRADED = ("muon", "lbfgs")
 STEM_IMAGES = 2000  # enough patches for the whitening stem
 
 
@@ -36,6 +41,7 @@ class Settings:
     lr: float
     weight_decay: float
     balance: str = "none"
+    lowest: float = 1.0  # the earliest stage's rate as a share of lr; 1: all layers alike
 
     @classmethod
     def of(cls, plan: Plan, found: dict[str, Any] | None = None) -> Settings:
@@ -107,14 +113,33 @@ class Material:
         freeze(built.module, plan.training.freeze, model.image_size)
         return built
 
-    def probe_network(self) -> tuple[Built, ProbeNet]:
-        """The pretrained network with an empty linear classifier on its last feature map."""
-        built = self.network()
-        if isinstance(built.module, ProbeNet):  # gone on from an earlier probe
-            return built, built.module
-        net = ProbeNet(built.module, len(self.data.classes), self.plan.model.image_size)
-        options = {"backbone": built.name, **built.options}
+    def probe_network(self, spot: Spot | None = None) -> tuple[Built, ProbeNet]:
+        """The pretrained network with an empty linear classifier on one of its maps; by default on the last one."""
+        built, size = self.network(), self.plan.model.image_size
+        options: dict[str, Any] = {"backbone": built.name, **built.options}
+        backbone = built.module
+        if isinstance(backbone, ProbeNet):  # gone on from an earlier probe
+            if spot is None or spot == Spot(backbone.layer, backbone.pooling):
+                return built, backbone
+            options, backbone = dict(built.options), backbone.released()
+        if spot is None or spot == Spot(last_feature_map(backbone, size), "mean+max"):
+            options.pop("probe_layer", None), options.pop("probe_pooling", None)
+            net = ProbeNet(backbone, len(self.data.classes), size)
+        else:
+            options |= {"probe_layer": spot.layer, "probe_pooling": spot.pooling}
+            net = ProbeNet(backbone, len(self.data.classes), size, layer=spot.layer, pooling=spot.pooling)
         return Built(net, "probe_net", options, built.weights, licence=built.licence, source=built.source), net
+
+    def from_scratch(self) -> Material:
+        """The same data with the plan's small net in the place of the pretrained network."""
+        small, training = self.plan.scratch, self.plan.training
+        model = ModelPlan(small.name, "none", small.image_size, small.resize, "none", 0, dict(small.options))
+        plan = self.plan.replace(
+            model=model,
+            optimizer=replace(self.plan.optimizer, lr=small.lr, weight_decay=small.weight_decay),
+            training=replace(training, steps=small.steps, freeze=0),
+        )
+        return Material.of(self.data, plan)
 
     def inputs(self, indices: np.ndarray) -> torch.Tensor:
         """float32 N×3×S×S on the CPU: the fixed views of a few images."""
@@ -185,7 +210,14 @@ class Material:
         return Penalty(1.0, square=training.l2, absolute=training.l1) if training.l1 or training.l2 else None
 
     def optimizer(self, module: nn.Module, settings: Settings) -> torch.optim.Optimizer:
+        """The plan's rule; a network with weights of its own has lower rates at its earlier layers (SPEC T3)."""
         rule = self.plan.optimizer
+        graded = settings.lowest < 1.0 and rule.name not in UNGRADED and not is_dotted(rule.name)
+        size = self.plan.model.image_size
         return build_optimizer(
-            rule.name, module, lr=settings.lr, weight_decay=settings.weight_decay, momentum=rule.momentum
+            rule.name,
+            rate_groups(module, settings.lr, lowest=settings.lowest, image_size=size) if graded else module,
+            lr=settings.lr,
+            weight_decay=settings.weight_decay,
+            momentum=rule.momentum,
         )

@@ -90,6 +90,37 @@ class TrainingPlan:
 
 
 @dataclass(frozen=True)
+class EndingPlan:
+    """What is tried once a network is trained; of all of it is kept what validation gains by (SPEC E4).
+
+    members: networks that are trained from seeds of their own, the first included. snapshots: shares of a training's
+    progress at which its weights are set aside. views: names of test-time views that are tried.
+    asked: what was asked for by name, "ensemble" or "views": it is kept unless validation loses by it.
+    """
+
+    members: int = 1
+    snapshots: tuple[float, ...] = ()
+    views: tuple[str, ...] = ()
+    asked: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class ScratchPlan:
+    """A small net from random weights, trained beside the fine-tuning of data unlike the pretrained one's (SPEC T4).
+
+    0 steps: none. The rest of the training is that of the plan.
+    """
+
+    name: str = "whitened"
+    image_size: int = 0
+    resize: int = 0
+    steps: int = 0
+    lr: float = 0.0
+    weight_decay: float = 0.0
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Plan:
     """Everything that is decided before the checks begin."""
 
@@ -106,6 +137,9 @@ class Plan:
     search: SearchPlan
     training: TrainingPlan
     preprocessing: str = "standardise"
+    ending: EndingPlan = field(default_factory=EndingPlan)
+    transfer_strategy: str = "auto"  # or one of transfer.policy.STRATEGIES
+    scratch: ScratchPlan = field(default_factory=ScratchPlan)
     schema: int = SCHEMA
 
     @property
@@ -150,7 +184,10 @@ def plan_in_words(plan: Plan) -> list[str]:
     lines.append(f"engine     {plan.engine.line}")
     trials = search.coarse_trials + search.fine_trials
     if model.transfer == "probe":
-        lines.append("transfer   frozen features once, then linear classifiers, the strength chosen on validation")
+        lines.append(
+            "transfer   frozen features of several stages once, then linear classifiers on them; what they show "
+            "decides what else is trained"
+        )
     elif trials:
         lines.append(
             f"search     up to {trials} trials of {search.coarse_steps} to {search.fine_steps} steps, coarse and then "
@@ -169,5 +206,13 @@ def plan_in_words(plan: Plan) -> list[str]:
             f"{plan.optimizer.name} at lr {plan.optimizer.lr:.3g}, {plan.schedule}, "
             f"augment {' + '.join(plan.augment) or 'none'}"
         )
+    ending = plan.ending
+    tried = [f"an ensemble of {ending.members} networks from seeds of their own"] if ending.members > 1 else []
+    if len(ending.snapshots) > 1 and training.steps:
+        tried.append(f"{len(ending.snapshots)} snapshots of a training")
+    if ending.views:
+        tried.append(f"test-time views ({', '.join(ending.views)})")
+    if tried:
+        lines.append(f"then       {'; '.join(tried)}: kept where validation gains")
     lines += [f"because    {reason}" for reason in plan.reasons]
     return lines

@@ -12,6 +12,7 @@ from wellfit.data.symmetry import mirror_agreement, mirror_is_safe
 from wellfit.errors import UserError
 from wellfit.models.zoo import Built, build
 from wellfit.recipe.budget import in_words
+from wellfit.recipe.ending import Means, networks, plan_ending
 from wellfit.recipe.full_batch import PASSES, is_full_batch
 from wellfit.recipe.job import Job
 from wellfit.recipe.model_choice import (
@@ -23,16 +24,18 @@ from wellfit.recipe.model_choice import (
     Choice,
     choose_model,
     closing_time,
+    small_net,
     usual_batch_size,
     wanted_epochs,
 )
 from wellfit.recipe.optimizer_advice import advice
-from wellfit.recipe.plan import ChecksPlan, ModelPlan, OptimizerPlan, Plan, SearchPlan, TrainingPlan
+from wellfit.recipe.plan import ChecksPlan, ModelPlan, OptimizerPlan, Plan, ScratchPlan, SearchPlan, TrainingPlan
 from wellfit.recipe.prepare import Prepared
 from wellfit.training.full_batch import check_settings, refuse_noise
 from wellfit.training.schedules import scaled_lr
+from wellfit.transfer.policy import LITTLE, SCRATCH
 
-FINE_TUNE_FROM = 2000  # images: with fewer, a linear classifier on top is the advice (SPEC T4)
+FEWEST_EPOCHS = 3.0  # of a small net from scratch: with fewer it has no chance against pretrained weights
 MOST_EPOCHS = 8  # times the epochs that a network of this size of data wants: more would only pass the time
 SHORTEST_TRIAL = 2000  # images of a coarse trial: shorter ones cannot tell learning rates apart
 MOST_STEPS_NEEDED = 200  # of a tiny batch, which sees few images in many steps
@@ -86,11 +89,16 @@ def make_plan(job: Job, data: Prepared, *, left: float | None = None, transfer: 
     if transfer != "probe" and not _fixed(config):
         search, search_seconds = _search(usable * SEARCH_SHARE, rate, batch_size, images, data, reasons)
     steps_per_epoch = max(1, images // min(batch_size, images))
+    tests, members = len(data.split.test), 1
+    means = Means(left, rate, len(data.split.validation), tests, 0.0, wanted_epochs(images))
     if transfer == "probe":
-        steps = _fine_tune_steps(images, usable, rate, batch_size, steps_per_epoch, reasons)
+        steps = _fine_tune_steps(config, images, usable, rate, batch_size, steps_per_epoch, reasons)
     else:
         seconds = usable * (1 - CHECKS_SHARE) - search_seconds
         affordable = seconds * rate / images / (PASSES if whole else 1.0)
+        means = replace(means, affordable=affordable)
+        members = networks(config, means, reasons) if not whole else 1
+        affordable /= members
         epochs = config.training.epochs or min(MOST_EPOCHS * wanted_epochs(images), max(1.0, affordable))
         steps = max(1, round(epochs * steps_per_epoch))
     validation_cost = len(data.split.validation) / (3 * rate)
@@ -101,6 +109,8 @@ def make_plan(job: Job, data: Prepared, *, left: float | None = None, transfer: 
         metric=config.metric,
         loss=config.loss,
         preprocessing=config.preprocessing,
+        transfer_strategy=config.training.transfer,
+        scratch=_scratch(config, choice, data, usable, base_size, reasons) if transfer == "probe" else ScratchPlan(),
         schedule=learning_schedule,
         augment=augment,
         reasons=tuple(reasons),
@@ -131,6 +141,14 @@ def make_plan(job: Job, data: Prepared, *, left: float | None = None, transfer: 
             patience=config.training.patience,
             balance=config.training.balance,
             freeze=config.training.freeze,
+        ),
+        ending=plan_ending(
+            config,
+            means,
+            members=members,
+            trains=transfer != "probe" and not whole,
+            rate=learning_schedule,
+            augment=augment,
         ),
     )
 
@@ -256,20 +274,48 @@ def _search(
 
 
 def _fine_tune_steps(
-    images: int, usable: float, rate: float, batch_size: int, steps_per_epoch: int, reasons: list[str]
+    config: Config, images: int, usable: float, rate: float, batch_size: int, steps_per_epoch: int, reasons: list[str]
 ) -> int:
     """After the probe: what the time allows, up to 10 epochs; none for small sets, where the probe is the advice."""
-    if images < FINE_TUNE_FROM:
-        reasons.append(
-            f"no fine-tuning: with {images:,} images, fewer than {FINE_TUNE_FROM:,}, a linear classifier is advised"
-        )
+    asked = config.training.transfer
+    if asked not in ("auto", "top", "all"):
+        reasons.append(f"no fine-tuning: '{asked}' was asked for")
+        return 0
+    if images < LITTLE and asked == "auto":
+        reasons.append(f"no fine-tuning: with {images:,} images, fewer than {LITTLE:,}, a linear classifier is advised")
         return 0
     seconds = usable * 0.9 - 2 * images / (2.5 * rate)
-    epochs = min(10.0, seconds * rate / images)
+    epochs = config.training.epochs or min(10.0 if images >= LITTLE else 30.0, seconds * rate / images)
     if epochs < 1:
         reasons.append("no fine-tuning: the time after the features allows less than one epoch")
         return 0
-    return round(epochs * steps_per_epoch)
+    return max(1, round(epochs * steps_per_epoch))
+
+
+def _scratch(
+    config: Config, choice: Choice, data: Prepared, usable: float, batch_size: int, reasons: list[str]
+) -> ScratchPlan:
+    """A small net from scratch beside the fine-tuning, where there are images enough and half the time holds it."""
+    images, asked = len(data.split.train), config.training.transfer
+    if asked != SCRATCH and (asked != "auto" or images < LITTLE):
+        return ScratchPlan()
+    small = small_net(config, data, choice.engine, usable)
+    share = 0.9 if asked == SCRATCH else 0.45
+    epochs = min(MOST_EPOCHS * wanted_epochs(images), share * usable * small.speed * LOOP_EFFICIENCY / images)
+    if epochs < FEWEST_EPOCHS and asked != SCRATCH:
+        reasons.append(f"no small net from scratch: the time allows {epochs:.1f} epochs of it")
+        return ScratchPlan()
+    built = build(small.name, len(data.classes), image_size=small.image_size, seed=config.seed, **small.options)
+    lr, decay = usual_rates("adamw", built.module, batch_size, transfer=False)
+    return ScratchPlan(
+        name=small.name,
+        image_size=small.image_size,
+        resize=_resize(small.image_size, data, None),
+        steps=max(1, round(max(1.0, epochs) * max(1, images // min(batch_size, images)))),
+        lr=lr,
+        weight_decay=decay,
+        options=built.options,
+    )
 
 
 def _probe_sizes(choice: Choice, data: Prepared, left: float) -> tuple[int, ...]:

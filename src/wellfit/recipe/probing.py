@@ -2,31 +2,80 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
+from torch import nn
 
-from wellfit.models.probe_net import ProbeNet
-from wellfit.models.zoo import Built
+from wellfit.models.zoo import build
 from wellfit.recipe.fitting import Fitted
 from wellfit.recipe.job import Job
 from wellfit.recipe.material import Material, Settings
-from wellfit.transfer.probe import ProbeResult, choose_probe, extract_features, fit_probe, install
+from wellfit.transfer.probe import ProbeResult, best_row, choose_probe, fit_probe, install
+from wellfit.transfer.stage_features import Spot, StageFeatures, features_key, kept_features, stage_features
+
+MIRRORED_UP_TO = 5000  # images: above it their number makes up for the mirror images
+CONTROL_IMAGES = 300  # at most, and a quarter of the images, on which random weights are compared
+FEWEST_COMPARED = 40
 
 
 @dataclass
-class _Attempt:
-    """One image size: the network, its features, and the best classifier on them."""
+class Looked:
+    """What the probe saw at one image size: the features of training and validation images, and the best classifier.
+
+    indices: source indices of the features' rows, training images first. folds: rows that are held out in turn.
+    """
 
     material: Material
-    built: Built
-    net: ProbeNet
-    features: np.ndarray
+    features: StageFeatures
     result: ProbeResult
+    indices: np.ndarray
+    targets: np.ndarray
+    folds: list[np.ndarray]
+    judged_by: str
+
+    @property
+    def size(self) -> int:
+        return self.material.plan.model.image_size
+
+    @property
+    def on_validation(self) -> np.ndarray:
+        """Rows of the validation split."""
+        return np.arange(len(self.material.data.split.train), len(self.indices))
+
+    def validation_score(self, result: ProbeResult) -> float:
+        """The metric of a classifier on the validation split, each image judged by one that had not seen it."""
+        from wellfit.inference.evaluate import SCORES
+
+        rows = self.on_validation
+        predicted = result.held_out[rows].argmax(1)
+        return SCORES[self.material.plan.metric](self.targets[rows], predicted, len(self.material.data.classes))
+
+    def best_at(self, layers: list[str]) -> ProbeResult:
+        """The best classifier on one of these layers, judged and fitted as the best of all is."""
+        if self.result.spot is not None and self.result.spot.layer in layers:
+            return self.result
+        rows = [row for row in self.result.table if row["layer"] in layers]
+        row = rows[best_row(rows, metric=self.material.plan.metric)]
+        spot = Spot(row["layer"], row["pooling"])
+        data, plan = self.material.data, self.material.plan
+        return choose_probe(
+            self.features,
+            self.targets,
+            len(data.classes),
+            self.folds,
+            plan.metric,
+            balances=(row["balanced"],),
+            strengths=(row["strength"],),
+            seed=plan.seed,
+            spots=[spot],
+        )
 
 
-def probe(job: Job, material: Material) -> tuple[Material, Fitted]:
-    """The linear classifier, and the image size, that are best on images not fitted on; the material at that size."""
+def probe(job: Job, material: Material) -> Looked:
+    """The stage, pooling, strength and image size whose linear classifier is best on images not fitted on."""
     plan, data, split = material.plan, material.data, material.data.split
     with job.step("probe") as outcome:
         plan.engine.activate()
@@ -34,53 +83,124 @@ def probe(job: Job, material: Material) -> tuple[Material, Fitted]:
         targets = data.targets(indices)
         folds, judged = _folds(material, indices)
         balances = _balances(material)
-        attempts: list[_Attempt] = []
+        attempts: list[Looked] = []
+        passes = fits = 0.0
         for size in plan.model.probe_sizes or (plan.model.image_size,):
             at_size = material.at_size(size)
-            built, net = at_size.probe_network()
-            plan.engine.place(net)
-            features = _features(job, at_size, net, indices)
-            result = choose_probe(features, targets, len(data.classes), folds, plan.metric, balances=balances)
-            attempts.append(_Attempt(at_size, built, net, features, result))
+            begun = time.monotonic()
+            features, was_kept = _features(job, at_size, indices)
+            between = time.monotonic()
+            result = choose_probe(
+                features, targets, len(data.classes), folds, plan.metric, balances=balances, seed=plan.seed
+            )
+            passes, fits = passes + between - begun, fits + time.monotonic() - between
+            attempts.append(Looked(at_size, features, result, indices, targets, folds, judged))
         best = max(attempts, key=lambda attempt: (attempt.result.score, -attempt.result.loss))
-        result = best.result
         _write_table(job, attempts, best)
-        if plan.training.steps:  # fine-tuning is judged on validation: its start must not have seen it
-            own, chosen, classes = slice(len(split.train)), result.probe, len(data.classes)
-            start = fit_probe(best.features[own], targets[own], classes, chosen.strength, balanced=chosen.balanced)
-            install(best.net, start)
-        else:
-            install(best.net, result.probe)
-        size = best.material.plan.model.image_size
+        tried = sum(len(attempt.result.table) for attempt in attempts)
+        spot, chosen = best.result.spot, best.result.probe
+        assert spot is not None
         outcome.reason = (
-            f"{best.features.shape[2]:,} features of {best.built.options['backbone']} at {size} px, strength "
-            f"{result.probe.strength:g}, chosen among {len(attempts) * len(result.table)} by {judged}"
+            f"{chosen.weight.shape[1]:,} features of {_backbone_name(material)} at {best.size} px: {spot.layer}, "
+            f"{spot.pooling}, strength {chosen.strength:g}, chosen among {tried} by {judged}; the features took "
+            f"{passes:.1f} s{', read from an earlier pass' if was_kept else ''}, the {tried} settings {fits:.1f} s"
         )
-        outcome.gain = round(result.score - attempts[0].result.score, 4) if len(attempts) > 1 else None
-        unseen = np.isfinite(result.held_out).all(axis=1)
-        held_out = np.log(result.held_out[unseen] + 1e-12), targets[unseen]
-        settings, score = Settings.of(plan), result.score
-        fitted = Fitted(best.built, best.net, score, 0, settings, held_out=held_out, probe=result.probe)
-        return best.material, fitted
+        outcome.gain = round(best.result.score - attempts[0].result.score, 4) if len(attempts) > 1 else None
+        return best
 
 
-def _write_table(job: Job, attempts: list[_Attempt], best: _Attempt) -> None:
+def linear(looked: Looked, result: ProbeResult, *, unseen_validation: bool = False) -> Fitted:
+    """The network with a fitted linear classifier; the material at hand is `looked.material`.
+
+    unseen_validation: fit the classifier on training images alone, as the start of a training that validation judges.
+    """
+    material = looked.material
+    built, net = material.probe_network(result.spot)
+    chosen, classes = result.probe, len(material.data.classes)
+    if unseen_validation:
+        assert result.spot is not None
+        own = np.arange(len(material.data.split.train))
+        features = looked.features.of(result.spot, own)
+        chosen = fit_probe(features, looked.targets[own], classes, chosen.strength, balanced=chosen.balanced)
+    install(net, chosen)
+    material.plan.engine.place(net)
+    unseen = np.isfinite(result.held_out).all(axis=1)
+    held_out = np.log(result.held_out[unseen] + 1e-12), looked.targets[unseen]
+    settings, on_validation = Settings.of(material.plan), looked.validation_score(result)
+    return Fitted(
+        built, net, result.score, 0, settings, held_out=held_out, probe=result.probe, on_validation=on_validation
+    )
+
+
+def control(looked: Looked) -> tuple[float, float, int] | None:
+    """On some of the images: the best score of the pretrained stages, that of random weights, and how many images.
+
+    None where there are too few images to compare on.
+    """
+    material, plan = looked.material, looked.material.plan
+    count = min(CONTROL_IMAGES, max(FEWEST_COMPARED, len(looked.indices) // 4), len(looked.indices))
+    if count < FEWEST_COMPARED:
+        return None
+    rows = np.unique(np.linspace(0, len(looked.indices) - 1, count).round().astype(int))
+    targets = looked.targets[rows]
+    classes = len(material.data.classes)
+    folds = [np.flatnonzero(np.arange(len(rows)) % 5 == number) for number in range(5)]
+    random = _random_network(material)
+    theirs = StageFeatures(looked.features.values[rows][:, :1], looked.features.columns)
+    batches = material.evaluation(looked.indices[rows])
+    own = stage_features(plan.engine.place(random), batches, plan.engine, material.preprocessing, views=1)
+    scores = []
+    for features in (theirs, own):
+        found = choose_probe(
+            features, targets, classes, folds, plan.metric, seed=plan.seed, strengths=(1e-3, 1e-2, 1e-1)
+        )
+        scores.append(max(row[plan.metric] for row in found.table))
+    return scores[0], scores[1], len(rows)
+
+
+def _random_network(material: Material) -> nn.Module:
+    plan = material.plan
+    model = plan.model
+    options = dict(model.options)
+    name = options.pop("backbone", model.name) if model.name == "probe_net" else model.name
+    options = {key: value for key, value in options.items() if key not in ("probe_layer", "probe_pooling")}
+    return build(name, len(material.data.classes), image_size=model.image_size, seed=plan.seed, **options).module
+
+
+def _backbone_name(material: Material) -> str:
+    return str(material.plan.model.options.get("backbone", material.plan.model.name))
+
+
+def _write_table(job: Job, attempts: list[Looked], best: Looked) -> None:
     for attempt in attempts:
         for row in attempt.result.table:
-            probe = attempt.result.probe
-            own = attempt is best and (row["strength"], row["balanced"]) == (probe.strength, probe.balanced)
-            job.record.write("probe", image_size=attempt.material.plan.model.image_size, chosen=own, **row)
+            spot, probe = attempt.result.spot, attempt.result.probe
+            here = (row["layer"], row["pooling"], row["strength"], row["balanced"])
+            taken = None if spot is None else (spot.layer, spot.pooling, probe.strength, probe.balanced)
+            own = attempt is best and here == taken
+            job.record.write("probe", image_size=attempt.size, chosen=own, **row)
 
 
-def _features(job: Job, material: Material, net: ProbeNet, indices: np.ndarray) -> np.ndarray:
-    done = 0
+def _features(job: Job, material: Material, indices: np.ndarray) -> tuple[StageFeatures, bool]:
+    """The features of these images at the material's size: kept ones, or one pass, and whether they were kept."""
+    engine, done = material.plan.engine, 0
 
     def progress(images: int) -> None:
         nonlocal done
         done += images
         job.record.tell("progress", what="features", done=done, of=len(indices))
 
-    return extract_features(net, material.evaluation(indices), material.plan.engine, material.preprocessing, progress)
+    _, net = material.probe_network()
+    engine.place(net)
+    rows, views = material.data.rows(indices), 2 if len(indices) <= MIRRORED_UP_TO else 1
+    key = features_key(net, engine, material.preprocessing, rows, views)
+    folder: Path | None = getattr(material.data.store, "folder", None)
+    batches = material.evaluation(indices)
+
+    def compute() -> StageFeatures:
+        return stage_features(net, batches, engine, material.preprocessing, views=views, progress=progress)
+
+    return kept_features(folder, key, compute)
 
 
 def _balances(material: Material) -> tuple[bool, ...]:

@@ -11,19 +11,21 @@ from wellfit.engine import available_device
 from wellfit.errors import Interrupted, UserError
 from wellfit.findings import GateFailed
 from wellfit.models.saved import load_model
+from wellfit.recipe.combining import combine
 from wellfit.recipe.done import done_lines, settle_parts
-from wellfit.recipe.fitting import Fitted, fine_tune, train_network
+from wellfit.recipe.fitting import Fitted, train_network
 from wellfit.recipe.gates import check
 from wellfit.recipe.job import Job
-from wellfit.recipe.material import Material, Settings
+from wellfit.recipe.material import Material
 from wellfit.recipe.model_options import settled_activation
 from wellfit.recipe.neighbourhood import look_around
 from wellfit.recipe.plan import Plan, load_plan, save_plan
 from wellfit.recipe.planning import make_plan
 from wellfit.recipe.prepare import Prepared, prepare
-from wellfit.recipe.probing import probe
 from wellfit.recipe.settings import find_settings
 from wellfit.recipe.testing import evaluate, save
+from wellfit.recipe.transferring import transfer
+from wellfit.recipe.viewing import choose_views
 from wellfit.record import read_record, write_atomically
 from wellfit.report.page import write_report
 
@@ -35,7 +37,9 @@ def run_recipe(job: Job) -> None:
     material = Material.of(data, plan)
     check(job, material)
     material, fitted = fit(job, material)
+    fitted = combine(job, material, fitted)
     job.stop = lambda: False  # what is fitted is evaluated and saved: the end is near, whoever asks to stop
+    fitted = choose_views(job, material, fitted)
     save(job, material, fitted)
     module, _ = load_model(job.folder)  # what is judged is what was saved
     module = plan.engine.place(module)
@@ -74,12 +78,11 @@ def plan_for(job: Job, data: Prepared) -> Plan:
 
 
 def fit(job: Job, material: Material) -> tuple[Material, Fitted]:
-    """Search and train from scratch, or probe and fine-tune, as the plan says; the material as it was settled."""
+    """Search and train from scratch, or probe and what the probe asks for; the material as it was settled."""
     if material.plan.model.transfer != "probe":
         settings = find_settings(job, material)
         return material, train_network(job, material, settings)
-    material, probed = probe(job, material)
-    return material, fine_tune(job, material, Settings.of(material.plan), probed)
+    return transfer(job, material)
 
 
 def report(job: Job, plan: Plan, material: Material, fitted: Fitted) -> None:
@@ -103,6 +106,8 @@ def resolved(config: Config, plan: Plan, fitted: Fitted) -> Config:
     return config.replace(
         **{
             "schedule": plan.schedule,
+            "views": fitted.views,
+            "ensemble": str(plan.ending.members) if plan.ending.members > 1 else "none",
             "augment": plan.augment or ("none",),
             "activation": settled_activation(plan.model.name, plan.model.options),
             "model.name": plan.model.name,

@@ -1,9 +1,9 @@
 """Many multinomial logistic regressions on the same features, fitted at once (SPEC T2).
 
-Problems differ in the strength of their penalty and in the weights of the samples (a fold held out has weight 0). In the
-principal axes of the features the curvature of all of them has one diagonal bound (Böhning 1992, "Multinomial logistic
-regression algorithm"), so that one decomposition serves every problem and a step of all of them is two matrix products.
-The steps are accelerated and restarted as Nesterov 1983 and O'Donoghue & Candès 2015 have it.
+Problems differ in the strength of their penalty and in the weights of the samples (a fold held out has weight 0).
+In the principal axes of the features the curvature of all of them has one diagonal bound (Böhning 1992, "Multinomial
+logistic regression algorithm"), so that one decomposition serves every problem and a step of all of them is two matrix
+products. The steps are accelerated and restarted as Nesterov 1983 and O'Donoghue & Candès 2015 have it.
 """
 
 from __future__ import annotations
@@ -39,11 +39,11 @@ class Fits:
     coefficients: torch.Tensor
     biases: torch.Tensor
 
-    def logits(self, rows: torch.Tensor | slice = slice(None)) -> torch.Tensor:
-        """M×P×C: what every problem's classifier says of the samples, or of those `rows`."""
-        scores = self.axes.scores[rows]
-        count = self.coefficients.shape[1:]
-        return (scores @ self.coefficients.flatten(1)).unflatten(1, count) + self.biases
+    def logits(self, rows: torch.Tensor | slice = slice(None), problem: int | slice = slice(None)) -> torch.Tensor:
+        """M×P×C, or M×C of one problem: what the classifiers say of the samples, or of those `rows`."""
+        coefficients, biases = self.coefficients[:, problem], self.biases[problem]
+        answers = self.axes.scores[rows] @ coefficients.flatten(1)
+        return answers.unflatten(1, biases.shape) + biases
 
     def classifier(self, problem: int) -> tuple[np.ndarray, np.ndarray]:
         """(weight C×F, bias C) of one problem for features as they were given."""

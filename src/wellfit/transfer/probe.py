@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import torch
 
-from wellfit.data.batches import EvaluationBatches
-from wellfit.data.preprocess import Preprocessing
-from wellfit.engine import Engine
 from wellfit.inference.evaluate import SCORES, softmax
 from wellfit.models.probe_net import ProbeNet
+from wellfit.randomness import generator
+from wellfit.transfer.logistic import Fits, fit_logistic, principal_axes
+from wellfit.transfer.stage_features import Spot, StageFeatures
 
 # Inverse strengths of the L2 penalty on standardised features, strongest first.
 STRENGTHS = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 1.0)
+COMPARED_BY = 2000  # samples at most on which settings are compared; the chosen one is fitted on all
+COMPARING_STEPS = 40  # of the solver: settings rank as they do at its end
+SOLVING_STEPS = 1000
 
 
 @dataclass
@@ -34,60 +37,38 @@ class Probe:
 
 @dataclass
 class ProbeResult:
-    """The chosen classifier, its score and loss on images it was not fitted on, and those of all that were tried."""
+    """The chosen classifier, its score and loss on images it was not fitted on, and those of all that were tried.
+
+    spot: where it sits; None where features without a place were given.
+    """
 
     probe: Probe
     score: float
     loss: float
     held_out: np.ndarray  # N×C probabilities of images that the classifier judging them had not seen; NaN where none
     table: list[dict[str, Any]] = field(default_factory=list)
+    spot: Spot | None = None
 
-
-@torch.inference_mode()
-def extract_features(
-    net: ProbeNet,
-    batches: EvaluationBatches,
-    engine: Engine,
-    preprocessing: Preprocessing,
-    progress: Callable[[int], None] = lambda done: None,
-) -> np.ndarray:
-    """float32 N×2×F: the features of each image and of its mirror image."""
-    net.eval()
-    rows = []
-    for batch in batches:
-        inputs = engine.inputs(batch.images, preprocessing)
-        with engine.autocast():
-            pair = [net.features(inputs), net.features(inputs.flip(3))]
-        rows.append(torch.stack(pair, dim=1).float().cpu())
-        progress(len(batch.targets))
-    return torch.cat(rows).numpy()
+    def stages(self, metric: str) -> dict[str, dict[str, Any]]:
+        """The row to take of each layer: of those within a standard error of its best score, the lowest loss."""
+        layers = dict.fromkeys(row.get("layer", "") for row in self.table)
+        return {layer: self.table[best_row(self.table, layer, metric)] for layer in layers}
 
 
 def fit_probe(
     features: np.ndarray, targets: np.ndarray, classes: int, strength: float, *, balanced: bool = False
 ) -> Probe:
     """Multinomial logistic regression on standardised features; features N×V×F, every view a sample of its own."""
-    from sklearn.linear_model import LogisticRegression
-
-    views = features.shape[1]
-    samples = features.reshape(-1, features.shape[2])
-    mean, std = samples.mean(0), samples.std(0) + 1e-6
-    regression = LogisticRegression(C=strength, max_iter=300, class_weight="balanced" if balanced else None)
-    regression.fit((samples - mean) / std, np.repeat(targets, views))
-    coefficients, intercepts = regression.coef_, regression.intercept_
-    if len(regression.classes_) == 2:  # one row stands for both classes: split it evenly
-        coefficients, intercepts = (
-            np.vstack([-coefficients, coefficients]) / 2,
-            np.concatenate([-intercepts, intercepts]) / 2,
-        )
-    weight, bias = np.zeros((classes, samples.shape[1])), np.full(classes, -30.0)
-    weight[regression.classes_] = coefficients / std
-    bias[regression.classes_] = intercepts - (coefficients / std) @ mean
-    return Probe(weight.astype(np.float32), bias.astype(np.float32), strength, balanced)
+    samples, labels = _samples(features, targets)
+    weights = _class_weights(labels, classes, np.ones((1, len(labels)), np.float32), [balanced])
+    fits = fit_logistic(
+        principal_axes(samples), labels, classes, np.array([strength]), weights, iterations=SOLVING_STEPS
+    )
+    return Probe(*fits.classifier(0), strength, balanced)
 
 
 def choose_probe(
-    features: np.ndarray,
+    features: np.ndarray | StageFeatures,
     targets: np.ndarray,
     classes: int,
     held_out: Sequence[np.ndarray],
@@ -95,35 +76,55 @@ def choose_probe(
     *,
     balances: Sequence[bool] = (False,),
     strengths: Sequence[float] = STRENGTHS,
+    seed: int = 0,
+    spots: Sequence[Spot] | None = None,
 ) -> ProbeResult:
-    """Choose the strength, and whether classes weigh alike, on images not fitted on; then fit once on all.
+    """Choose the spot, the strength, and whether classes weigh alike, on images not fitted on; then fit once on all.
 
-    Of the strengths within one standard error of the best score, the one with the lowest loss is taken.
+    Of the settings within one standard error of the best score, the one with the lowest loss is taken: neighbouring
+    settings differ in score by chance.
 
-    held_out: positions of each fold; one fold is a plain validation split, several a cross-validation.
+    features: N×V×F, or those of several stages. held_out: positions of each fold; one fold is a plain validation
+    split, several a cross-validation. Settings are compared on at most COMPARED_BY samples, drawn by `seed`.
     """
     tried = [(balanced, strength) for balanced in balances for strength in strengths]
-    held: list[np.ndarray] = []
-    table = []
     judged = np.concatenate(list(held_out))
-    for balanced, strength in tried:
-        probabilities = np.full((len(targets), classes), np.nan)
-        for fold in held_out:
-            rest = np.setdiff1d(np.arange(len(targets)), fold)
-            probe = fit_probe(features[rest], targets[rest], classes, strength, balanced=balanced)
-            probabilities[fold] = softmax(probe.logits(features[fold, 0]))
-        predicted = probabilities[judged].argmax(1)
-        figures = {name: score(targets[judged], predicted, classes) for name, score in SCORES.items()}
-        loss = float(-np.log(probabilities[judged, targets[judged]] + 1e-12).mean())
-        table.append({"strength": strength, "balanced": balanced, "loss": loss, **figures})
-        held.append(probabilities)
-    # With few images the scores of neighbouring strengths differ by chance; the loss then tells more.
-    top = max(row[metric] for row in table)
-    error = (max(top * (1 - top), 1 / len(judged)) / len(judged)) ** 0.5
-    best = min((i for i, row in enumerate(table) if row[metric] >= top - error), key=lambda i: table[i]["loss"])
-    balanced, strength = tried[best]
-    probe = fit_probe(features, targets, classes, strength, balanced=balanced)
-    return ProbeResult(probe, table[best][metric], table[best]["loss"], held[best], table)
+    places: list[Spot | None] = list(spots or features.spots) if isinstance(features, StageFeatures) else [None]
+    compared, folds = _subset(len(targets), held_out, seed)
+    table: list[dict[str, Any]] = []
+    for spot in places:
+        rows = _features_at(features, spot, compared)
+        rows = rows if rows.shape[0] * rows.shape[1] <= 2 * COMPARED_BY else rows[:, :1]
+        samples, labels = _samples(rows, targets[compared])
+        fits = _fit_folds(samples, labels, classes, folds, rows.shape[1], tried, COMPARING_STEPS)
+        for number, (balanced, strength) in enumerate(tried):
+            probabilities = _held_out(fits, folds, rows.shape[1], len(tried), number, len(compared), classes)
+            seen = np.isfinite(probabilities[:, 0])
+            figures = _figures(probabilities[seen], targets[compared][seen], classes)
+            where = {} if spot is None else {"layer": spot.layer, "pooling": spot.pooling}
+            table.append({**where, "strength": strength, "balanced": balanced, **figures, "judged": int(seen.sum())})
+    best = best_row(table, metric=metric)
+    spot, (balanced, strength) = places[best // len(tried)], tried[best % len(tried)]
+    whole = _features_at(features, spot, np.arange(len(targets)))
+    samples, labels = _samples(whole, targets)
+    # The last problem is what is handed over, fitted on all; those before it judge what they have not seen.
+    folds = [np.asarray(fold) for fold in held_out]
+    setting = [(balanced, strength)]
+    steps = SOLVING_STEPS if len(samples) <= 10 * COMPARED_BY else 10 * COMPARING_STEPS
+    fits = _fit_folds(samples, labels, classes, [*folds, np.zeros(0, int)], whole.shape[1], setting, steps)
+    probabilities = _held_out(fits, folds, whole.shape[1], 1, 0, len(targets), classes)
+    figures = _figures(probabilities[judged], targets[judged], classes)
+    probe = Probe(*fits.classifier(len(folds)), strength, balanced)
+    return ProbeResult(probe, figures[metric], figures["loss"], probabilities, table, spot)
+
+
+def best_row(table: Sequence[dict[str, Any]], layer: str | None = None, metric: str = "accuracy") -> int:
+    """Position of the row to take, of those at `layer` where one is named."""
+    among = [i for i, row in enumerate(table) if layer is None or row.get("layer", "") == layer]
+    top = max(table[i][metric] for i in among)
+    judged = max(1, table[among[0]].get("judged", 1))
+    error = (max(top * (1 - top), 1 / judged) / judged) ** 0.5
+    return min((i for i in among if table[i][metric] >= top - error), key=lambda i: table[i]["loss"])
 
 
 def install(net: ProbeNet, probe: Probe) -> None:
@@ -131,3 +132,81 @@ def install(net: ProbeNet, probe: Probe) -> None:
     with torch.no_grad():
         net.fc.weight.copy_(torch.from_numpy(probe.weight))
         net.fc.bias.copy_(torch.from_numpy(probe.bias))
+
+
+def _features_at(features: np.ndarray | StageFeatures, spot: Spot | None, rows: np.ndarray) -> np.ndarray:
+    if isinstance(features, StageFeatures):
+        assert spot is not None
+        return features.of(spot, rows)
+    return features[rows]
+
+
+def _samples(features: np.ndarray, targets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """N×V×F to (N·V)×F, with a target each."""
+    return features.reshape(-1, features.shape[2]), np.repeat(targets, features.shape[1])
+
+
+def _subset(images: int, held_out: Sequence[np.ndarray], seed: int) -> tuple[np.ndarray, list[np.ndarray]]:
+    """The images that settings are compared on, in order, and the positions of the folds among them.
+
+    Each fold keeps its share: of what is fitted on and of what is judged, COMPARED_BY at most.
+    """
+    share = min(1.0, COMPARED_BY / max(1, images - min(map(len, held_out))))
+    if share == 1.0:
+        return np.arange(images), [np.asarray(fold) for fold in held_out]
+    part = np.full(images, len(held_out))
+    for number, fold in enumerate(held_out):
+        part[fold] = number
+    order = generator(seed, "probe-subset").permutation(images)
+    # A cross-validation thins its folds; of a plain split, what is fitted on and what judges are thinned apart.
+    most = [round(share * len(fold)) for fold in held_out] if len(held_out) > 1 else [COMPARED_BY]
+    kept = [order[part[order] == number][: max(1, count)] for number, count in enumerate([*most, COMPARED_BY])]
+    chosen = np.sort(np.concatenate(kept))
+    return chosen, [np.flatnonzero(part[chosen] == number) for number in range(len(held_out))]
+
+
+def _fit_folds(
+    samples: np.ndarray,
+    labels: np.ndarray,
+    classes: int,
+    folds: Sequence[np.ndarray],
+    views: int,
+    tried: Sequence[tuple[bool, float]],
+    iterations: int,
+) -> Fits:
+    """For each fold every setting: the fold's samples weigh nothing. Problems are ordered by fold, then setting."""
+    masks = np.ones((len(folds), len(labels) // views, views), dtype=np.float32)
+    for number, fold in enumerate(folds):
+        masks[number, fold] = 0.0
+    weights = np.repeat(masks.reshape(len(folds), -1), len(tried), axis=0)
+    weights = _class_weights(labels, classes, weights, [balanced for balanced, _ in tried] * len(folds))
+    strengths = np.array([strength for _, strength in tried] * len(folds))
+    return fit_logistic(principal_axes(samples), labels, classes, strengths, weights, iterations=iterations)
+
+
+def _class_weights(labels: np.ndarray, classes: int, weights: np.ndarray, balanced: Sequence[bool]) -> np.ndarray:
+    """Where a problem is balanced, each of its classes weighs as much as any other."""
+    for number in np.flatnonzero(balanced):
+        counts = np.bincount(labels, weights=weights[number], minlength=classes)
+        present = counts > 0
+        factors = np.where(present, counts.sum() / (present.sum() * np.maximum(counts, 1e-12)), 0.0)
+        weights[number] *= factors[labels].astype(np.float32)
+    return weights
+
+
+def _held_out(
+    fits: Fits, folds: Sequence[np.ndarray], views: int, settings: int, number: int, images: int, classes: int
+) -> np.ndarray:
+    """N×C probabilities of each fold's images, from their first view, by the classifier that has not seen them."""
+    probabilities = np.full((images, classes), np.nan)
+    for position, fold in enumerate(folds):
+        if len(fold):
+            rows = torch.as_tensor(np.asarray(fold) * views)
+            probabilities[fold] = softmax(fits.logits(rows, position * settings + number).numpy())
+    return probabilities
+
+
+def _figures(probabilities: np.ndarray, targets: np.ndarray, classes: int) -> dict[str, float]:
+    predicted = probabilities.argmax(1)
+    loss = float(-np.log(probabilities[np.arange(len(targets)), targets] + 1e-12).mean())
+    return {"loss": loss, **{name: score(targets, predicted, classes) for name, score in SCORES.items()}}

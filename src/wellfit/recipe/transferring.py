@@ -1,0 +1,101 @@
+"""The policy: what the probe saw decides what is trained, and validation which network is handed over (SPEC T4)."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from wellfit.findings import Finding
+from wellfit.recipe.fitting import Fitted, fine_tune, train_network
+from wellfit.recipe.job import Job
+from wellfit.recipe.material import Material, Settings
+from wellfit.recipe.probing import Looked, control, linear, probe
+from wellfit.transfer.policy import ALL, EARLIER, PROBE, SCRATCH, TOP, Decision, Evidence, Stage, decide
+from wellfit.transfer.rates import LOWEST
+
+
+def transfer(job: Job, material: Material) -> tuple[Material, Fitted]:
+    """Probe, decide, and train what the decision asks for; the material at the size that was chosen, and the best."""
+    looked = probe(job, material)
+    decision = choose_strategy(job, looked)
+    return carry_out(job, looked, decision)
+
+
+def choose_strategy(job: Job, looked: Looked) -> Decision:
+    """Weigh the evidence; the finding prints the taught table with these numbers."""
+    with job.step("policy") as outcome:
+        decision = decide(evidence_of(looked))
+        wanted = looked.material.plan.transfer_strategy
+        if wanted != "auto":
+            decision = replace(
+                decision, strategies=(wanted,), reasons=(*decision.reasons, f"'{wanted}' was asked for: it is taken")
+            )
+        job.report(
+            Finding(
+                "transfer-policy",
+                "info",
+                f"{' and '.join(decision.cell)}: {', '.join(decision.strategies)}; " + "; ".join(decision.reasons),
+                decision.evidence,
+                "Nothing to do: the run follows the cell; training.transfer names another strategy.",
+                "CS231n, transfer learning; SPEC T4",
+            )
+        )
+        job.say(decision.table)
+        outcome.reason = f"{decision.cell[0]} data, {decision.cell[1]}: {', then '.join(decision.strategies)}"
+        return decision
+
+
+def evidence_of(looked: Looked) -> Evidence:
+    """The measured numbers: linear classifiers by stage, and the same network with random weights."""
+    plan, data = looked.material.plan, looked.material.data
+    rows = looked.result.stages(plan.metric)
+    stages = [
+        Stage(layer, row["pooling"], row[plan.metric], row["loss"])
+        for layer in looked.features.layers
+        for row in [rows[layer]]
+    ]
+    compared = control(looked)
+    return Evidence(
+        images=len(data.split.train),
+        classes=len(data.classes),
+        judged=int(next(iter(rows.values()))["judged"]),
+        metric=plan.metric,
+        stages=stages,
+        control=None if compared is None else compared[:2],
+        control_images=0 if compared is None else compared[2],
+        unmeasured=("too few images to compare with random weights",) if compared is None else (),
+    )
+
+
+def carry_out(job: Job, looked: Looked, decision: Decision) -> tuple[Material, Fitted]:
+    """Train what was decided, each kept only where validation gains; what the plan has no time for is said."""
+    material, plan = looked.material, looked.material.plan
+    wanted = decision.strategies
+    result = looked.result
+    layers = looked.features.layers
+    if PROBE in wanted and plan.transfer_strategy == PROBE:
+        result = looked.best_at(layers[-1:])
+    elif EARLIER in wanted and plan.transfer_strategy == EARLIER and len(layers) > 1:
+        result = looked.best_at(layers[:-1])
+    best = linear(looked, result)
+    fine = next((strategy for strategy in wanted if strategy in (TOP, ALL)), None)
+    # A plan that holds fine-tuning is followed, however few the images: it was written so.
+    if fine is None and plan.training.steps and plan.transfer_strategy == "auto" and SCRATCH not in wanted:
+        fine = ALL
+    scratch = SCRATCH in wanted and plan.scratch.steps > 0
+    if fine is None or not plan.training.steps:
+        job.skip("fine-tune", _why_not(material, decision))
+    else:
+        start = linear(looked, looked.best_at(layers[-1:]), unseen_validation=True)
+        settings = replace(Settings.of(plan), lowest=LOWEST)
+        best = fine_tune(job, material, settings, best, start, top=fine == TOP, share=0.5 if scratch else 1.0)
+    if scratch and not best.interrupted:
+        small = material.from_scratch()
+        trained = train_network(job, small, Settings.of(small.plan))
+        if trained.score > best.on_validation or plan.transfer_strategy == SCRATCH:
+            return small, trained
+    return material, best
+
+
+def _why_not(material: Material, decision: Decision) -> str:
+    planned = next((reason for reason in material.plan.reasons if reason.startswith("no fine-tuning")), "")
+    return planned or f"{decision.cell[0]} data, {decision.cell[1]}: not advised"

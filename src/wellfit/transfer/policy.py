@@ -1,0 +1,188 @@
+"""Which form of transfer the amount of data and the measured similarity ask for (SPEC T4).
+
+The rule is the taught table of little or much data, similar or different. Similarity is not asked for but measured:
+a data set is similar where the network's last stage, the most specific one, serves it as well as any earlier stage does
+and better than the same network with random weights.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+LITTLE = 2000  # training images below which a linear classifier is the advice
+PROBE, EARLIER, TOP, ALL, SCRATCH = "probe", "earlier", "top", "all", "scratch"
+STRATEGIES = {
+    PROBE: "a linear classifier on the last stage",
+    EARLIER: "a linear classifier on an earlier stage",
+    TOP: "fine-tune the top stages",
+    ALL: "fine-tune all layers, with lower rates below",
+    SCRATCH: "train a small net from scratch",
+}
+
+
+@dataclass(frozen=True)
+class Stage:
+    """The best linear classifier on one stage, judged on images that it was not fitted on: score in [0, 1], loss."""
+
+    layer: str
+    pooling: str
+    score: float
+    loss: float
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What was measured. images: that could be trained on; judged: that the scores rest on.
+
+    stages: from the input on. control: of `control_images` images, the best score of the pretrained stages and of the
+    same network with random weights; None where it was not measured. scratch: the validation score of a small net from
+    scratch, beside that of the best stage on the same images; None where there was none. unmeasured: why not.
+    """
+
+    images: int
+    classes: int
+    judged: int
+    metric: str
+    stages: Sequence[Stage]
+    control: tuple[float, float] | None = None
+    control_images: int = 0
+    scratch: tuple[float, float] | None = None
+    unmeasured: Sequence[str] = field(default_factory=tuple)
+
+    @property
+    def last(self) -> Stage:
+        return self.stages[-1]
+
+    @property
+    def earlier(self) -> Stage | None:
+        """The earlier stage to take: of those within a standard error of the best score, the lowest loss."""
+        among = self.stages[:-1]
+        if not among:
+            return None
+        top = max(stage.score for stage in among)
+        close = [stage for stage in among if stage.score >= top - self.error(top)]
+        return min(close, key=lambda stage: stage.loss)
+
+    def error(self, score: float, judged: int = 0) -> float:
+        """Standard error of a score in [0, 1] on the images that were judged."""
+        judged = max(1, judged or self.judged)
+        return math.sqrt(max(score * (1 - score), 1 / judged) / judged)
+
+
+@dataclass(frozen=True)
+class Decision:
+    """strategies: to be tried in this order, the first one sure to be affordable; validation decides among those run.
+
+    cell: (little or lot, similar or different). helps: whether the weights serve better than random ones. table: the
+    2×2 table with these numbers, as text. reasons: sentences.
+    """
+
+    strategies: tuple[str, ...]
+    cell: tuple[str, str]
+    helps: bool
+    table: str
+    reasons: tuple[str, ...]
+
+    @property
+    def evidence(self) -> dict[str, Any]:
+        return {"strategies": list(self.strategies), "cell": list(self.cell), "helps": self.helps, "table": self.table}
+
+
+def decide(evidence: Evidence) -> Decision:
+    """From the measured numbers to the cell of the table and what it advises.
+
+    Little and similar: a linear classifier on top. Little and different: linear classifiers on earlier stages. A lot
+    and similar: fine-tune the top, then all. A lot and different: fine-tune all, and a small net from scratch beside.
+    """
+    little = evidence.images < LITTLE
+    similar, helps, reasons = _similar(evidence)
+    amount = "little" if little else "lot"
+    kind = "similar" if similar else "different"
+    if little:
+        linear = PROBE if similar or evidence.earlier is None else EARLIER
+        strategies: tuple[str, ...] = (linear,)
+    else:
+        linear = PROBE if similar or evidence.earlier is None else EARLIER
+        strategies = (linear, ALL) if similar else (linear, ALL, SCRATCH)
+    reasons.insert(
+        0,
+        f"{evidence.images:,} training images, {'fewer' if little else 'not fewer'} than {LITTLE:,}: "
+        + ("little data" if little else "a lot of data"),
+    )
+    return Decision(strategies, (amount, kind), helps, _table(evidence, amount, kind), tuple(reasons))
+
+
+def _similar(evidence: Evidence) -> tuple[bool, bool, list[str]]:
+    last, earlier, reasons = evidence.last, evidence.earlier, []
+    similar = True
+    if earlier is not None:
+        behind = earlier.score - last.score
+        # The two are judged on the same images: their difference is surer than either, and so is the loss.
+        similar = behind <= evidence.error(last.score) and not (behind > 0 and earlier.loss < last.loss)
+        relation = "no better than" if similar else "better than"
+        reasons.append(
+            f"the best earlier stage, {earlier.layer}, scores {earlier.score:.1%}, {relation} the last stage, "
+            f"{last.layer}, with {last.score:.1%}: {'similar' if similar else 'different'}"
+        )
+    helps = True
+    if evidence.control is not None:
+        weights, random = evidence.control
+        helps = weights > random + evidence.error(random, evidence.control_images)
+        reasons.append(
+            f"on {evidence.control_images:,} of the images the pretrained stages reach {weights:.1%}, the same network "
+            f"with random weights {random:.1%}: the weights {'help' if helps else 'do not clearly help'}"
+        )
+        if not helps:
+            similar = False
+            reasons.append("weights that help so little are those of a different data set")
+    if evidence.scratch is not None:
+        scratch, linear = evidence.scratch
+        reasons.append(
+            f"a small net from scratch reaches {scratch:.1%} on validation, the linear classifier {linear:.1%}"
+        )
+    return similar, helps, [*reasons, *evidence.unmeasured]
+
+
+def _table(evidence: Evidence, amount: str, kind: str) -> str:
+    """The taught 2×2 table, the chosen cell marked, with the measured numbers beneath."""
+    cells = {
+        ("little", "similar"): ("linear classifier", "on the last stage"),
+        ("little", "different"): ("linear classifiers on", "earlier stages"),
+        ("lot", "similar"): ("fine-tune", "a few layers, or all"),
+        ("lot", "different"): ("fine-tune more or all,", "or train from scratch"),
+    }
+    width = 26
+
+    def row(label: str, size: str, line: int) -> str:
+        parts = []
+        for column in ("similar", "different"):
+            marked = (size, column) == (amount, kind)
+            parts.append(
+                (f"> {cells[size, column][line]} <" if marked else f"  {cells[size, column][line]}").ljust(width)
+            )
+        return f"{label:<22}| " + "| ".join(parts).rstrip()
+
+    rule = "-" * 22 + "+" + "-" * (width + 1) + "+" + "-" * width
+    lines = [
+        f"{'':<22}| {'similar data':<{width}}| different data",
+        rule,
+        row("little data", "little", 0),
+        row(f"(< {LITTLE:,} images)", "little", 1),
+        rule,
+        row("a lot of data", "lot", 0),
+        row("", "lot", 1),
+        rule,
+        f"yours: {evidence.images:,} training images of {evidence.classes} classes; linear classifiers, "
+        f"{evidence.metric.replace('_', ' ')} on {evidence.judged:,} images not fitted on:",
+    ]
+    lines += [f"  {stage.layer} ({stage.pooling})  {stage.score:.1%}" for stage in evidence.stages]
+    if evidence.control is not None:
+        lines.append(
+            f"  random weights, best stage  {evidence.control[1]:.1%} (pretrained there {evidence.control[0]:.1%})"
+        )
+    if evidence.scratch is not None:
+        lines.append(f"  small net from scratch  {evidence.scratch[0]:.1%}")
+    return "\n".join(lines)
