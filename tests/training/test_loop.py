@@ -249,6 +249,20 @@ def test_asked_to_stop_it_finishes_the_step_evaluates_and_saves(tmp_path: Path) 
     assert (again.reason, again.steps) == ("finished", 60)
 
 
+def test_asked_to_stop_at_an_evaluation_it_finishes_its_epoch(tmp_path: Path) -> None:
+    path = tmp_path / "c.safetensors"
+    result = run(network(), 60, evaluate_every=7, stop_at_evaluation=lambda: True, checkpoint=path)
+    assert (result.reason, result.steps) == ("stopped", 7)
+    assert result.best.step == 7
+    again = run(network(), 60, evaluate_every=7, checkpoint=path)
+    assert (again.reason, again.steps) == ("finished", 60)
+
+
+def test_asked_to_stop_at_its_end_a_training_is_finished() -> None:
+    result = run(network(), 12, evaluate_every=30, stop_at_evaluation=lambda: True)
+    assert (result.reason, result.steps) == ("finished", 12)
+
+
 def test_the_rates_follow_the_schedule_and_come_back_at_the_end(tmp_path: Path) -> None:
     module = network()
     optimizer = torch.optim.SGD(

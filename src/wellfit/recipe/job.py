@@ -39,7 +39,8 @@ class Job:
     record: Record
     budget: Budget
     force: bool = False
-    stop: Callable[[], bool] = lambda: False
+    stop: Callable[[], bool] = lambda: False  # asked to stop, in whatever way
+    stop_now: Callable[[], bool] = lambda: False  # asked not to wait for the end of the epoch
     outcomes: list[Outcome] = field(default_factory=list)
     findings: list[Finding] = field(default_factory=list)
 

@@ -44,6 +44,8 @@ class History:
     best: Line = field(default_factory=dict)
     importance: Line = field(default_factory=dict)
     findings: list[Line] = field(default_factory=list)
+    alarms: list[Line] = field(default_factory=list)  # findings at the step at which they were first seen
+    notes: list[Line] = field(default_factory=list)  # {text, step}: what somebody wrote while the run went on
     recipe_steps: list[Line] = field(default_factory=list)
     evaluations: dict[str, Line] = field(default_factory=dict)
     config: Line = field(default_factory=dict)
@@ -133,16 +135,28 @@ def confusion_of(folder: RunFolder, evaluation: Line) -> NDArray[np.int64] | Non
 
 def read_history(folder: RunFolder) -> History:
     """Read everything a report needs. Missing or torn parts are left empty; UserError where there is no run at all."""
-    folder = RunFolder.open(folder.path)
-    history = History(folder)
-    trials: dict[Any, Line] = {}
-    checks: dict[Any, Line] = {}
-    findings: dict[Any, Line] = {}
-    recipe_steps: dict[Any, Line] = {}
-    stages: dict[Any, Line] = {}
-    probes: dict[Any, Line] = {}
-    for line in _lines(folder):
-        kind = line["kind"]
+    reading = Reading(RunFolder.open(folder.path))
+    for line in _lines(reading.folder):
+        reading.take(line)
+    return reading.history()
+
+
+class Reading:
+    """Takes the lines of a record one by one, in their order, as they come; `history()` is what they say so far."""
+
+    def __init__(self, folder: RunFolder) -> None:
+        self.folder = folder
+        self._history = History(folder)
+        self._trials: dict[Any, Line] = {}
+        self._checks: dict[Any, Line] = {}
+        self._findings: dict[Any, Line] = {}
+        self._recipe_steps: dict[Any, Line] = {}
+        self._stages: dict[Any, Line] = {}
+        self._probes: dict[Any, Line] = {}
+
+    def take(self, line: Line) -> None:
+        """The next line of the record; of a worker's record, the lines on trials alone."""
+        history, kind = self._history, line["kind"]
         if kind in ("run", "audit", "engine", "plan", "trial", "probe", "step"):
             # A resumed run goes on after its end: that was not the end.
             history.end = {}
@@ -155,6 +169,7 @@ def read_history(folder: RunFolder) -> History:
         elif kind == "step":
             _rewind(history.steps, line)
             _rewind(history.epochs, line)
+            _rewind(history.alarms, line)
             if number(line.get("step")) >= 0:
                 history.steps.append(line)
         elif kind == "epoch":
@@ -162,34 +177,43 @@ def read_history(folder: RunFolder) -> History:
             if number(line.get("step")) >= 0:
                 history.epochs.append(line)
         elif kind == "trial":
-            trials[str(line.get("stage")), str(line.get("trial"))] = line
+            self._trials[str(line.get("stage")), str(line.get("trial"))] = line
         elif kind == "probe":
-            probes[str(line.get("image_size")), str(line.get("strength"))] = line
+            self._probes[str(line.get("image_size")), str(line.get("strength"))] = line
         elif kind == "stage":
             # A stage of a search has a line for each of its rounds.
-            stages[str(line.get("name")), str(line.get("first"))] = line
+            self._stages[str(line.get("name")), str(line.get("first"))] = line
         elif kind == "check":
-            checks[str(line.get("check"))] = line
+            self._checks[str(line.get("check"))] = line
         elif kind == "finding":
-            findings[str(line.get("id")), str(line.get("message"))] = line
+            self._findings[str(line.get("id")), str(line.get("message"))] = line
+        elif kind == "alarm":
+            history.alarms.append(line)
+        elif kind == "note":
+            step = history.steps[-1].get("step") if history.steps else None
+            history.notes.append({**line, "step": step})
         elif kind == "recipe_step":
             name = str(line.get("name"))
             # What was done before a resume is skipped after it: what was done is worth more to know.
-            if line.get("status") != "skipped" or recipe_steps.get(name, {}).get("status") != "done":
-                recipe_steps[name] = line
+            if line.get("status") != "skipped" or self._recipe_steps.get(name, {}).get("status") != "done":
+                self._recipe_steps[name] = line
         elif kind == "evaluation":
             history.evaluations[str(line.get("split"))] = line
-    history.trials, history.stages = list(trials.values()), list(stages.values())
-    if history.is_search:  # numbers count over all stages and workers
-        history.trials.sort(key=lambda line: number(line.get("trial")))
-    history.probes = list(probes.values())
-    history.checks, history.recipe_steps = list(checks.values()), list(recipe_steps.values())
-    history.findings = _root_cause_first(list(findings.values()))
-    history.config_text = _text(folder.config)
-    history.plan_text = _text(folder.plan)
-    history.config = _parsed(tomllib.loads, history.config_text)
-    history.card = _parsed(json.loads, _text(folder.model_card))
-    return history
+
+    def history(self) -> History:
+        """What the lines taken so far say, with the folder's other files as they are now. Its lists go on growing."""
+        history, folder = self._history, self.folder
+        history.trials, history.stages = list(self._trials.values()), list(self._stages.values())
+        if history.is_search:  # numbers count over all stages and workers
+            history.trials.sort(key=lambda line: number(line.get("trial")))
+        history.probes = list(self._probes.values())
+        history.checks, history.recipe_steps = list(self._checks.values()), list(self._recipe_steps.values())
+        history.findings = _root_cause_first(list(self._findings.values()))
+        history.config_text = _text(folder.config)
+        history.plan_text = _text(folder.plan)
+        history.config = _parsed(tomllib.loads, history.config_text)
+        history.card = _parsed(json.loads, _text(folder.model_card))
+        return history
 
 
 def _lines(folder: RunFolder) -> Iterator[Line]:

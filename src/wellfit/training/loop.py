@@ -111,6 +111,7 @@ def train(
     record: Lines | None = None,
     checkpoint: Path | None = None,
     stop: Callable[[], bool] = lambda: False,
+    stop_at_evaluation: Callable[[], bool] = lambda: False,
     give_up: Callable[[int, float], bool] = lambda step, loss: False,
     on_evaluation: Callable[[int], None] = lambda step: None,
     snapshots: Sequence[float] = (),
@@ -124,6 +125,8 @@ def train(
     evaluate_every: steps between evaluations (0: one an epoch); the last step is always evaluated.
     average_from: progress from which the averaged weights are evaluated too; before it they lag behind.
     patience: evaluations without gain before stopping; 0 never stops early (SPEC R3).
+    stop: asked after each step; the training then evaluates, saves and ends. stop_at_evaluation: asked at the planned
+        evaluations alone, so that an epoch that was begun is finished.
     give_up(step, loss): True breaks the training off, as the search does above 3× the initial loss (SPEC S3).
     checkpoint: where to save the state; what is found there is taken up.
     on_evaluation(step): called after each evaluation, when the monitor has its figures.
@@ -213,12 +216,12 @@ def train(
             "of": pace.expected_steps,
         }
         if monitor is not None and monitor.watched:
-            fields["update_ratio"] = monitor.statistics["update_ratio"]
+            fields |= _watched(monitor.statistics)
         step_begun = now
         correct = (outputs.detach().argmax(1) == labels).sum()
         unread.append((fields, loss.detach(), correct))
-        asked_to_stop = stop()
         planned = pace.step % evaluate_every == 0 or pace.finished
+        asked_to_stop = stop() or (planned and not pace.finished and stop_at_evaluation())
         due = planned or asked_to_stop
         if len(unread) == READ_LOSS_EVERY or due:
             for fields, value, hits in unread:
@@ -294,6 +297,21 @@ def train(
         seconds=earlier_seconds + time.monotonic() - begun,
         images=pace.step * batches.batch_size,
     )
+
+
+def _watched(statistics: dict[str, Any]) -> dict[str, Any]:
+    """What the record keeps of a watched step, in as many digits as a figure shows."""
+    layers = {
+        name: {key: _short(value) for key, value in figures.items() if value is not None}
+        for name, figures in statistics["layers"].items()
+    }
+    ratios = {name: _short(value) for name, value in statistics["update_ratio"].items()}
+    norm = statistics["gradient_norm"]
+    return {"update_ratio": ratios, "gradient_norm": None if norm is None else _short(norm), "layers": layers}
+
+
+def _short(value: float) -> float:
+    return float(f"{value:.4g}")
 
 
 @dataclass
