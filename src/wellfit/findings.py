@@ -6,6 +6,9 @@ is listed above its consequences, and `root_cause_first` sorts by that order.
 
 from __future__ import annotations
 
+import html
+import json
+import re
 import tomllib
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
@@ -17,6 +20,16 @@ from wellfit.errors import WellfitError, unknown_name
 
 Severity = Literal["info", "warning", "error"]
 SEVERITIES: tuple[Severity, ...] = ("info", "warning", "error")
+
+# Of a notebook: readable on a light and on a dark ground, and apart for colour-blind readers.
+_COLOURS = {"info": "#4a86cf", "warning": "#d0701c", "error": "#cf3f52"}
+# Control characters, and overrides of the writing direction.
+_UNSHOWABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\u202a-\u202e\u2066-\u2069]")
+
+
+def _text(value: str, limit: int = 2000) -> str:
+    escaped = html.escape(_UNSHOWABLE.sub("\ufffd", value[:limit]))
+    return re.sub("`([^`]+)`", r"<code>\1</code>", escaped)
 
 
 @dataclass(frozen=True)
@@ -50,6 +63,27 @@ class Finding:
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
 
+    def _repr_html_(self) -> str:
+        """What a notebook shows: message, action, and the explanation and evidence to be unfolded. No script."""
+        known = explanations()[self.id]
+        evidence = json.dumps(self.evidence, indent=1, ensure_ascii=False, default=str)
+        more = f"<p>{_text(known['text'])}</p>" + (f"<pre>{_text(evidence, 4000)}</pre>" if self.evidence else "")
+        reference = self.reference or known["reference"]
+        return (
+            f'<div style="border-left:4px solid {_COLOURS[self.severity]};padding:.1em 1em;margin:.4em 0">'
+            f"<p style='margin:.3em 0'><b>{self.severity}: {_text(known['title'])}</b> <code>{self.id}</code></p>"
+            f"<p style='margin:.3em 0'><bdi>{_text(self.message)}</bdi></p>"
+            + (f"<p style='margin:.3em 0'>→ <bdi>{_text(self.action)}</bdi></p>" if self.action else "")
+            + f"<details><summary>What this means</summary>{more}<p>Reference: {_text(reference)}</p></details></div>"
+        )
+
+
+class Findings(list[Finding]):
+    """A list of findings that a notebook shows one below the other."""
+
+    def _repr_html_(self) -> str:
+        return "".join(finding._repr_html_() for finding in self) or "<p>No findings.</p>"
+
 
 class GateFailed(WellfitError):
     """A check failed and the recipe stopped; `findings` say in words what was seen."""
@@ -80,7 +114,7 @@ def explain(finding_id: str) -> str:
     )
 
 
-def root_cause_first(findings: Iterable[Finding]) -> list[Finding]:
+def root_cause_first(findings: Iterable[Finding]) -> Findings:
     """Sort by the order of `explanations.toml`, worst severity first among equals."""
     rank = {name: i for i, name in enumerate(explanations())}
-    return sorted(findings, key=lambda f: (rank[f.id], -SEVERITIES.index(f.severity)))
+    return Findings(sorted(findings, key=lambda f: (rank[f.id], -SEVERITIES.index(f.severity))))

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from wellfit.models.backbone import Backbone
+    from wellfit.report.figures import Figures
 
 
 class Run:
@@ -63,6 +64,13 @@ class Run:
                 finding = Finding(**{name: line[name] for name in names})
                 seen[finding.id, finding.message] = finding
         return root_cause_first(seen.values())
+
+    @property
+    def figures(self) -> Figures:
+        """The run's figures, drawn by Plotly: `run.figures.loss()`, `.accuracy()`, `.updates()`, `.confusion()`, …"""
+        from wellfit.report.figures import Figures
+
+        return Figures(self.folder)
 
     @property
     def model(self) -> nn.Module:
@@ -138,6 +146,11 @@ class Run:
             ],
             "findings": [finding.as_dict() for finding in self.findings],
         }
+
+    def _repr_html_(self) -> str:
+        from wellfit.report.notebook import card
+
+        return card(self.folder)
 
     def __repr__(self) -> str:
         accuracy = "not evaluated" if self.test_accuracy is None else f"test accuracy {self.test_accuracy:.4f}"

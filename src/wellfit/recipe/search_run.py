@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from wellfit.config import Config, load_config
 from wellfit.errors import UserError
 from wellfit.findings import Finding
 from wellfit.recipe.run import Run
 from wellfit.record import RunFolder, read_record
+
+if TYPE_CHECKING:
+    from wellfit.report.figures import Figures
 
 
 class SearchRun:
@@ -77,6 +80,13 @@ class SearchRun:
         """All findings, root cause first."""
         return Run(self.folder).findings
 
+    @property
+    def figures(self) -> Figures:
+        """The search's figures, drawn by Plotly: `run.figures.search()`, `.parallel()`, `.setting("lr")`, …"""
+        from wellfit.report.figures import Figures
+
+        return Figures(self.folder)
+
     def as_dict(self) -> dict[str, Any]:
         """What `wellfit search --json` prints."""
         states = [trial["state"] for trial in self.trials]
@@ -96,6 +106,11 @@ class SearchRun:
 
     def _last(self, kind: str) -> dict[str, Any]:
         return next((line for line in reversed(self._lines) if line["kind"] == kind), {})
+
+    def _repr_html_(self) -> str:
+        from wellfit.report.notebook import card
+
+        return card(self.folder)
 
     def __repr__(self) -> str:
         score = self.validation_accuracy

@@ -39,6 +39,13 @@ class LossCurve:
     lost: list[int]
     guessing: float | None
 
+    @property
+    def limit(self) -> float | None:
+        """Where the axis should end, so that one spike does not flatten the rest; None: at the highest loss."""
+        high = float(np.quantile(self.losses, 0.995))
+        limit = max(high * 1.15, high + 0.02)
+        return limit if float(np.max(self.losses)) > 2 * limit else None
+
 
 @dataclass(frozen=True)
 class AccuracyCurve:

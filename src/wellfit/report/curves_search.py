@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -10,6 +11,8 @@ import numpy as np
 from wellfit.report.curves import Floats, evenly
 from wellfit.report.history import History, Line, mapping, texts
 from wellfit.report.words import figure, number, plain
+
+_BY_POWERS = ("lr", "weight_decay", "l1", "l2")
 
 
 @dataclass(frozen=True)
@@ -119,6 +122,14 @@ def search(history: History) -> Search | None:
     importance = {name: share for name, share in shares.items() if math.isfinite(share)}
     initial = max(float(np.median(first)), math.log(max(1, len(history.classes)))) if first else None
     return Search(trials, ranges, reasons, 3 * initial if initial is not None else None, importance)
+
+
+def logarithmic(name: str, values: Sequence[float]) -> bool:
+    """Whether a setting is read by its powers of ten: a rate or a penalty, and whatever spans a factor of 20."""
+    positive = [value for value in values if value > 0]
+    if not positive or min(values) < 0:
+        return False
+    return name in _BY_POWERS or max(positive) >= 20 * min(positive)
 
 
 def _accuracy(line: Line) -> float:

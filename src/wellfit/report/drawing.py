@@ -19,20 +19,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator
 from numpy.typing import NDArray
 
+from wellfit.report.palette import PALETTE
 from wellfit.report.words import figure as number_text
 
-# Blue, orange and green of unequal lightness stay apart for every common kind of colour blindness and in grey.
-# `themed` swaps these exact values for the page's variables of the same names.
-PALETTE = {
-    "ink": "#1c2733",
-    "muted": "#5b6875",
-    "grid": "#e2e6ea",
-    "train": "#2f66a9",
-    "validation": "#d0701c",
-    "averaged": "#23857a",
-    "alarm": "#b02a3c",
-    "ground": "#fdfdfc",
-}
 STYLE: dict[str, Any] = {
     "svg.fonttype": "none",
     "text.usetex": False,

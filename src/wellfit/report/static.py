@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from wellfit.report.curves import AccuracyCurve, Confusion, Floats, LossCurve, Reliability, UpdateRatios
+from wellfit.report.curves import AccuracyCurve, Confusion, LossCurve, Reliability, UpdateRatios
 from wellfit.report.drawing import (
     HALF,
     PALETTE,
@@ -46,7 +46,7 @@ def draw_loss(curve: LossCurve) -> str:
             level(top, curve.guessing, f"even guess {curve.guessing:.2f}")
         for i, step in enumerate(curve.lost[:20]):
             top.axvline(step, color=PALETTE["alarm"], lw=1, label="loss not finite" if i == 0 else None)
-        _loss_axis(top, curve.losses)
+        _loss_axis(top, curve)
         legend_above(top)
         rates = curve.lr[curve.lr > 0]
         if len(rates):
@@ -250,13 +250,10 @@ def draw_reliability(data: Reliability) -> str:
     return as_svg(draw, "reliability")
 
 
-def _loss_axis(axes: Axes, losses: Floats) -> None:
-    # One spike must not flatten the rest: the axis ends above the 99.5th percentile, and says what it hides.
-    top, high = float(np.max(losses)), float(np.quantile(losses, 0.995))
-    limit = max(high * 1.15, high + 0.02)
-    if top > 2 * limit:
-        axes.set_ylim(min(0.0, float(np.min(losses))), limit)
-        axes.annotate(
-            f"highest: {number_text(top)}", (0.01, 0.96), xycoords="axes fraction", fontsize=9, color=PALETTE["alarm"]
-        )
+def _loss_axis(axes: Axes, curve: LossCurve) -> None:
+    limit = curve.limit
+    if limit is not None:  # what the axis hides is said
+        axes.set_ylim(min(0.0, float(np.min(curve.losses))), limit)
+        highest = f"highest: {number_text(float(np.max(curve.losses)))}"
+        axes.annotate(highest, (0.01, 0.96), xycoords="axes fraction", fontsize=9, color=PALETTE["alarm"])
     axes.set_ylabel("loss")

@@ -15,13 +15,13 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-from wellfit.report.curves_search import Search, Trial
+from wellfit.report.curves_search import Search, Trial, logarithmic
 from wellfit.report.drawing import PALETTE, as_percent, as_svg, label, legend_above, level, plain_axes
+from wellfit.report.palette import ACCURACY_COLOURS
 from wellfit.report.words import figure as number_text
 from wellfit.report.words import plain
 
-# Rising in lightness: it keeps its order in grey and for colour-blind readers. Its ends stand out on light and dark.
-ACCURACY_MAP = LinearSegmentedColormap.from_list("accuracy", ["#5a4b9c", "#3f74b8", "#3ba39a", "#9dbb3a", "#e0b92f"])
+ACCURACY_MAP = LinearSegmentedColormap.from_list("accuracy", ACCURACY_COLOURS)
 
 
 def draw_search_map(search: Search, across: str = "lr", up: str = "weight_decay") -> str:
@@ -149,12 +149,7 @@ def draw_trial_curves(search: Search) -> str:
 def _setting_scale(values: Sequence[float], name: str, set_scale: Any, set_ticks: Any) -> Callable[[float], float]:
     """Make the axis of a setting; returns where a value stands on it (on a log axis, 0 has a place of its own)."""
     positive = sorted(v for v in values if v > 0)
-    logarithmic = (
-        bool(positive)
-        and min(values) >= 0
-        and (name in ("lr", "weight_decay", "l1", "l2") or positive[-1] >= 20 * positive[0])
-    )
-    if not logarithmic:
+    if not logarithmic(name, values):
         return lambda v: v
     set_scale("log")
     low, high = math.floor(math.log10(positive[0])), math.ceil(math.log10(positive[-1]))

@@ -9,14 +9,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
-from wellfit.report.curves_search import Search, Trial
+from wellfit.report.curves_search import Search, Trial, logarithmic
 from wellfit.report.drawing import PALETTE, as_percent, as_svg, label, plain_axes
 from wellfit.report.static_search import ACCURACY_MAP, accuracy_norm, setting_name
 from wellfit.report.words import figure as number_text
 from wellfit.report.words import percent, plain
 
 MOST_AXES = 8
-LOGARITHMIC = ("lr", "weight_decay", "l1", "l2")
 
 
 def draw_parallel(search: Search) -> str:
@@ -84,8 +83,7 @@ class _Scale:
         values = [trial.settings[name] for trial in search.trials if name in trial.settings]
         if choices or not values:
             return cls(name, 0.0, 1.0, False, choices)
-        logarithmic = min(values) > 0 and (name in LOGARITHMIC or max(values) >= 20 * min(values))
-        return cls(name, min(values), max(values), logarithmic, [])
+        return cls(name, min(values), max(values), min(values) > 0 and logarithmic(name, values), [])
 
     def place(self, trial: Trial) -> float:
         if self.choices:
