@@ -23,6 +23,7 @@ NAMES = [
     "audit",
     "check",
     "complexity",
+    "ensemble",
     "explain",
     "fit",
     "gradient_check",

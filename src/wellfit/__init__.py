@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from wellfit.recipe.api import fit as fit
     from wellfit.recipe.api import resume as resume
     from wellfit.recipe.api import train as train
+    from wellfit.recipe.joining import ensemble as ensemble
     from wellfit.recipe.run import Run as Run
     from wellfit.recipe.searching import search as search
 
@@ -43,6 +44,7 @@ _HOMES = {
     "audit": "wellfit.recipe.api",
     "check": "wellfit.recipe.api",
     "complexity": "wellfit.models.complexity",
+    "ensemble": "wellfit.recipe.joining",
     "explain": "wellfit.findings",
     "fit": "wellfit.recipe.api",
     "gradient_check": "wellfit.checks.gradients",

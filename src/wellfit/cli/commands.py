@@ -10,6 +10,7 @@ import click
 from wellfit import __version__, cli
 from wellfit.cli.compare import compare
 from wellfit.cli.endings import command_line, say_run, say_search
+from wellfit.cli.ensemble import ensemble
 from wellfit.cli.exits import print_json
 from wellfit.cli.export import export
 from wellfit.cli.models import models
@@ -27,6 +28,7 @@ from wellfit.cli.options import (
     seed_option,
     views_option,
 )
+from wellfit.cli.runs import runs
 from wellfit.cli.search import search
 from wellfit.errors import UserError
 
@@ -297,9 +299,11 @@ def explain(finding: str, as_json: bool) -> None:
 
 wellfit.add_command(models)
 wellfit.add_command(compare)
+wellfit.add_command(ensemble)
 wellfit.add_command(export)
 wellfit.add_command(neighbours)
 wellfit.add_command(search)
+wellfit.add_command(runs)
 
 # Options that a plan decides.
 PINNED = (

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import zipfile
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -31,8 +32,18 @@ class Answers:
     seen: set[bytes]
 
 
-def keep_answers(folder: RunFolder, split: str, data: Prepared, indices: np.ndarray, predicted: np.ndarray) -> None:
-    """Write the answers on a split. indices: source indices of its images; predicted: class numbers, one each."""
+def keep_answers(
+    folder: RunFolder,
+    split: str,
+    data: Prepared,
+    indices: np.ndarray,
+    predicted: np.ndarray,
+    also_seen: Iterable[bytes] = (),
+) -> None:
+    """Write the answers on a split. indices: source indices of its images; predicted: class numbers, one each.
+
+    also_seen: content hashes of images beside the training and validation split that the model learnt from.
+    """
     hashes = data.inspection.content_hash
     learnt = np.concatenate([data.split.train, data.split.validation])
     content = io.BytesIO()
@@ -41,7 +52,7 @@ def keep_answers(folder: RunFolder, split: str, data: Prepared, indices: np.ndar
         images=_table([hashes[i] for i in indices.tolist()]),
         targets=data.targets(indices).astype(np.int32),
         predicted=predicted.astype(np.int32),
-        seen=_table(sorted(hashes[i] for i in learnt.tolist())),
+        seen=_table(sorted({*(hashes[i] for i in learnt.tolist()), *also_seen})),
     )
     write_atomically(folder.arrays / f"answers-{split}.npz", content.getvalue())
 

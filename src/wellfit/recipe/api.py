@@ -96,6 +96,8 @@ def resume(
 ) -> Run | SearchRun:
     """Take up a killed or stopped run or search where it stood, with what is left of its budget.
 
+    Of a search that is finished, what it came to.
+
     data: only for a run that was given arrays or a Dataset, which a folder cannot name.
     storage: only for a search whose study has an address with a password, which is not written down.
     """
@@ -107,11 +109,15 @@ def resume(
         raise UserError(f"'{run}' has no beginning in its record and cannot be resumed; start again with `wellfit fit`")
     request = begun["request"]
     done = any(line["kind"] == "end" and line["status"] == "done" for line in lines)
-    if done and "search" in request:
+    if "ensemble" in request:
         raise UserError(
-            f"the search in '{run}' is finished, so there is nothing to take up; "
-            f"train with what it found: `wellfit train DATA {folder.best}`"
+            f"'{run}' is an ensemble, which is made in one go and cannot be taken up; "
+            f"make it anew: `wellfit ensemble {' '.join(request['ensemble'])}`"
         )
+    if done and "search" in request:
+        from wellfit.recipe.search_run import SearchRun
+
+        return SearchRun(folder)
     if done and folder.model_weights.exists():
         raise UserError(
             f"the run in '{run}' is finished, so there is nothing to take up; "

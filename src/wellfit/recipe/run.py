@@ -42,6 +42,16 @@ class Run:
         return self._last("evaluation").get("images")
 
     @property
+    def ensemble(self) -> dict[str, Any] | None:
+        """Of an ensemble: its members, each step's gain on validation, and its cost an image; None for one network.
+
+        {"members": [{"name", "kind", "share", "score", "loss"}], "steps": [{"name", "score", "gain", …}], "tried",
+        "images", "single", "score", "gain", "milliseconds": [of one network, of all]}.
+        """
+        line = self._last("ensemble")
+        return {key: value for key, value in line.items() if key != "kind"} if line else None
+
+    @property
     def validation_accuracy(self) -> float | None:
         from wellfit.models.saved import read_card
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -13,10 +14,12 @@ from wellfit.data.batches import EvaluationBatches
 from wellfit.data.split_mismatch import split_mismatch
 from wellfit.data.store import PixelStore, build_store
 from wellfit.diagnosis.filters import first_filters
-from wellfit.inference.evaluate import cross_entropy, logits_of, softmax
+from wellfit.inference.evaluate import cross_entropy, softmax
+from wellfit.inference.gain import TEMPERATURE_PRIOR
 from wellfit.inference.metrics import abstention_threshold, fit_temperature, summarise
 from wellfit.inference.thumbnails import save_thumbnail
-from wellfit.models.saved import card_of, save_model
+from wellfit.inference.views import answers_of
+from wellfit.models.saved import card_of, read_card, save_model
 from wellfit.recipe.answers import keep_answers
 from wellfit.recipe.fitting import Fitted
 from wellfit.recipe.job import Job
@@ -25,7 +28,6 @@ from wellfit.recipe.prepare import LARGEST_SHORT_SIDE
 from wellfit.record import read_record
 from wellfit.report.curves_filters import FILE as FILTERS_FILE
 
-TEMPERATURE_PRIOR = 0.5  # of ln T: a temperature outside 0.4 to 2.7 needs more evidence than a small validation set has
 SHOWN_MISTAKES, SHOWN_SAMPLES = 24, 12
 ERROR_RATES = (0.01, 0.02, 0.05, 0.1, 0.2)  # for which an abstention threshold is kept with the model
 
@@ -39,7 +41,8 @@ def save(job: Job, material: Material, fitted: Fitted) -> None:
             logits, targets = fitted.held_out
         else:
             batches = material.evaluation(data.split.validation)
-            logits, targets = logits_of(module, batches, plan.engine, material.preprocessing), batches.targets
+            logits = answers_of(module, batches, fitted.views, plan.engine, material.preprocessing)
+            targets = batches.targets
         temperature = fit_temperature(logits, targets, prior_width=TEMPERATURE_PRIOR)
         probabilities = softmax(logits / temperature)
         lowest = {rate: abstention_threshold(probabilities, targets, rate) for rate in ERROR_RATES}
@@ -49,6 +52,8 @@ def save(job: Job, material: Material, fitted: Fitted) -> None:
             "temperature": temperature,
             "abstention_thresholds": thresholds,
             "engine": plan.engine.as_dict(),
+            "views": fitted.views,
+            "learnt": "train" if fitted.held_out is None else "train and validation",
             "validation_accuracy": float((logits.argmax(1) == targets).mean()),
         }
         save_model(job.folder, module, card)
@@ -64,8 +69,11 @@ def save_filters(job: Job, module: nn.Module) -> None:
         np.savez_compressed(job.folder.arrays / FILTERS_FILE, filters=filters)
 
 
-def evaluate(job: Job, material: Material, module: nn.Module) -> dict[str, Any]:
-    """Open the test split, judge the module on it once, and write the record's "evaluation" line."""
+def evaluate(job: Job, material: Material, module: nn.Module, also_seen: Iterable[bytes] = ()) -> dict[str, Any]:
+    """Open the test split, judge the module on it once, and write the record's "evaluation" line.
+
+    also_seen: content hashes of images that the model learnt from and that are in no split of the material's.
+    """
     data = material.data
     with job.step("evaluate") as outcome:
         sealed = data.split.test
@@ -77,7 +85,7 @@ def evaluate(job: Job, material: Material, module: nn.Module) -> dict[str, Any]:
         usable = rows >= 0
         usable[usable] &= store.usable[rows[usable]]
         indices, rows = sealed[usable], rows[usable]
-        figures = judge(job, material, module, store, rows, indices, "test")
+        figures = judge(job, material, module, store, rows, indices, "test", also_seen)
         for item in store.left_out:
             job.say(f"test image left out: {item.file}: {item.reason}")
         report_mismatch(job, material, store)
@@ -119,18 +127,20 @@ def judge(
     rows: np.ndarray,
     indices: np.ndarray,
     split: str,
+    also_seen: Iterable[bytes] = (),
 ) -> dict[str, Any]:
     """All figures of a split, written into the record with the most confident mistakes and a few samples."""
     data, plan = material.data, material.plan
     batch_size = 256 if plan.model.image_size <= 64 else 32
     batches = EvaluationBatches(store, rows, data.targets(indices), material.preprocessing, batch_size)
-    logits = logits_of(module, batches, plan.engine, material.preprocessing)
-    temperature = _temperature(job)
+    card = read_card(job.folder)
+    views, temperature = str(card.get("views", "none")), float(card["temperature"])
+    logits = answers_of(module, batches, views, plan.engine, material.preprocessing)
     probabilities = softmax(logits / temperature)
     figures = summarise(probabilities, batches.targets, data.classes)
     figures["loss"] = cross_entropy(logits, batches.targets)
     predicted, confidence = probabilities.argmax(1), probabilities.max(1)
-    keep_answers(job.folder, split, data, indices, predicted)
+    keep_answers(job.folder, split, data, indices, predicted, also_seen)
     wrong = np.flatnonzero(predicted != batches.targets)
     worst = wrong[np.argsort(-confidence[wrong], kind="stable")][:SHOWN_MISTAKES]
     samples = np.linspace(0, len(rows) - 1, min(SHOWN_SAMPLES, len(rows))).astype(int)
@@ -148,16 +158,17 @@ def judge(
 
     mistakes = [shown(int(p), f"mistake-{i:02d}") for i, p in enumerate(worst)]
     chosen = [shown(int(p), f"sample-{i:02d}") for i, p in enumerate(samples)]
-    line = {**figures, "split": split, "temperature": temperature, "mistakes": mistakes, "samples": chosen}
+    line = {
+        **figures,
+        "split": split,
+        "temperature": temperature,
+        "views": views,
+        "mistakes": mistakes,
+        "samples": chosen,
+    }
     if len(data.classes) > 100:
         line.pop("confusion")
         job.folder.arrays.mkdir(parents=True, exist_ok=True)
         np.savez_compressed(job.folder.arrays / f"evaluation-{split}.npz", confusion=np.asarray(figures["confusion"]))
     job.record.write("evaluation", **line)
     return figures
-
-
-def _temperature(job: Job) -> float:
-    from wellfit.models.saved import read_card
-
-    return float(read_card(job.folder)["temperature"])
