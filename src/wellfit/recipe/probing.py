@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from torch import nn
 
+from wellfit.inference.evaluate import SCORES
 from wellfit.models.zoo import build
 from wellfit.recipe.fitting import Fitted
 from wellfit.recipe.job import Job
@@ -47,9 +48,10 @@ class Looked:
 
     def validation_score(self, result: ProbeResult) -> float:
         """The metric of a classifier on the validation split, each image judged by one that had not seen it."""
-        from wellfit.inference.evaluate import SCORES
-
         rows = self.on_validation
+        rows = rows[np.isfinite(result.held_out[rows]).all(axis=1)]  # an image that every fold trains on is not judged
+        if not len(rows):
+            return result.score
         predicted = result.held_out[rows].argmax(1)
         return SCORES[self.material.plan.metric](self.targets[rows], predicted, len(self.material.data.classes))
 

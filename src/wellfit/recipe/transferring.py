@@ -9,7 +9,7 @@ from wellfit.recipe.fitting import Fitted, fine_tune, train_network
 from wellfit.recipe.job import Job
 from wellfit.recipe.material import Material, Settings
 from wellfit.recipe.probing import Looked, control, linear, probe
-from wellfit.transfer.policy import ALL, EARLIER, PROBE, SCRATCH, TOP, Decision, Evidence, Stage, decide
+from wellfit.transfer.policy import ALL, EARLIER, FASTER, SCRATCH, TOP, Decision, Evidence, Stage, decide
 from wellfit.transfer.rates import LOWEST
 
 
@@ -69,14 +69,8 @@ def evidence_of(looked: Looked) -> Evidence:
 def carry_out(job: Job, looked: Looked, decision: Decision) -> tuple[Material, Fitted]:
     """Train what was decided, each kept only where validation gains; what the plan has no time for is said."""
     material, plan = looked.material, looked.material.plan
-    wanted = decision.strategies
-    result = looked.result
-    layers = looked.features.layers
-    if PROBE in wanted and plan.transfer_strategy == PROBE:
-        result = looked.best_at(layers[-1:])
-    elif EARLIER in wanted and plan.transfer_strategy == EARLIER and len(layers) > 1:
-        result = looked.best_at(layers[:-1])
-    best = linear(looked, result)
+    wanted, layers = decision.strategies, looked.features.layers
+    best = linear(looked, looked.best_at(layers[:-1] if EARLIER in wanted and len(layers) > 1 else layers[-1:]))
     fine = next((strategy for strategy in wanted if strategy in (TOP, ALL)), None)
     # A plan that holds fine-tuning is followed, however few the images: it was written so.
     if fine is None and plan.training.steps and plan.transfer_strategy == "auto" and SCRATCH not in wanted:
@@ -86,7 +80,7 @@ def carry_out(job: Job, looked: Looked, decision: Decision) -> tuple[Material, F
         job.skip("fine-tune", _why_not(material, decision))
     else:
         start = linear(looked, looked.best_at(layers[-1:]), unseen_validation=True)
-        settings = replace(Settings.of(plan), lowest=LOWEST)
+        settings = fine_tuning_settings(job, material, decision)
         best = fine_tune(job, material, settings, best, start, top=fine == TOP, share=0.5 if scratch else 1.0)
     if scratch and not best.interrupted:
         small = material.from_scratch()
@@ -94,6 +88,13 @@ def carry_out(job: Job, looked: Looked, decision: Decision) -> tuple[Material, F
         if trained.score > best.on_validation or plan.transfer_strategy == SCRATCH:
             return small, trained
     return material, best
+
+
+def fine_tuning_settings(job: Job, material: Material, decision: Decision) -> Settings:
+    """The plan's rates, lower for earlier layers; higher ones where the data are different and none was asked for."""
+    settings = replace(Settings.of(material.plan), lowest=LOWEST)
+    faster = decision.cell[1] == "different" and not job.config.optimizer.lr
+    return replace(settings, lr=settings.lr * FASTER) if faster else settings
 
 
 def _why_not(material: Material, decision: Decision) -> str:

@@ -8,7 +8,7 @@ and better than the same network with random weights.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,6 +21,7 @@ STRATEGIES = {
     ALL: "fine-tune all layers, with lower rates below",
     SCRATCH: "train a small net from scratch",
 }
+FASTER = 5.0  # times the usual rate of fine-tuning where the data are different: more of what was learnt has to change
 
 
 @dataclass(frozen=True)
@@ -74,7 +75,7 @@ class Evidence:
 
 @dataclass(frozen=True)
 class Decision:
-    """strategies: to be tried in this order, the first one sure to be affordable; validation decides among those run.
+    """strategies: to be tried in this order, a linear classifier first; a later one must be better on validation.
 
     cell: (little or lot, similar or different). helps: whether the weights serve better than random ones. table: the
     2×2 table with these numbers, as text. reasons: sentences.
@@ -101,18 +102,20 @@ def decide(evidence: Evidence) -> Decision:
     similar, helps, reasons = _similar(evidence)
     amount = "little" if little else "lot"
     kind = "similar" if similar else "different"
-    if little:
-        linear = PROBE if similar or evidence.earlier is None else EARLIER
-        strategies: tuple[str, ...] = (linear,)
-    else:
-        linear = PROBE if similar or evidence.earlier is None else EARLIER
-        strategies = (linear, ALL) if similar else (linear, ALL, SCRATCH)
+    linear = PROBE if similar or evidence.earlier is None else EARLIER
+    further: tuple[str, ...] = () if little else (ALL,) if similar else (ALL, SCRATCH)
     reasons.insert(
         0,
         f"{evidence.images:,} training images, {'fewer' if little else 'not fewer'} than {LITTLE:,}: "
         + ("little data" if little else "a lot of data"),
     )
-    return Decision(strategies, (amount, kind), helps, _table(evidence, amount, kind), tuple(reasons))
+    return Decision((linear, *further), (amount, kind), helps, _table(evidence, amount, kind), tuple(reasons))
+
+
+def handed_over(strategies: Sequence[str], scores: Mapping[str, float]) -> str:
+    """Of the strategies that were run, the one that validation keeps: a later one must be better than those before."""
+    run = [strategy for strategy in strategies if strategy in scores]
+    return max(run, key=lambda strategy: (scores[strategy], -run.index(strategy)))
 
 
 def _similar(evidence: Evidence) -> tuple[bool, bool, list[str]]:
