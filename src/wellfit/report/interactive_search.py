@@ -140,7 +140,7 @@ def _dots(figure: go.Figure, trials: Sequence[Trial], xs: list[float], ys: list[
     low, high = _span(trials)
     bar = {"title": {"text": "accuracy"}, "tickformat": ".1%", "thickness": 14}
     for which, name in ((known, "trial"), (~known, "broken off or failed")):
-        at = np.flatnonzero(which)
+        at = np.flatnonzero(which).tolist()
         if not len(at):
             continue
         marker: dict[str, Any] = {"symbol": "x", "size": 8, "color": PALETTE["muted"]}
