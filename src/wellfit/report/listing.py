@@ -195,7 +195,7 @@ class _Seen:
     def _read(self, file: Path, only: str = "") -> None:
         with file.open("rb") as lines:
             for raw in lines:
-                if raw.startswith(_STEP) and not only:
+                if raw.startswith(_STEP) and raw.endswith(b"\n") and not only:
                     self._steps.append(raw)
                     self.end, self.lines = {}, self.lines + 1
                     continue
