@@ -141,6 +141,7 @@ def run(data: Images, draw: int, images: int, folder: Path) -> dict[str, Any]:
         for strategy in (TOP, ALL):
             start = linear(looked, looked.best_at(layers[-1:]), unseen_validation=True)
             nothing = replace(start, on_validation=-math.inf)
+            shutil.rmtree(place.checkpoint.parent, ignore_errors=True)  # the other's: not to be gone on from
             fitted[strategy] = fine_tune(job, material, settings, nothing, start, top=strategy == TOP)
         small = material.from_scratch()
         fitted[SCRATCH] = train_network(job, small, Settings.of(small.plan))
