@@ -40,10 +40,10 @@ def test_a_rate_that_is_gone_wastes_the_rest_of_the_run():
 
 def test_classes_that_come_in_groups_unteach_each_other():
     halves = [answers([7, 6, 6, 7, 6, 0, 0, 0, 0, 0], [3] * 10), answers([0, 0, 0, 0, 0, 6, 7, 6, 6, 7], [3] * 10)] * 10
-    assert "Shuffle" in verdict("oscillating", with_outputs(falling(200), halves)).action
+    assert "Shuffle" in verdict("oscillating", with_outputs(falling(200, end=1.2), halves)).action
     draws = np.random.default_rng(0)
     alike = [answers(draws.multinomial(32, [0.1] * 10), [3] * 10) for _ in range(20)]
-    assert verdict("oscillating", with_outputs(falling(200), alike)) is None
+    assert verdict("oscillating", with_outputs(falling(200, end=1.2), alike)) is None
 
 
 def test_a_class_is_lost_where_all_others_are_found_even_on_a_hard_task():
@@ -221,3 +221,44 @@ def test_a_divided_loss_is_no_knowledge():
     assert verdict("lr-too-low", history) is not None
     history.epochs = epochs(train_accuracy=[0.99, 0.99, 0.99])
     assert verdict("lr-too-low", history) is None
+
+
+def test_steps_of_a_usual_length_are_not_called_short():
+    """Early in a training that goes well, long steps keep most of what they promise."""
+    losses = noisy(np.linspace(2.3, 1.3, 150), 0.01)
+    assert verdict("lr-too-low", watched(losses, ratio=5e-3, promised=1.0 / 150)) is None
+    assert verdict("lr-too-low", watched(losses, ratio=1e-3, promised=1.0 / 150)) is not None
+
+
+def grouped(losses):
+    """Ten classes; each batch holds 16 images of four of them."""
+    draw = np.random.default_rng(0)
+    outputs = []
+    for _ in range(len(losses) // 10):
+        shown = np.zeros(10, int)
+        shown[draw.choice(10, 4, replace=False)] = 16
+        outputs.append(answers(shown, shown, correct=60))
+    return with_outputs(losses, outputs)
+
+
+def test_groups_of_classes_by_design_that_are_learned_do_not_oscillate():
+    """As for metric learning: four classes a batch, sixteen images of each."""
+    assert verdict("oscillating", grouped(falling(300, end=0.01))) is None
+    assert verdict("oscillating", grouped(falling(300, end=1.2))) is not None
+
+
+@pytest.mark.parametrize(("mixed", "silent"), [(False, False), (True, True)])
+def test_the_largest_share_of_a_soft_target_need_not_be_said(mixed, silent):
+    """Nine classes of which the last comes eight times in a run and is never said."""
+    shown, said = [12] * 8 + [0], [12] * 8 + [0]
+    outputs = [answers([*shown[:-1], int(i % 4 == 0)], said, correct=90, mixed=mixed) for i in range(30)]
+    found = verdict("imbalance-ignored", with_outputs(falling(300, end=0.05), outputs))
+    assert (found is None) == silent
+
+
+def test_wild_first_steps_are_given_time_to_be_made_good():
+    history = watched(noisy([1.5] * 60))
+    history.samples = [sample(i, ratio=0.17 if i < 20 else 1e-3) for i in range(0, 60, 4)]
+    assert verdict("updates-too-large", history) is None
+    history.losses = noisy([1.5] * 120)
+    assert verdict("updates-too-large", history) is not None

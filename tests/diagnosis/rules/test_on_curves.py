@@ -118,7 +118,7 @@ def test_steps_that_keep_their_promise_while_much_is_left_are_too_short():
 
 def test_batches_of_one_class_at_a_time_unteach_each_other():
     def history(targets):
-        made = watched(falling(200))
+        made = watched(falling(200, end=1.2))
         made.class_counts = np.full(4, 100)
         made.samples = [
             sample(10 * i, output=Output(16, 4, 0.1, targets=np.roll(targets, i), predicted=np.full(4, 4)))

@@ -156,7 +156,8 @@ def plateau(h: History) -> Finding | None:
     constant = not len(h.lrs) or h.lr[int(h.lr.argmax()) :].min() > 0.5 * h.lr.max()
     # It has learned something, and not everything.
     ground = h.reference_loss
-    half_way = (0.1 * ground < train[-1] or 0.2 * ground < val[-1]) and train[-1] < 0.9 * ground
+    comparable = val[0] < 5 * train[0]  # or else they are two kinds of loss
+    half_way = (0.1 * ground < train[-1] or (comparable and 0.2 * ground < val[-1])) and train[-1] < 0.9 * ground
     half_way &= accuracy[-third:].mean() < ALL_LEARNED
     if not stood or gained or not constant or not half_way or _guesses(h):
         return None

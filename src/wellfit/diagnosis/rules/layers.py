@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 
 from wellfit.diagnosis.history import History, Layer, fall_per_step, level
@@ -11,6 +9,7 @@ from wellfit.diagnosis.rules import needs
 from wellfit.diagnosis.rules.rule import Rule
 from wellfit.diagnosis.rules.signs import chance, early, is_blank, is_flat, knows_nothing, never_learned, weights_shrank
 from wellfit.diagnosis.rules.updates import vanishing_gradient
+from wellfit.diagnosis.scale import LARGE, is_small, is_unusual
 from wellfit.findings import Finding, Severity
 
 # Half of a layer's units silent on all data, or half of a layer's entries at the ends of its non-linearity; of one
@@ -21,10 +20,6 @@ MUCH, MOSTLY = 0.7, 0.9
 PATIENCE = 3
 # Of what chance gives: what is left of the loss where a net has learned, and where it has not begun to.
 LEARNED, STUCK = 0.3, 0.8
-# The root mean square of images in [0, 1] or of standard deviation 1 stays far below this; raw bytes reach 255.
-LARGE_INPUT = 4.0
-SMALL_INPUT = 0.01
-OFF_CENTRE = 6.0
 # From first to last hidden layer the spread of a well-scaled net stays within two decades.
 SPREAD = 100.0
 # A first loss of three times log C comes from logits that are far too large.
@@ -89,19 +84,19 @@ def _left(h: History, start: float | None = None) -> float:
 
 
 def unnormalised_input(h: History) -> Finding | None:
-    seen = next((s.input for s in h.samples if s.input is not None), None)
-    if seen is None:
+    """What enters the first layer with weights; where that was not seen, the batch that went in."""
+    received = next((s.received for s in h.samples if s.received is not None), None)
+    seen = received or next((s.input for s in h.samples if s.input is not None), None)
+    if seen is None or not is_unusual(*seen):
         return None
     mean, std = seen
-    large, small, off = math.hypot(mean, std) > LARGE_INPUT, std < SMALL_INPUT, abs(mean) > OFF_CENTRE * std
-    if not (large or small or off):
-        return None
     # Raw pixels less their mean are how many a net was taught: a fault where it shows.
-    harmless = abs(mean) < 0.1 * std and not small and not _suffers(h)
+    harmless = abs(mean) < 0.1 * std and not is_small(std) and not _suffers(h)
+    said = "the first batch has" if received is None else "the first layer receives values of"
     return Finding(
         "unnormalised-input",
         "info" if harmless else "warning",
-        f"the first batch has mean {mean:.3g} and standard deviation {std:.3g}; about 0 and 1 are usual",
+        f"{said} mean {mean:.3g} and standard deviation {std:.3g}; about 0 and 1 are usual",
         {"mean": mean, "std": std},
         "Subtract the mean of the training images and divide by their standard deviation",
         "SPEC D3",
@@ -142,7 +137,7 @@ def _uneven_layers(h: History) -> Finding | None:
         return None
     spreads, names = [layer.spread for layer in first.layers], [layer.name for layer in first.layers]
     few = len(spreads) <= 3  # they may shrink for the kind of their non-linearity
-    if few and first.input is not None and 0.1 < first.input[1] < LARGE_INPUT:
+    if few and first.input is not None and 0.1 < first.input[1] < LARGE:
         spreads, names = [first.input[1], *spreads], ["the input", *names]  # a first layer may shrink it as well
     if len(spreads) < 3 or not np.isfinite(spreads).all() or spreads[0] <= 0:
         return None

@@ -30,6 +30,8 @@ MANY, SWING_OF_MANY = 256, 0.15
 FEW, LEARNED = 4, 0.3
 # Classes that come in groups: so many times the spread of the counts that chance gives.
 GROUPED = 2.5
+# A loss of which no batch costs more than this share of the start has no class to learn anew.
+CALM = 0.3
 # Points of validation accuracy that three epochs in a row may lie below the best one where nothing swings.
 STEADY = 0.03
 # A spike towers over its neighbourhood: by this factor, and by this share of the first loss.
@@ -146,7 +148,7 @@ def _swinging(h: History) -> Finding | None:
     low, high = np.percentile(window, [25, 75])
     swing = float((high - low) / 1.35 / middle) if middle > 0 else 0.0
     falling = fall_per_step(window) * len(window) > 0.2 * middle
-    if swing <= limit or falling or middle < 0.2 * level(loss[:10]) or _is_mixed(h):
+    if swing <= limit or falling or middle < 0.2 * level(loss[:10]) or is_mixed(h):
         return None
     return Finding(
         "oscillating",
@@ -161,7 +163,7 @@ def _swinging(h: History) -> Finding | None:
 def _jumping(h: History) -> Finding | None:
     """Again and again the loss rises at once and has to be brought down anew."""
     loss, near = h.finite_loss, 7
-    if len(loss) < 100 or loss.min() <= 0 or _is_mixed(h):
+    if len(loss) < 100 or loss.min() <= 0 or is_mixed(h):
         return None
     middle = np.median(np.lib.stride_tricks.sliding_window_view(np.log(loss), near), axis=1)
     rise = middle[near:] - middle[:-near]
@@ -205,7 +207,7 @@ def one_class_at_a_time(h: History) -> Finding | None:
     expected = table.sum(1, keepdims=True) * shares[known]
     uneven = float(np.mean(((table - expected) ** 2 / expected).sum(1)) / (known.sum() - 1))
     largest = float(np.median(table.max(1) / table.sum(1)))
-    if uneven < GROUPED:
+    if uneven < GROUPED or _is_calm(h):
         return None
     return Finding(
         "oscillating",
@@ -219,7 +221,13 @@ def one_class_at_a_time(h: History) -> Finding | None:
     )
 
 
-def _is_mixed(h: History) -> bool:
+def _is_calm(h: History) -> bool:
+    """Whether the loss came down and stays down at every batch: groups of classes by design, which it has learned."""
+    end = h.finite_loss[-100:]
+    return len(end) == 100 and float(np.quantile(end, 0.95)) < CALM * h.reference_loss
+
+
+def is_mixed(h: History) -> bool:
     """Whether the loss swings with the mixture of its batches (mixup): it is no loss of one class an image.
 
     Seen by the targets, by a loss that is not the cross-entropy of the answers, or by a validation that stands still.

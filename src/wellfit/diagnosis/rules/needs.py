@@ -66,7 +66,11 @@ def layers(kind: str | None = None) -> Need:
 
 
 def inputs(h: History) -> str:
-    """The scale of the first batch."""
+    """The scale of what enters the first layer, or else of the first batch."""
+    if any(s.received is not None for s in h.samples):
+        return ""
+    if "entrance" in h.unseen:
+        return f"what the first layer receives: {h.unseen['entrance']}"
     return "" if any(s.input is not None for s in h.samples) else "an input tensor: model(x) on the watched module"
 
 

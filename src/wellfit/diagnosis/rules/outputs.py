@@ -18,6 +18,8 @@ ALIKE = 1e-3
 # A loss agrees with a formula within this share; label smoothing and weight decay move it less than that.
 AGREES = 0.02
 EXACT = 1e-4
+# Of a class of which a whole run shows a few images only, this many must have come.
+HANDFUL = 3
 # Watched steps whose predictions are counted together, and how many images of a class make its absence telling.
 COUNTED = 10
 SELDOM = 0.25
@@ -131,7 +133,9 @@ def _never_predicted(h: History, *, rare: bool) -> Finding | None:
             return None
         shown = np.sum(np.array([t for t, _ in counts]), axis=0)
         said = np.sum(np.array([p for _, p in counts]), axis=0)
-        lost = _lost(shown, said, sum(out.correct or 0 for out in part), rare=rare)
+        # The largest share of a soft target need not be what the answer is to say.
+        handful = not any(out.mixed for out in part)
+        lost = _lost(shown, said, sum(out.correct or 0 for out in part), rare=rare, handful=handful)
         if lost.any():
             break
     else:
@@ -151,12 +155,15 @@ def _never_predicted(h: History, *, rare: bool) -> Finding | None:
     )
 
 
-def _lost(shown: np.ndarray, said: np.ndarray, correct: int, *, rare: bool) -> np.ndarray:
-    """Which classes are never said, once the rest is learned: early on every net says few classes."""
+def _lost(shown: np.ndarray, said: np.ndarray, correct: int, *, rare: bool, handful: bool) -> np.ndarray:
+    """Which classes are never said, once the rest is learned: early on every net says few classes.
+
+    handful: whether classes count of which only a few images were shown.
+    """
     share = shown / shown.sum()
     lost = (said == 0) & (shown >= ENOUGH_IMAGES) & ((share < 0.5 / len(shown)) == rare)
     if rare and not lost.any():
-        lost = _hardly_said(shown, said)
+        lost = _hardly_said(shown, said, handful=handful)
     none = np.zeros(len(shown), bool)
     # Where one class is most of all, always saying it is nearly right.
     if not lost.any() or correct / shown.sum() < (0.9 if rare and share.max() > 0.6 else 1.3) * share.max():
@@ -167,13 +174,13 @@ def _lost(shown: np.ndarray, said: np.ndarray, correct: int, *, rare: bool) -> n
     return lost if learned else none
 
 
-def _hardly_said(shown: np.ndarray, said: np.ndarray) -> np.ndarray:
+def _hardly_said(shown: np.ndarray, said: np.ndarray, *, handful: bool) -> np.ndarray:
     """The rare classes, where all of them together are said far less often than they come."""
     rare = shown < 0.25 / len(shown) * shown.sum()
     come, heard = int(shown[rare].sum()), int(said[rare].sum())
     seldom = (come >= ENOUGH_IMAGES and heard <= 2 * SELDOM * come) or (come >= 6 and heard <= SELDOM * come)
     # A class of which a whole run shows a handful: one in thousands.
-    seldom |= come >= 2 and heard == 0 and bool(np.all(shown[rare] < 0.1 / len(shown) * shown.sum()))
+    seldom |= handful and come >= HANDFUL and heard == 0 and bool(np.all(shown[rare] < 0.1 / len(shown) * shown.sum()))
     return rare & (shown > 0) if seldom else np.zeros(len(shown), bool)
 
 

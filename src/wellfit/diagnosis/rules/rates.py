@@ -6,7 +6,7 @@ import numpy as np
 
 from wellfit.diagnosis.history import History, fall_per_step, level
 from wellfit.diagnosis.rules import needs
-from wellfit.diagnosis.rules.loss import oscillating
+from wellfit.diagnosis.rules.loss import is_mixed, oscillating
 from wellfit.diagnosis.rules.rule import Rule
 from wellfit.diagnosis.rules.signs import (
     COLLAPSED,
@@ -34,7 +34,9 @@ OVERWRITING = 0.2
 LARGE = 0.1
 FINE = 3e-4
 TINY = 1e-5
-# A loss that ends this far above its lowest tenth, and whose last three tenths all lie that far above, climbs.
+# Steps that are longer than about 1e-3 of the weights want no raising, however well they keep their promise.
+USUAL = 2e-3
+# A loss that ends this far above its lowest fifth, the fifth before that far, climbs.
 CLIMBED, RISEN_AGAIN = 1.4, 1.15
 # A rate that rises by so much, so often, comes and goes.
 CYCLE, CYCLES = 4.0, 3
@@ -72,19 +74,20 @@ def lr_too_high(h: History) -> Finding | None:
     # It may learn something all the same, with what the first steps left alive.
     thrown = peak > THROWN * start and largest > LARGE
     coarse = long_steps(h) is not None and not _comes_and_goes(h)
-    climbs = _climbs(h)
-    if not (lost or broken or silenced or thrown or coarse or climbs):
+    lowest = _lowest_before_climbing(h)
+    if not (lost or broken or silenced or thrown or coarse or lowest is not None):
         return None
     if weights_shrank(h) and peak < BROKEN_OFF * start:
         return None  # updates that large come from weight decay
     if _goes_uphill(h):
         return None  # a lower rate would climb as well
     now = f"became {h.loss[bad]} at step {bad}" if bad is not None else f"stands at {end:.3g}"
+    way = f"up to {peak:.3g}" if lowest is None else f"down to {lowest:.3g}, climbed again"
     beside = f"; the largest updates were {largest:.1g} of the weights" if len(seen) else ""
     return Finding(
         "lr-too-high",
         "error" if lost or broken or silenced else "warning",
-        f"the loss went from {start:.3g} up to {peak:.3g} and {now}{beside}"
+        f"the loss went from {start:.3g} {way} and {now}{beside}"
         + (", after which all images got the same answer" if silenced else ""),
         {"start": start, "peak": peak, "bad_step": bad, "largest_update_ratio": largest, "lr": last_lr(h)},
         "Lower the learning rate tenfold; if it explodes then too, the initialisation or the input scale is the cause",
@@ -92,18 +95,17 @@ def lr_too_high(h: History) -> Finding | None:
     )
 
 
-def _climbs(h: History) -> bool:
-    """Whether the training loss had come down and climbs again for good, without swinging, at an unchanged rate."""
+def _lowest_before_climbing(h: History) -> float | None:
+    """How far the training loss had come down before it climbed again for good, without swinging; None where not."""
     losses = h.finite_loss
-    if h.first_bad_step is not None or len(losses) < 2 * PATIENCE or oscillating(h) is not None:
-        return False
-    parts = np.array([level(part) for part in np.array_split(losses, 10)])
-    lowest = int(parts.argmin())
-    rises = (
-        lowest <= 6 and parts[-1] > CLIMBED * parts[lowest] and bool(np.all(parts[-3:] > RISEN_AGAIN * parts[lowest]))
-    )
-    # Long steps do it; so do images or labels that change on the way, with steps as usual.
-    return rises and not h.warming_up and parts[lowest] < 0.8 * h.reference_loss
+    if h.first_bad_step is not None or len(losses) < 2 * PATIENCE or h.warming_up or is_mixed(h):
+        return None
+    if oscillating(h) is not None:
+        return None
+    fifths = np.array([level(part) for part in np.array_split(losses, 5)])
+    lowest = float(fifths[:3].min())
+    climbs = fifths[-2] > RISEN_AGAIN * lowest and fifths[-1] > CLIMBED * lowest and lowest < STUCK * h.reference_loss
+    return lowest if climbs else None
 
 
 def _steps_before_silence(h: History) -> float:
@@ -155,7 +157,7 @@ def lr_too_low(h: History) -> Finding | None:
     tiny = 0 < seen.max() < TINY and promised < 0.2 * start and end > 0.8 * start and not starts_with_knowledge(h)
     kept = kept_promise(h)
     enough = KEPT if ratio > FINE or end < STUCK * start else KEPT_AT_THE_START
-    slow = enough < kept < OVER_KEPT and end > SLOW * start and ratio < COARSE and not starts_with_knowledge(h)
+    slow = enough < kept < OVER_KEPT and end > SLOW * start and ratio < USUAL and not starts_with_knowledge(h)
     if not (idle or tiny or slow):
         return None
     how = f", {kept:.0%} of what the steps promised to first order, so that they could be longer" if slow else ""

@@ -91,7 +91,9 @@ def _unsettling(h: History) -> Finding | None:
     early = np.array([ratio for step, ratio in pairs if step <= EARLY and np.isfinite(ratio)])
     later = np.array([ratio for step, ratio in pairs if step >= EARLY and np.isfinite(ratio)])
     left = level(h.finite_loss[-20:]) / h.reference_loss if h.reference_loss > 0 else 0.0
-    wild = len(early) >= 3 and level(early) > WILD and left > LEARNED
+    # Less than this many steps are no time to make it good.
+    waited = len(h.losses) >= PATIENCE_OF_WARM_UP
+    wild = waited and len(early) >= 3 and level(early) > WILD and left > LEARNED
     often = float(np.percentile(later, 75)) if len(later) >= PATIENCE else 0.0
     # Where validation stands still, too, the rate has done its work and wants a decay: that is another finding.
     jumps = often > LONG and not epochs.RULES["plateau"].fires(h)
