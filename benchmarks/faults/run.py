@@ -152,6 +152,10 @@ def report(judged: list[Judged], part: str, *, whole: bool) -> bool:
             f"healthy {alarm.ground}s: {alarm.alarmed} of {alarm.cases} with a false alarm, "
             f"{alarm.alarmed / alarm.cases:.3f} ({low:.3f} to {high:.3f}): {ids}"
         )
+    ever = scoring.alarms_on_the_way(judged)
+    if ever.cases:
+        ids = ", ".join(f"{name} {count}" for name, count in ever.ids.most_common()) or "none"
+        print(f"healthy trainings with an alarm at any of {len(scoring.LOOKS) + 1} looks: {ever.alarmed}: {ids}")
     if part == "calibrate":
         _print_details(judged)
     _print_named("failed", ((c.name, c.error) for c in judged if c.error))

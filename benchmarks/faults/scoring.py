@@ -40,11 +40,16 @@ BEFORE_TRAINING = [
 ALL_IDS = [*STEP_BY_STEP, *WITH_TARGETS, *BY_EPOCH, *BEFORE_TRAINING]
 
 
+# Shares of a healthy training at which a user might look, besides its end.
+LOOKS = [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9]
+
+
 @dataclass(frozen=True)
 class Judged:
     """One case against what was said of it at its end.
 
-    alarms: ids of warning or above, in order. hit: whether the planted id counts as named; undecided: it was not
+    alarms: ids of warning or above, in order. on_the_way: those that a healthy training had at any of LOOKS before its
+    end, whatever was said in the end. hit: whether the planted id counts as named; undecided: it was not
     named, and what judges it said that it lacked something. named_at: share of the run after which it was first
     named, 1 or below; None where never, and for checks and audits. healthy: False where a healthy case missed its
     `at_least`. error: the last line of what a case died of.
@@ -55,6 +60,7 @@ class Judged:
     ground: Ground
     half: Half
     alarms: tuple[str, ...] = ()
+    on_the_way: tuple[str, ...] = ()
     hit: bool = False
     undecided: bool = False
     named_at: float | None = None
@@ -82,11 +88,18 @@ def first_named(history: History, fault: str, judge: Judge, every: int = EVERY) 
     return None
 
 
+def said_on_the_way(history: History, judge: Judge) -> tuple[str, ...]:
+    """Ids of warning or above that were said at any of LOOKS, by what was known then."""
+    steps = [int(share * len(history.losses)) for share in LOOKS]
+    return tuple(sorted({name for step in steps if step for name in counted(judge(history.until(step))[0])}))
+
+
 def judge_outcome(case: Case, half: Half, outcome: Outcome, judge: Judge) -> Judged:
     """Judge what the case gave by the rules as they are now."""
     findings: Sequence[Finding] = outcome.findings
     unjudged: dict[str, str] = {}
     named_at, healthy = None, True
+    on_the_way: tuple[str, ...] = ()
     if outcome.error:
         last = outcome.error.strip().splitlines()[-1]
         return Judged(case.name, case.fault, case.ground, half, healthy=False, error=last, seconds=outcome.seconds)
@@ -94,6 +107,8 @@ def judge_outcome(case: Case, half: Half, outcome: Outcome, judge: Judge) -> Jud
         findings, unjudged = judge(outcome.watched.history)
         if case.fault:
             named_at = first_named(outcome.watched.history, case.fault, judge)
+        else:
+            on_the_way = said_on_the_way(outcome.watched.history, judge)
         healthy = case.at_least is None or outcome.watched.validation_accuracy >= case.at_least
     hit = bool(case.fault) and named(findings, case.fault)
     return Judged(
@@ -102,6 +117,7 @@ def judge_outcome(case: Case, half: Half, outcome: Outcome, judge: Judge) -> Jud
         ground=case.ground,
         half=half,
         alarms=tuple(counted(findings)),
+        on_the_way=on_the_way,
         hit=hit,
         undecided=not hit and case.fault in unjudged,
         named_at=named_at,
@@ -173,6 +189,13 @@ def alarms(judged: Iterable[Judged]) -> list[Alarms]:
             ids = Counter(name for case in cases for name in set(case.alarms))
             found.append(Alarms(ground, len(cases), sum(bool(case.alarms) for case in cases), ids))
     return found
+
+
+def alarms_on_the_way(judged: Iterable[Judged]) -> Alarms:
+    """The healthy trainings of which anything was said at any of LOOKS or at the end."""
+    cases = [case for case in judged if not case.fault and case.ground == "training"]
+    said = [set(case.alarms) | set(case.on_the_way) for case in cases]
+    return Alarms("training", len(cases), sum(map(bool, said)), Counter(name for ids in said for name in ids))
 
 
 @dataclass(frozen=True)

@@ -7,12 +7,14 @@ from faults.scoring import (
     ALL_IDS,
     Judged,
     alarms,
+    alarms_on_the_way,
     bounds,
     counted,
     first_named,
     judge_outcome,
     named,
     rows,
+    said_on_the_way,
 )
 
 from wellfit.diagnosis.history import History
@@ -141,6 +143,16 @@ def test_false_alarms_are_counted_by_ground():
     )
     assert [(a.ground, a.cases, a.alarmed) for a in found] == [("training", 3, 2), ("audit", 1, 0)]
     assert found[0].ids == {"plateau": 2, "nan": 1}
+
+
+def test_what_a_healthy_training_was_told_on_the_way_counts_apart():
+    history = History(losses=[1.0] * 100)
+    assert said_on_the_way(history, judge_by_length({40, 100})) == ("nan",), "at 40 of 100 steps; the end is no look"
+    assert said_on_the_way(history, judge_by_length({45, 100})) == ()
+    early = Judged("healthy 9", "", "training", "report", on_the_way=("nan",))
+    assert alarms([early])[0].alarmed == 0
+    ever = alarms_on_the_way([early, healthy(1, "plateau"), healthy(2), healthy(3, "nan", ground="audit")])
+    assert (ever.cases, ever.alarmed) == (3, 2)
 
 
 def met(judged, whole=False):
