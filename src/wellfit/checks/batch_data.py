@@ -18,16 +18,15 @@ from wellfit.data.appearance import MISTAKES, PIXEL_MEASURES, Measure
 from wellfit.data.audit_findings import IMBALANCE_LARGE
 from wellfit.data.preparation import Sample, contrasts
 from wellfit.data.split_mismatch import mismatch_finding
+from wellfit.diagnosis.entrance import FIRST_LAYERS, received
+from wellfit.diagnosis.scale import is_unusual
 from wellfit.findings import Finding
 
-# Of what enters the first layer: data that are standardised, or lie in [0, 1] or [−1, 1], are far from these.
-LARGE_RMS, SMALL_STD, ONE_SIDED = 2.5, 0.05, 4.0
 # Augmentation changes texture and layout of the training images; it leaves these alone, contrast within half.
 KEPT_BY_AUGMENTATION = ("brightness", "warmth", "green")
 SCALES = 0.5  # log of how many times as wide the values of one side are
 BRIGHTNESS = 0.06  # of four standard deviations of the training images
 IMAGES = 400
-FIRST_LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 
 def not_finite(inputs: Tensor) -> list[Finding]:
@@ -52,13 +51,12 @@ def unnormalised(module: nn.Module, inputs: Tensor, seed: int = 0) -> list[Findi
 
     A module that normalises its input itself, by a first BatchNorm or by hand, is not accused.
     """
-    received = _received(module, inputs, seed).double()
-    if not received.numel() or not bool(torch.isfinite(received).all()):
+    entering = _received(module, inputs, seed).double()
+    if not entering.numel() or not bool(torch.isfinite(entering).all()):
         return []
-    mean, std = float(received.mean()), float(received.std())
-    low, high = float(received.min()), float(received.max())
-    rms = float(np.hypot(mean, std))
-    if rms <= LARGE_RMS and std >= SMALL_STD and abs(mean) <= ONE_SIDED * std:
+    mean, std = float(entering.mean()), float(entering.std())
+    low, high = float(entering.min()), float(entering.max())
+    if not is_unusual(mean, std):
         return []
     return [
         Finding(
@@ -75,17 +73,18 @@ def unnormalised(module: nn.Module, inputs: Tensor, seed: int = 0) -> list[Findi
 
 
 def _received(module: nn.Module, inputs: Tensor, seed: int) -> Tensor:
-    """What the first Linear layer or convolution gets; the inputs themselves where there is none."""
+    """What the first layer with weights gets; the inputs themselves where there is none."""
     network = without_noise(copy_of(module))
     seen: list[Tensor] = []
 
-    def note(layer: nn.Module, arguments: tuple[Any, ...]) -> None:
-        if not seen and arguments and isinstance(arguments[0], Tensor):
-            seen.append(arguments[0].detach().clone())
+    def note(layer: nn.Module, arguments: tuple[Any, ...], named: dict[str, Any]) -> None:
+        found = received(arguments, named) if not seen else None
+        if found is not None:
+            seen.append(found.clone())
 
     for layer in network.modules():
         if isinstance(layer, FIRST_LAYERS):
-            layer.register_forward_pre_hook(note)
+            layer.register_forward_pre_hook(note, with_kwargs=True)
     # A module that cannot be run is another check's to refuse.
     with own_randomness(module, seed, "received"), torch.no_grad(), contextlib.suppress(Exception):
         network(inputs)

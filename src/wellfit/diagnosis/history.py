@@ -158,7 +158,8 @@ class Sample:
     weight_norm, update_norm: of the weights before the step and of what the step added.
     gradient_norm: NaN where the parameter had no gradient.
     promised: −g·Δw, the fall of the loss that this step promises to first order.
-    input: mean and standard deviation of the batch that went in. inputs: its images, to compare with validation's.
+    input: mean and standard deviation of the batch that went in; received: of what the first layer with weights got
+        of it, None where that was not seen. inputs: its images, to compare with validation's.
     modes: how the training pass ran; None: not seen.
     carried: whether the last gradient was still there when the next backward pass began; None: not seen.
     """
@@ -174,6 +175,7 @@ class Sample:
     input: tuple[float, float] | None = None
     inputs: InputFigures | None = None
     modes: Modes | None = None
+    received: tuple[float, float] | None = None
 
     @property
     def update_ratio(self) -> Floats:

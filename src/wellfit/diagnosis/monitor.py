@@ -30,6 +30,7 @@ from torch.optim import Optimizer
 from wellfit.diagnosis.activations import ActivationWatch
 from wellfit.diagnosis.arguments import check_loss, check_setup, epoch_figures
 from wellfit.diagnosis.calls import CallWatch
+from wellfit.diagnosis.entrance import EntranceWatch
 from wellfit.diagnosis.history import Epoch, History, InputFigures, Sample
 from wellfit.diagnosis.inputs import find_input, measure, sum_up_inputs, to_host
 from wellfit.diagnosis.modes import ModeWatch
@@ -77,6 +78,7 @@ class Monitor:
         self._updates = UpdateWatch(model, optimizers, entries)
         self._layers = ActivationWatch(model)
         self._modes = ModeWatch(model)
+        self._entrance = EntranceWatch(model)
         self._passes = PassWatch()
         self._answers: Tensor | None = None
         self._input: Tensor | None = None
@@ -214,6 +216,7 @@ class Monitor:
         history.losses, history.lrs = self._losses, self._lrs
         if self._given_classes is not None:
             history.classes = self._given_classes
+        self._entrance.told = any(s.received is not None for s in history.samples)
         self._watch_next()
 
     def close(self) -> None:
@@ -222,6 +225,7 @@ class Monitor:
         self._calls.close()
         self._layers.close()
         self._modes.close()
+        self._entrance.close()
         self._updates.close()
         self._answers = self._input = None
         self._closed = True
@@ -257,9 +261,11 @@ class Monitor:
         if fresh:
             self._layers.begin()
             self._modes.begin()
+            self._entrance.begin()
             self._input = x
         else:
             self._layers.active = self._modes.active = True
+            self._entrance.active = not self._entrance.told
             self._input = x if self._input is None else self._input
 
     def _after_forward(self, output: Any) -> None:
@@ -269,7 +275,7 @@ class Monitor:
                 self._answers = answers
             elif self._updates.active and self._unlike is None:
                 self._unlike = f"the model returned {shape_of(output)}, where a classifier's are (images, classes)"
-        self._layers.active = self._modes.active = False
+        self._layers.active = self._modes.active = self._entrance.active = False
 
     # ---- bookkeeping -------------------------------------------------------------------------------
 
@@ -295,7 +301,8 @@ class Monitor:
             self._no_classes = self._no_classes or why_no_classes(self._answers, targets)
             output = None if self._no_classes else sum_up(self._answers, targets)
         scale, inputs = self._input_scale(), self._input_figures()
-        return replace(sample, layers=layers, output=output, input=scale, inputs=inputs, modes=modes)
+        received = self._entrance.collect()
+        return replace(sample, layers=layers, output=output, input=scale, inputs=inputs, modes=modes, received=received)
 
     def _input_scale(self) -> tuple[float, float] | None:
         # Data is the same all along: the first batch tells.
@@ -365,7 +372,8 @@ class Monitor:
             unseen.update(layers=reason, outputs=reason, modes=reason)
         elif not any(s.layers for s in self.history.samples):
             unseen["layers"] = "no activation or weight layer that torch.nn names was called, or they are compiled"
-
+        if self._entrance.layers and not any(s.received for s in self.history.samples):
+            unseen["entrance"] = "no call of its layers was seen, as in a compiled network that may scale its own input"
         if self._no_classes:
             unseen["outputs"] = self._no_classes
         elif self._unlike and not any(s.output for s in self.history.samples):
