@@ -1,10 +1,12 @@
 """What ensembles bring on CIFAR-10: independent seeds, snapshots of one cyclic run, averaged weights (SPEC E1-E3).
 
 All networks are wellfit's small default net, trained on the same images; the test images are answered once by each
-network, and every combination is made of these answers. A round is 3 networks from seeds of their own and one run of
-`--cycles` cosine cycles with a snapshot at the end of each.
+network, and every combination is made of these answers. A round is 3 networks from seeds of their own, one run of
+`--cycles` cosine cycles with a snapshot at the end of each, and one run as long in a single cycle. Each cycle is 0.7
+times as long as the one before and begins at three times the usual rate: the first has to learn what the others only
+have to leave and find again.
 
-usage: WELLFIT_TEST_DATA=DIR python benchmarks/ensembles.py [--images 10000] [--rounds 3] [--out runs/ensembles]
+usage: WELLFIT_TEST_DATA=DIR python benchmarks/ensembles.py [--images 5000] [--rounds 3] [--out runs/ensembles]
 
 Each training is kept under --out: a killed run goes on from the last checkpoint, and `--show` prints what there is.
 """
@@ -13,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,7 +29,8 @@ from wellfit.data.preprocess import Preprocessing, fit_preprocessing
 from wellfit.data.sources import open_source
 from wellfit.data.store import PixelStore, build_store
 from wellfit.engine import Engine
-from wellfit.inference.evaluate import logits_of, softmax
+from wellfit.inference.evaluate import logits_of
+from wellfit.inference.selection import greedy, mean_answers
 from wellfit.models.zoo import construct
 from wellfit.randomness import generator
 from wellfit.training.averaging import WeightAverage, recompute_batchnorm
@@ -35,9 +39,10 @@ from wellfit.training.loop import train
 from wellfit.training.optimizers import build_optimizer
 from wellfit.training.pace import Pace
 from wellfit.training.regularize import build_criterion
-from wellfit.training.schedules import schedule, snapshot_points
+from wellfit.training.schedules import Schedule, schedule, snapshot_points
 
 WIDTHS, BATCH, RATE, DECAY = [16, 32, 64], 128, 6e-3, 0.05
+CYCLE_RATE, GROWTH = 2e-2, 0.7
 MEMBERS = 3
 HELD_OUT = 2000  # training images that no network is trained on, for choosing among networks
 REDONE = 2000  # training images that BatchNorm's statistics of averaged weights are measured on
@@ -61,11 +66,11 @@ class Images:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--images", type=int, default=10_000, help="training images")
+    parser.add_argument("--images", type=int, default=5_000, help="training images")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--epochs", type=int, default=12, help="of each of the three networks")
-    parser.add_argument("--cycles", type=int, default=4)
-    parser.add_argument("--cycle-epochs", type=int, default=8)
+    parser.add_argument("--cycles", type=int, default=5)
+    parser.add_argument("--cyclic-epochs", type=int, default=40, help="of the whole cyclic run")
     parser.add_argument("--out", type=Path, default=Path("runs/ensembles"))
     parser.add_argument("--show", action="store_true", help="train nothing, print what is there")
     given = parser.parse_args()
@@ -77,12 +82,15 @@ def main() -> None:
         for round_ in range(given.rounds):
             for member in range(MEMBERS):
                 seed = 100 * round_ + member
-                fit(images, f"seed-{seed}", seed, "one_cycle", given.epochs, 1, given.out)
+                fit(images, f"seed-{seed}", seed, RATE, schedule("one_cycle"), given.epochs, given.out)
             seed = 100 * round_ + 50
-            fit(images, f"cycles-{seed}", seed, "cyclic", given.cycles * given.cycle_epochs, given.cycles, given.out)
-            show(given.out, round_ + 1, given.cycles)
-    else:
-        show(given.out, given.rounds, given.cycles)
+            cyclic = schedule("cyclic", cycles=given.cycles, growth=GROWTH)
+            fit(images, f"cycles-{seed}", seed, CYCLE_RATE, cyclic, given.cyclic_epochs, given.out)
+            show(given.out, round_ + 1)
+        for round_ in range(given.rounds):
+            seed = 100 * round_ + 50
+            fit(images, f"long-{seed}", seed, RATE, schedule("one_cycle"), given.cyclic_epochs, given.out)
+    show(given.out, given.rounds)
 
 
 def read_images(count: int) -> Images:
@@ -101,7 +109,7 @@ def read_images(count: int) -> Images:
     return Images(store, targets, rows[:count], rows[count : count + HELD_OUT], rows[count + HELD_OUT :], preprocessing)
 
 
-def fit(images: Images, name: str, seed: int, rate: str, epochs: int, cycles: int, out: Path) -> None:
+def fit(images: Images, name: str, seed: int, rate: float, plan: Schedule, epochs: int, out: Path) -> None:
     """Train one network and keep its answers: at each snapshot, of the average of its weights, of the snapshots'."""
     answers_file = out / f"{name}.npz"
     if answers_file.exists():
@@ -122,7 +130,6 @@ def fit(images: Images, name: str, seed: int, rate: str, epochs: int, cycles: in
     module.initialise_from_data(torch.cat([images.preprocessing.normalise(b.images) for b in inputs])[:REDONE])
     module = ENGINE.place(module)
     average = WeightAverage(module, 0.995, ramp=True)
-    plan = schedule(rate, **({"cycles": cycles} if rate == "cyclic" else {}))
 
     def keep(point: float, net: nn.Module) -> None:
         save_checkpoint(out / f"{name}-{point:.3f}.snapshot", dict(net.state_dict()))
@@ -134,7 +141,7 @@ def fit(images: Images, name: str, seed: int, rate: str, epochs: int, cycles: in
         module,
         batches,
         build_criterion("cross-entropy", label_smoothing=0.1),
-        build_optimizer("adamw", module, lr=RATE, weight_decay=DECAY),
+        build_optimizer("adamw", module, lr=rate, weight_decay=DECAY),
         engine=ENGINE,
         preprocessing=images.preprocessing,
         schedule=plan,
@@ -174,47 +181,47 @@ def judged(images: Images, module: nn.Module, name: str) -> dict[str, np.ndarray
     return answers
 
 
-def show(out: Path, rounds: int, cycles: int) -> None:
-    """Print accuracies and gains in points, a line a round, then mean and spread over the rounds."""
-    targets = np.load(out / "targets.npz")["test"]
+def show(out: Path, rounds: int) -> None:
+    """Print accuracies and gains in points: mean and spread over the rounds, and each round's."""
+    targets = np.load(out / "targets.npz")
 
-    def accuracy(*logits: np.ndarray) -> float:
-        mean = np.mean([softmax(each) for each in logits], axis=0)
-        return 100 * float((mean.argmax(1) == targets).mean())
+    def accuracy(*logits: np.ndarray, shares: Sequence[float] | None = None) -> float:
+        mean = mean_answers(logits, shares if shares is not None else [1.0] * len(logits))
+        return 100 * float((mean.argmax(1) == targets["test"]).mean())
 
     table: dict[str, list[float]] = {}
     for round_ in range(rounds):
         files = [out / f"seed-{100 * round_ + member}.npz" for member in range(MEMBERS)]
-        cyclic = out / f"cycles-{100 * round_ + 50}.npz"
-        if not (cyclic.exists() and all(file.exists() for file in files)):
-            continue
-        ends = [np.load(file)["test/1.000"] for file in files]
-        averaged = [np.load(file)["test/average"] for file in files]
-        run = np.load(cyclic)
-        taken = [run[f"test/{(i + 1) / cycles:.3f}"] for i in range(cycles)]
-        single = float(np.mean([accuracy(each) for each in ends]))
-        of_average = float(np.mean([accuracy(each) for each in averaged]))
-        last = accuracy(taken[-1])
-        row = {
-            "mean member": single,
-            "ensemble of 3 seeds": accuracy(*ends),
-            "  gain": accuracy(*ends) - single,
-            "mean member, averaged weights": of_average,
-            "ensemble of 3, averaged weights": accuracy(*averaged),
-            "  gain ": accuracy(*averaged) - of_average,
-            "last model of the cyclic run": last,
-            f"ensemble of its {cycles} snapshots": accuracy(*taken),
-            "  gain  ": accuracy(*taken) - last,
-            "ensemble of its last 3": accuracy(*taken[-3:]),
-            "mean of its snapshots' weights": accuracy(run["test/mean of snapshots"]),
-            "average of its weights": accuracy(run["test/average"]),
-        }
+        cyclic, long = (out / f"{name}-{100 * round_ + 50}.npz" for name in ("cycles", "long"))
+        row: dict[str, float] = {}
+        if all(file.exists() for file in files):
+            for what, key in (("", "1.000"), (", averaged weights", "average")):
+                each = [np.load(file)[f"test/{key}"] for file in files]
+                row[f"mean of 3 networks{what}"] = float(np.mean([accuracy(one) for one in each]))
+                row[f"ensemble of the 3{what}"] = accuracy(*each)
+                row[f"  gain{what}"] = row[f"ensemble of the 3{what}"] - row[f"mean of 3 networks{what}"]
+        if cyclic.exists():
+            run = np.load(cyclic)
+            points = sorted(name.removeprefix("test/") for name in run.files if name.startswith(("test/0", "test/1")))
+            taken = [run[f"test/{point}"] for point in points]
+            last = accuracy(taken[-1])
+            chosen = greedy([run[f"chosen_by/{point}"] for point in points], targets["chosen_by"], "accuracy")
+            row["last model of the cyclic run"] = last
+            row["its last 3 snapshots"] = accuracy(*taken[-3:])
+            row["  gain of the last 3"] = row["its last 3 snapshots"] - last
+            row["snapshots chosen greedily"] = accuracy(*taken, shares=list(chosen.weights))
+            row["  gain of the chosen"] = row["snapshots chosen greedily"] - last
+            row["mean of its snapshots' weights"] = accuracy(run["test/mean of snapshots"])
+            row["average of its weights"] = accuracy(run["test/average"])
+        if long.exists():
+            row["one cycle of the same length"] = accuracy(np.load(long)["test/1.000"])
         for name, value in row.items():
             table.setdefault(name, []).append(value)
     for name, values in table.items():
         spread = f" ± {np.std(values, ddof=1):.2f}" if len(values) > 1 else ""
         listed = "  ".join(f"{value:6.2f}" for value in values)
-        print(f"{name:<34} {np.mean(values):6.2f}{spread}   ({listed})")
+        print(f"{name:<36} {np.mean(values):6.2f}{spread}   ({listed})")
+    print(flush=True)
 
 
 if __name__ == "__main__":
