@@ -95,3 +95,30 @@ def test_mistakes_are_one_sentence(wellfit: Command, arguments: list[str], said:
     assert ended.code == 2
     assert said in ended.sentence
     assert json.loads(ended.out.splitlines()[-1])["error"]["kind"] == "user"
+
+
+def test_published_weights_as_json_and_in_words(wellfit: Command) -> None:
+    result = wellfit("models", "squeezenet1_1", "--pretrained", "--json").json
+    (entry,) = result["pretrained"]
+    assert (entry["classes"], entry["input_size"], entry["parameters"]) == (1000, 224, 1235496)
+    assert entry["source"].endswith("squeezenet1_1-b8a52dc0.pth")
+    assert entry["file"] is None
+    out = wellfit("models", "resnet20", "--pretrained").out
+    (line,) = (line for line in out.splitlines() if line.split()[:1] == ["resnet20"])
+    for cell in ("cifar10", "10", "32 px", "270 k", "BSD-2-Clause", "github.com"):
+        assert cell in line
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["squeezenet1_1", "--pretrained", "--sort", "flops"], "--sort"),
+        (["squeezenet1_1", "--pretrained", "--input", "64"], "--input"),
+        (["vgg", "--pretrained", "--filter", "resnet"], "one pattern"),
+        (["squeezenetti", "--pretrained"], "did you mean 'squeezenet"),
+    ],
+)
+def test_mistakes_with_weights_are_one_sentence(wellfit: Command, arguments: list[str], said: str) -> None:
+    ended = wellfit("models", *arguments, "--json")
+    assert ended.code == 2
+    assert said in ended.sentence

@@ -80,7 +80,7 @@ def test_the_card_says_what_it_takes_to_use_the_model(tmp_path: Path) -> None:
     card = json.loads((tmp_path / "model.json").read_text(encoding="utf-8"))
     assert card["schema"] == 1
     assert card["architecture"] == {"name": "resnet18", "options": {"small_stem": False}, "image_size": 48}
-    assert card["weights"] == {"from": None, "source": None, "licence": None}
+    assert card["weights"] == dict.fromkeys(("from", "source", "licence", "classes", "preprocessing"))
     assert card["classes"] == ["ant", "bee", "wasp"]
     assert card["preprocessing"] == PREPROCESSING
     assert card["parameters"] == sum(p.numel() for p in module.parameters())

@@ -28,6 +28,7 @@ NONE = "–"
 @click.option("--sort", metavar="KEY", help="name, parameters, flops, activations, input or accuracy.")
 @click.option("--filter", "wanted", metavar="TEXT", help="Names that hold TEXT, or fit a pattern such as 'vgg1?_bn'.")
 @click.option("--all", "with_timm", is_flag=True, help="timm's names too.")
+@click.option("--pretrained", is_flag=True, help="Published weights, of models whose name holds NAME; fetches none.")
 @click.option("--chart", metavar="FILE", help="Draw accuracy against operations into an .svg or .png file.")
 @click.option("--history", is_flag=True, help="The winners of the ImageNet challenge by year.")
 @json_option
@@ -38,6 +39,7 @@ def models(
     sort: str | None,
     wanted: str | None,
     with_timm: bool,
+    pretrained: bool,
     chart: str | None,
     history: bool,
     as_json: bool,
@@ -45,10 +47,21 @@ def models(
     """The networks by name: parameters, operations, input size, published accuracy, licence.
 
     With NAME, its layer table: output shape, activations, parameters, operations and receptive field of each layer.
-    Operations are 2 × multiply-adds of one image.
+    Operations are 2 × multiply-adds of one image. With --pretrained, the published weights of the models whose name
+    holds NAME.
     """
     about_list = {"--sort": sort, "--filter": wanted, "--all": with_timm, "--chart": chart, "--history": history}
     about_one = {"--input": input_size, "--classes": classes}
+    if pretrained:
+        about_nets = {**about_one, "--sort": sort, "--chart": chart, "--history": history}
+        if others := [option for option, given in about_nets.items() if given]:
+            raise UserError(f"--pretrained lists weights, which {others[0]} does not belong to; leave one of them out")
+        if name and wanted:
+            raise UserError(
+                f"--pretrained takes one pattern, got '{name}' and --filter '{wanted}'; leave one of them out"
+            )
+        _pretrained(name or wanted, with_timm, as_json)
+        return
     if unfit := [option for option, given in (about_list if name else about_one).items() if given]:
         if name:
             raise UserError(
@@ -92,6 +105,36 @@ def _list(wanted: str | None, sort: str | None, with_timm: bool, chart: str | No
         click.echo(note)
     if drawn is not None:
         click.echo(f"{chart}: {drawn} nets with a published ImageNet accuracy")
+
+
+def _pretrained(wanted: str | None, with_timm: bool, as_json: bool) -> None:
+    from wellfit.models.pretrained_list import pretrained_listing
+
+    found = pretrained_listing(
+        wanted, with_timm=with_timm, progress=lambda name: click.echo(f"measuring {name}", err=True)
+    )
+    if as_json:
+        print_json({"pretrained": [entry.as_dict() for entry in found.entries], "notes": found.notes})
+        return
+    table = _table("model", "weights", "classes*", "input*", "parameters*", "licence", "here", "from")
+    for entry in found.entries:
+        table.add_row(
+            entry.name,
+            entry.weights.rpartition(".")[2],
+            f"{entry.classes:,}",
+            f"{entry.input_size} px",
+            _short(entry.parameters),
+            _short_licence(entry.licence),
+            "yes" if entry.file else NONE,
+            entry.source.removeprefix("https://").partition("/")[0],
+        )
+    _print(table)
+    click.echo(
+        "here: the file is on this machine; others are fetched where --weights pretrained asks for them; --json has "
+        "the whole addresses"
+    )
+    for note in found.notes:
+        click.echo(note)
 
 
 def _list_table(entries: list[Entry]) -> Table:

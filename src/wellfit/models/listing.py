@@ -33,13 +33,13 @@ def listing(
     """
     if sort is not None and sort not in SORTS:
         raise unknown_name("order of models", sort, SORTS)
-    entries = [entry for entry in kept() if _fits(entry.name, wanted)]
+    entries = [entry for entry in kept() if fits(entry.name, wanted)]
     notes = []
     names: list[str] = []
     if wanted or with_timm:
         from wellfit.models.foreign import timm_names
 
-        names = [f"timm:{name}" for name in timm_names() if _fits(f"timm:{name}", wanted)]
+        names = [f"timm:{name}" for name in timm_names() if fits(f"timm:{name}", wanted)]
     not_computed = names if len(names) > MOST_MEASURED else []
     for name in [] if not_computed else names:
         if progress is not None:
@@ -67,7 +67,8 @@ def listing(
     return Listing(entries, not_computed, notes)
 
 
-def _fits(name: str, wanted: str | None) -> bool:
+def fits(name: str, wanted: str | None) -> bool:
+    """Whether a name holds `wanted`, or matches it where it is a pattern; any name where nothing is wanted."""
     if not wanted:
         return True
     name, wanted = name.lower(), wanted.lower()

@@ -19,7 +19,9 @@ PUBLISHED_WORDS = ("imagenet", "pretrained", "default")
 
 
 def candidates(namespace: str, bare: str) -> list[published.Published]:
-    """Published weights of a resolved name, the preferred ones first; our ResNets take torchvision's."""
+    """Published weights of a resolved name, the preferred ones first; our photograph nets take torchvision's."""
+    if namespace == "own" and (ours := published.cifar_weights(bare)):
+        return ours
     if namespace == "torchvision" or (namespace == "own" and bare in foreign.torchvision_names()):
         return published.torchvision_weights(bare)
     return published.timm_weights(bare) if namespace == "timm" else []
@@ -35,29 +37,60 @@ def load_pretrained(
     namespace, bare = resolved
     known = candidates(namespace, bare)
     if weights in PUBLISHED_WORDS:
-        path, expected, notes = _published_file(bare, known)
+        path, expected, notes = _published_file(bare, weights, known)
         what, fields = f"'{path.name}'", published.describe(expected)
         state: Mapping[str, torch.Tensor] = _converted(path, namespace, bare, image_size, options)
     else:
         path = _given_file(weights)
         what, state = f"'{path}'", read_state(path)
         fields, notes = _fields_of_file(path, weights, known)
+        notes += getattr(state, "_notes", [])
     if namespace == "torchvision" and bare.startswith("vit_"):
         state = _positions_resized(module, state, image_size)
     names = [name for name, _ in classifiers_of(module, image_size)]
+    fields["weights_classes"] = _classes_in(state, names) or fields.get("weights_classes")
     try:
         return fields, notes + load_state(module, state, names, what)
-    except UserError:
+    except UserError as error:
         # A copy of a published file may need the conversions that timm makes: older names, another image size.
-        if namespace != "timm" or weights in PUBLISHED_WORDS or not known:
-            raise
-        converted = _converted_or_none(path, namespace, bare, image_size, options)
+        converted = None
+        if namespace == "timm" and weights not in PUBLISHED_WORDS and known:
+            converted = _converted_or_none(path, namespace, bare, image_size, options)
         if converted is None:
-            raise
+            raise _with_the_file_expected(error, bare, known) from error
         return fields, notes + load_state(module, converted, names, what)
 
 
-def _published_file(bare: str, known: list[published.Published]) -> tuple[Path, published.Published, list[str]]:
+def _classes_in(state: Mapping[str, torch.Tensor], classifiers: list[str]) -> int | None:
+    """How many classes the weights tell apart; None where they have no classifier."""
+    rows = [state[f"{name}.weight"].shape[0] for name in classifiers if f"{name}.weight" in state]
+    return rows[0] if rows else None
+
+
+def _with_the_file_expected(error: UserError, bare: str, known: list[published.Published]) -> UserError:
+    if not known:
+        return error
+    first = known[0]
+    return UserError(
+        f"{error}; or take the published weights of '{bare}', {' or '.join(first.files)} in "
+        f"{published.place_of(first)}, with --weights pretrained"
+    )
+
+
+def of_word(word: str, known: list[published.Published]) -> list[published.Published]:
+    """Those that a word asks for: "imagenet" means none that were trained on small images of ten classes."""
+    return [one for one in known if word != "imagenet" or one.dataset != "CIFAR-10"]
+
+
+def _published_file(
+    bare: str, word: str, every: list[published.Published]
+) -> tuple[Path, published.Published, list[str]]:
+    known = of_word(word, every)
+    if every and not known:
+        raise UserError(
+            f"the published weights of '{bare}' were trained on {every[0].dataset}, not on ImageNet: ask for them with "
+            "--weights pretrained, or leave --weights out to start from random weights"
+        )
     if not known:
         raise UserError(
             f"there are no published weights for '{bare}': name a file with --weights FILE, "

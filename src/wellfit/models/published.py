@@ -27,7 +27,8 @@ class Published:
 
     files: names under which it may lie in the cache, the preferred one first. repository: on the Hugging Face
     hub, "" for torchvision's. mean, std: per channel, of pixels in 0..1. image_size: pixels a side.
-    crop_pct: side of the centre crop over the side after resizing.
+    crop_pct: side of the centre crop over the side after resizing. classes: of `dataset`, which it was trained on.
+    parameters: None where the publisher's tables do not say.
     """
 
     label: str
@@ -40,6 +41,9 @@ class Published:
     interpolation: str
     crop_pct: float
     licence: str | None
+    classes: int
+    dataset: str
+    parameters: int | None = None
 
 
 def torchvision_weights(name: str) -> list[Published]:
@@ -63,6 +67,9 @@ def torchvision_weights(name: str) -> list[Published]:
                 interpolation=view.interpolation.value,
                 crop_pct=view.crop_size[0] / view.resize_size[0],
                 licence=weights.meta.get("license", "BSD-3-Clause (torchvision)"),
+                classes=len(weights.meta["categories"] or ()) or 1000,  # a few tables leave the names out
+                dataset=next(iter(weights.meta["_metrics"])),
+                parameters=weights.meta["num_params"],
             )
         )
     return found
@@ -94,6 +101,51 @@ def timm_weights(name: str) -> list[Published]:
             interpolation=cfg.interpolation,
             crop_pct=cfg.crop_pct,
             licence=cfg.license,
+            classes=cfg.num_classes,
+            dataset=_timm_dataset(cfg.tag or "", cfg.num_classes),
+        )
+    ]
+
+
+def _timm_dataset(tag: str, classes: int) -> str:
+    """timm's tags end in what a model was last trained on; where none says so, the class count is all that is known."""
+    for ending, name in (("in1k", "ImageNet-1K"), ("in12k", "ImageNet-12K"), ("in22k", "ImageNet-22K")):
+        if tag.endswith(ending) or f"{ending}_" in tag.rpartition("_ft_")[2]:
+            return name
+    return "ImageNet-1K" if classes == 1000 else f"{classes:,} classes" if classes else "no classes"
+
+
+# File and parameters of the residual nets that Yerlan Idelbayev trained on CIFAR-10, under BSD-2.
+CIFAR_WEIGHTS = {
+    "resnet20": ("resnet20-12fca82f.th", 269_722),
+    "resnet32": ("resnet32-d509ac18.th", 464_154),
+    "resnet44": ("resnet44-014dd654.th", 658_586),
+    "resnet56": ("resnet56-4bfd9763.th", 853_018),
+    "resnet110": ("resnet110-1d1ed7c2.th", 1_727_962),
+}
+CIFAR_SOURCE = "https://github.com/akamaster/pytorch_resnet_cifar10/raw/master/pretrained_models/"
+
+
+def cifar_weights(name: str) -> list[Published]:
+    """The published CIFAR-10 weights of one of our small residual nets; empty where it has none."""
+    if name not in CIFAR_WEIGHTS:
+        return []
+    file, parameters = CIFAR_WEIGHTS[name]
+    return [
+        Published(
+            label=f"{name}.cifar10",
+            files=(file,),
+            repository="",
+            url=CIFAR_SOURCE + file,
+            mean=[0.485, 0.456, 0.406],
+            std=[0.229, 0.224, 0.225],
+            image_size=32,
+            interpolation="bilinear",
+            crop_pct=1.0,
+            licence="BSD-2-Clause",
+            classes=10,
+            dataset="CIFAR-10",
+            parameters=parameters,
         )
     ]
 
@@ -114,6 +166,11 @@ def cached(weights: Published) -> Path | None:
     return None
 
 
+def place_of(weights: Published) -> str:
+    """Where the file is looked for, in words."""
+    return f"the Hugging Face cache, as {weights.repository}" if weights.repository else f"'{checkpoints()}'"
+
+
 def checkpoints() -> Path:
     """Torch's folder of downloaded weights; TORCH_HOME moves it."""
     import torch
@@ -127,7 +184,7 @@ def fetch(name: str, weights: Published) -> Path:
         return _fetch_from_hub(weights) if weights.repository else fetch_url(weights.url)
     except Exception as error:  # whatever a network can do wrong, the user's way out is the same
         reason = str(error).strip().partition("\n")[0] or type(error).__name__
-        place = "the Hugging Face cache" if weights.repository else f"'{checkpoints()}'"
+        place = place_of(weights)
         raise UserError(
             f"the weights of '{name}' ({weights.files[0]}) are not on this machine and could not be fetched from "
             f"{weights.url} ({reason}): put that file into {place}, or name a copy with --weights FILE, "
@@ -193,4 +250,5 @@ def describe(weights: Published) -> dict[str, Any]:
         "crop_pct": weights.crop_pct,
         "licence": weights.licence,
         "source": weights.url,
+        "weights_classes": weights.classes,
     }

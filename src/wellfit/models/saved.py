@@ -29,10 +29,24 @@ def card_of(built: Built, classes: list[str], image_size: int, preprocessing: di
     """What `save_model` stores beside the weights: architecture, origin, classes in output order, preprocessing."""
     return {
         "architecture": {"name": built.name, "options": built.options, "image_size": image_size},
-        "weights": {"from": built.weights, "source": built.source, "licence": built.licence},
+        "weights": {
+            "from": built.weights,
+            "source": built.source,
+            "licence": built.licence,
+            "classes": built.weights_classes,
+            "preprocessing": _own_preprocessing(built),
+        },
         "classes": list(classes),
         "preprocessing": preprocessing,
     }
+
+
+def _own_preprocessing(built: Built) -> dict[str, Any] | None:
+    """What the weights that the net started from were trained with, where they say so."""
+    if built.mean is None:
+        return None
+    names = ("mean", "std", "image_size", "interpolation", "crop_pct")
+    return {name: getattr(built, name) for name in names}
 
 
 def save_model(folder: RunFolder, module: nn.Module, card: dict[str, Any]) -> None:

@@ -56,6 +56,10 @@ def read_state(path: Path) -> OrderedDict[str, torch.Tensor]:
             "not; save `model.state_dict()`"
         )
     state = OrderedDict((_plain_key(key), value) for key, value in content.items())
+    prefixes = sorted({prefix for key in content for prefix in _PREFIXES if str(key).startswith(prefix)})
+    if prefixes:
+        said = " and ".join(f"'{prefix}'" for prefix in prefixes)
+        state.__dict__["_notes"] = [f"the keys of '{path}' begin with {said}, which was taken off"]
     metadata = getattr(content, "_metadata", None)
     if metadata is not None:
         state.__dict__["_metadata"] = OrderedDict((_plain_key(f"{k}.").rstrip("."), v) for k, v in metadata.items())

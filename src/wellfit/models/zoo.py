@@ -22,7 +22,7 @@ from wellfit.models.ensemble import Ensemble, entrance_of
 from wellfit.models.head import classifiers_of, replace_classifier, scale_classifier
 from wellfit.models.init import seeded
 from wellfit.models.lenet import lenet5
-from wellfit.models.pretrained import candidates, load_pretrained
+from wellfit.models.pretrained import candidates, load_pretrained, of_word
 from wellfit.models.probe_net import ProbeNet
 from wellfit.models.resnet import CIFAR_NETS, PHOTOGRAPH_NETS, SMALL_IMAGE
 from wellfit.models.sizes import check_size
@@ -37,7 +37,8 @@ class Built:
     """A net ready to train: N×channels×S×S float images → N×classes logits.
 
     name and options rebuild the net. mean, std (of pixels in 0..1), image_size (pixels), interpolation, crop_pct,
-    licence and source belong to the weights it starts from, None from scratch. notes are sentences for people.
+    licence, source and weights_classes (how many they tell apart) belong to the weights it starts from, None from
+    scratch. notes are sentences for people.
     """
 
     module: nn.Module
@@ -51,6 +52,7 @@ class Built:
     crop_pct: float | None = None
     licence: str | None = None
     source: str | None = None
+    weights_classes: int | None = None
     notes: list[str] = field(default_factory=list)
 
 
@@ -59,9 +61,10 @@ def build(
 ) -> Built:
     """A net for `classes` classes and square images of `image_size` pixels.
 
-    weights: None starts from random numbers drawn from `seed` alone; "imagenet" (or "pretrained", "default") takes
-    the published ones, from the cache or the network; a path or an http(s) address names a file. options go to the
-    net's constructor; `channels` is understood by ours and timm's. No global random state is changed.
+    weights: None starts from random numbers drawn from `seed` alone; "pretrained" (or "default", or "imagenet" where
+    they were trained on it) takes the published ones, from the cache or the network; a path or an http(s) address
+    names a file. options go to the net's constructor; `channels` is understood by ours and timm's. No global random
+    state is changed.
     UserError: unknown name or option, weights that cannot be had or do not fit, an image size the net cannot take.
     """
     if classes < 2:
@@ -150,7 +153,7 @@ def resolve(name: str) -> tuple[str, str]:
 
 def weights_at_hand(name: str) -> Path | None:
     """The cached file that `weights="imagenet"` would use, or None; no network is touched."""
-    for candidate in candidates(*resolve(name)):
+    for candidate in of_word("imagenet", candidates(*resolve(name))):
         if path := published.cached(candidate):
             return path
     return None

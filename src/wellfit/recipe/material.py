@@ -128,7 +128,7 @@ class Material:
         else:
             options |= {"probe_layer": spot.layer, "probe_pooling": spot.pooling}
             net = ProbeNet(backbone, len(self.data.classes), size, layer=spot.layer, pooling=spot.pooling)
-        return Built(net, "probe_net", options, built.weights, licence=built.licence, source=built.source), net
+        return replace(built, module=net, name="probe_net", options=options), net
 
     def from_scratch(self) -> Material:
         """The same data with the plan's small net in the place of the pretrained network."""

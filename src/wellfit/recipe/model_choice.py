@@ -86,7 +86,7 @@ def choose_model(job: Job, data: Prepared, left: float) -> Choice:
             why = f"{len(data.split.train):,} training images, fewer than a million: weights of a larger set are used"
         probed = _probe(job, start.module, size, classes, left)
         chosen = Candidate(start.name, dict(start.options), size, probed.speed)
-        reasons = [why, probed.reason]
+        reasons = [why, *start.notes, probed.reason]
     else:
         weights, transfer = "none", "none"
         candidates = _candidates(config, data)
