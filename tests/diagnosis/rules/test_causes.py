@@ -262,3 +262,17 @@ def test_wild_first_steps_are_given_time_to_be_made_good():
     assert verdict("updates-too-large", history) is None
     history.losses = noisy([1.5] * 120)
     assert verdict("updates-too-large", history) is not None
+
+
+@pytest.mark.parametrize(("peak_at", "said"), [(3, True), (150, False)])
+def test_one_group_at_a_rate_of_its_own_throws_the_loss_at_once(peak_at, said):
+    """The head's updates are as long as its weights, those of the other weights as usual; a late jump has other causes."""
+    losses = noisy([2.0] * 200)
+    losses[peak_at] = 100.0
+    history = watched(losses)
+    head = np.array([1e-3, 1e-3, 1.0])
+    history.samples = [
+        Sample(i, np.ones(3), head if i < 20 else head * 1e-3, np.ones(3), 0.01) for i in range(0, 200, 5)
+    ]
+    history.parameters = [Parameter(f"{i}.weight", 100) for i in range(3)]
+    assert (verdict("lr-too-high", history) is not None) == said

@@ -40,6 +40,8 @@ USUAL = 2e-3
 CLIMBED, RISEN_AGAIN = 1.4, 1.15
 # A rate that rises by so much, so often, comes and goes.
 CYCLE, CYCLES = 4.0, 3
+# The first steps.
+FIRST = 20
 # A loss thrown so far above its start was no noise, whatever became of it.
 THROWN = 8.0
 # Steps that keep more of their promise than this, while more than this share of the loss is left, are too short.
@@ -72,7 +74,7 @@ def lr_too_high(h: History) -> Finding | None:
     # Large steps, be it within a warm-up, silenced every difference between images.
     silenced = bad is None and has_collapsed(h) and _steps_before_silence(h) > LARGE
     # It may learn something all the same, with what the first steps left alive.
-    thrown = peak > THROWN * start and largest > LARGE
+    thrown = peak > THROWN * start and max(largest, _longest_first_step(h)) > LARGE
     coarse = long_steps(h) is not None and not _comes_and_goes(h)
     lowest = _lowest_before_climbing(h)
     if not (lost or broken or silenced or thrown or coarse or lowest is not None):
@@ -106,6 +108,17 @@ def _lowest_before_climbing(h: History) -> float | None:
     lowest = float(fifths[:3].min())
     climbs = fifths[-2] > RISEN_AGAIN * lowest and fifths[-1] > CLIMBED * lowest and lowest < STUCK * h.reference_loss
     return lowest if climbs else None
+
+
+def _longest_first_step(h: History) -> float:
+    """The largest update of any one weight, as a share of it, where the first steps threw the loss; else 0.
+
+    One group of weights may have a rate of its own.
+    """
+    if int(np.nanargmax(np.where(np.isfinite(h.loss), h.loss, -np.inf))) >= FIRST:
+        return 0.0
+    seen = [s.update_ratio[h.weights] for s in h.finite_samples if s.step < FIRST and len(h.weights)]
+    return float(np.nanmax(seen, initial=0.0)) if seen else 0.0
 
 
 def _steps_before_silence(h: History) -> float:
