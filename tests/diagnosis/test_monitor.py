@@ -13,6 +13,7 @@ from torch import nn
 
 from tests.diagnosis.conftest import Functional, batch, cnn, digits, mlp, one_step
 from wellfit.diagnosis.monitor import KEPT, Monitor
+from wellfit.diagnosis.turns import is_watched
 from wellfit.errors import UserError
 
 SGD = torch.optim.SGD
@@ -187,17 +188,17 @@ def test_a_validation_pass_leaves_no_trace():
     assert monitor.history.samples[0].input[1] < 2
 
 
-def test_watched_steps_are_the_first_three_and_every_tenth():
+def test_watched_steps_are_the_first_three_and_one_of_every_ten():
     model = mlp()
     optimizer = SGD(model.parameters(), 0.1)
     monitor = Monitor(model, optimizer)
     watched = []
-    for step in range(25):
+    for step in range(45):
         monitor.step(one_step(model, optimizer, *batch(8)))
         if monitor.watched:
             watched.append(step)
-    assert watched == [s.step for s in monitor.history.samples] == [0, 1, 2, 10, 20]
-    assert len(monitor.history.losses) == len(monitor.history.lrs) == 25
+    assert watched == [s.step for s in monitor.history.samples] == [s for s in range(45) if is_watched(s, 10)]
+    assert len(monitor.history.losses) == len(monitor.history.lrs) == 45
 
 
 def test_memory_stays_bounded_in_a_long_run():

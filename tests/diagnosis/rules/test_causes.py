@@ -266,7 +266,7 @@ def test_wild_first_steps_are_given_time_to_be_made_good():
 
 @pytest.mark.parametrize(("peak_at", "said"), [(3, True), (150, False)])
 def test_one_group_at_a_rate_of_its_own_throws_the_loss_at_once(peak_at, said):
-    """The head's updates are as long as its weights, those of the other weights as usual; a late jump has other causes."""
+    """The head's updates are as long as its weights, the others' as usual; a late jump has other causes."""
     losses = noisy([2.0] * 200)
     losses[peak_at] = 100.0
     history = watched(losses)
