@@ -29,6 +29,7 @@ from typing import Any, TextIO
 from wellfit.errors import UserError
 
 SCHEMA = 1
+Listener = Callable[[str, dict[str, Any]], None]
 
 
 @dataclass(frozen=True)
@@ -114,13 +115,14 @@ class Record:
     """Appends lines to `record.jsonl`; every line is flushed, so a kill loses at most a torn last one.
 
     listener: called with (kind, fields) of every line, in memory: how the terminal shows progress.
+    follower: called likewise, of lines that are written alone, and of the trials that worker processes wrote.
     """
 
-    def __init__(self, path: Path, listener: Callable[[str, dict[str, Any]], None] | None = None) -> None:
+    def __init__(self, path: Path, listener: Listener | None = None, follower: Listener | None = None) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         _mend_torn_line(path)
         self.path = path
-        self._listener = listener
+        self._listener, self._follower = listener, follower
         self._file: TextIO = path.open("a", encoding="utf-8")
 
     def write(self, kind: str, **fields: Any) -> None:
@@ -133,10 +135,14 @@ class Record:
                 f"the record '{self.path}' could not be written ({error.strerror}); "
                 "make room there and go on with `wellfit resume`"
             ) from error
+        if self._follower is not None and kind != "trial":
+            self._follower(kind, fields)
         self.tell(kind, **fields)
 
     def tell(self, kind: str, **fields: Any) -> None:
-        """Tell the listener alone: for what is worth seeing and not worth keeping."""
+        """Tell the listener alone: for what is worth seeing and not worth keeping, or is kept elsewhere."""
+        if self._follower is not None and kind == "trial":  # a worker process keeps its own in a record of its own
+            self._follower(kind, fields)
         if self._listener is not None:
             self._listener(kind, fields)
 

@@ -23,6 +23,7 @@ from wellfit.cli.options import (
     ending_options,
     force_option,
     json_option,
+    log_option,
     model_options,
     out_option,
     seed_option,
@@ -60,6 +61,7 @@ def wellfit() -> None:
 @click.option("--from", "start_from", metavar="RUN", help="Go on from an earlier run's model.")
 @click.option("--dry-run", is_flag=True, help="Print the plan and what it would cost; train nothing.")
 @force_option
+@log_option
 @json_option
 @data_options
 @model_options
@@ -72,6 +74,7 @@ def fit(
     start_from: str | None,
     dry_run: bool,
     force: bool,
+    log: tuple[str, ...],
     as_json: bool,
     **settings: Any,
 ) -> None:
@@ -101,6 +104,7 @@ def fit(
             plan=plan_file,
             start_from=start_from,
             force=force,
+            log=log,
             command=command_line(),
             started=cli.STARTED,
             listener=display,
@@ -132,8 +136,11 @@ def resume(run: str, storage: str | None, as_json: bool) -> None:
 @budget_option
 @out_option
 @force_option
+@log_option
 @json_option
-def train(data: str, config_file: str, budget: str, out: str | None, force: bool, as_json: bool) -> None:
+def train(
+    data: str, config_file: str, budget: str, out: str | None, force: bool, log: tuple[str, ...], as_json: bool
+) -> None:
     """Train on DATA as CONFIG (a run's config.toml, or your own) says, without a search."""
     from wellfit.cli.progress import ProgressDisplay
     from wellfit.config import load_config
@@ -148,6 +155,7 @@ def train(data: str, config_file: str, budget: str, out: str | None, force: bool
             out=out,
             budget=budget,
             force=force,
+            log=log,
             command=command_line(),
             started=cli.STARTED,
             listener=display,

@@ -67,6 +67,9 @@ ending_options = _options(
         help="Seed of the splits alone, the same for runs to be joined; default: --seed.",
     ),
 )
+log_option = click.option(
+    "--log", multiple=True, metavar="TOOL", help="Show it in tensorboard, wandb or mlflow too; may be repeated."
+)
 config_option = click.option("--config", "config_file", metavar="FILE", help="A TOML configuration to start from.")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 import time
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,6 +27,7 @@ from wellfit.recipe.opening import (
 from wellfit.recipe.plan import Plan, load_plan, save_plan
 from wellfit.recipe.run import Run
 from wellfit.record import RunFolder, read_record, write_atomically
+from wellfit.trackers import check_trackers
 
 if TYPE_CHECKING:
     from wellfit.recipe.search_run import SearchRun
@@ -42,6 +44,7 @@ def fit(
     plan: str | Path | None = None,
     start_from: str | Path | None = None,
     force: bool = False,
+    log: str | Iterable[str] = (),
     command: str = "wellfit.fit(…)",
     started: float | None = None,
     listener: Listener | None = None,
@@ -55,12 +58,13 @@ def fit(
     plan: a plan.toml to repeat, with no deadline; neither the budget counts then, nor of `config` more than its `data`.
     start_from: an earlier run whose network is gone on from.
     force: go on where a check fails.
+    log: "tensorboard", "wandb" or "mlflow", or several: tools that the run is shown in besides.
     started: time.monotonic() when the command began; the budget counts from there.
 
     Raises UserError for bad input, GateFailed where a check fails, Interrupted when stopped.
     """
     started = time.monotonic() if started is None else started
-    config = config or Config()
+    config, log = config or Config(), check_trackers(log)
     seconds = None if plan is not None else parse_budget(budget)
     given = load_plan(plan) if plan is not None else None
     if given is not None:
@@ -78,7 +82,7 @@ def fit(
     write_atomically(folder.config, config_to_toml(config))
     if given is not None:
         save_plan(folder.plan, given)
-    request = {"data": lasting(data), "budget": seconds, "force": force}
+    request = {"data": lasting(data), "budget": seconds, "force": force, "log": list(log)}
     try:
         return _run(folder, data, config, Budget(seconds, started), request, command, listener)
     except UserError:
@@ -143,6 +147,7 @@ def train(
     out: str | Path | None = None,
     budget: str | float = DEFAULT_BUDGET,
     force: bool = False,
+    log: str | Iterable[str] = (),
     command: str = "wellfit.train(…)",
     started: float | None = None,
     listener: Listener | None = None,
@@ -156,7 +161,15 @@ def train(
         lr = config.optimizer.lr or (1e-3 if config.optimizer.name in ("adam", "adamw") else 0.1)
         config = config.replace(**{"optimizer.lr": lr, "optimizer.weight_decay": decay})
     return fit(
-        data, budget=budget, out=out, config=config, force=force, command=command, started=started, listener=listener
+        data,
+        budget=budget,
+        out=out,
+        config=config,
+        force=force,
+        log=log,
+        command=command,
+        started=started,
+        listener=listener,
     )
 
 
@@ -314,6 +327,6 @@ def _run(
 ) -> Run:
     from wellfit.recipe.steps import run_recipe
 
-    job = job_of(folder, data, config, budget, bool(request["force"]), listener)
+    job = job_of(folder, data, config, budget, bool(request["force"]), listener, request.get("log", ()))
     run_session(job, run_recipe, request=request, command=command, spent=spent)
     return Run(folder)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from datetime import datetime
 from importlib.metadata import version
@@ -17,9 +17,9 @@ from wellfit.recipe.budget import Budget
 from wellfit.recipe.interrupts import interrupts
 from wellfit.recipe.job import Job
 from wellfit.recipe.machine import machine
-from wellfit.record import SCHEMA, Record, RunFolder, read_record
+from wellfit.record import SCHEMA, Listener, Record, RunFolder, read_record
+from wellfit.trackers import feeds
 
-Listener = Callable[[str, dict[str, Any]], None]
 PACKAGES = ("wellfit", "torch", "torchvision", "timm", "numpy", "pillow", "optuna", "scikit-learn")
 
 
@@ -93,9 +93,18 @@ def run_session(
         job.record.close()
 
 
-def job_of(folder: RunFolder, data: Any, config: Config, budget: Budget, force: bool, listener: Listener | None) -> Job:
-    """A job whose record is open."""
-    return Job(data, config, folder, Record(folder.record, listener), budget, force)
+def job_of(
+    folder: RunFolder,
+    data: Any,
+    config: Config,
+    budget: Budget,
+    force: bool,
+    listener: Listener | None,
+    log: Iterable[str] = (),
+) -> Job:
+    """A job whose record is open. log: names of `trackers.TRACKERS` that its lines are handed to as well."""
+    say = None if listener is None else lambda text: listener("say", {"text": text})
+    return Job(data, config, folder, Record(folder.record, listener, feeds(log, folder, say)), budget, force)
 
 
 def lasting(data: Any) -> str | None:
