@@ -1,0 +1,91 @@
+"""The taught table, from measured numbers (SPEC T4)."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from wellfit.transfer.policy import (
+    ALL,
+    EARLIER,
+    LITTLE,
+    PROBE,
+    SCRATCH,
+    STRATEGIES,
+    Evidence,
+    Stage,
+    decide,
+    handed_over,
+)
+
+
+def evidence(images: int, early: float, late: float, **more: object) -> Evidence:
+    stages = [Stage("low", "grid4", early, 1 - early), Stage("high", "mean+max", late, 1 - late)]
+    return replace(Evidence(images, 10, 400, "accuracy", stages), **more)
+
+
+@pytest.mark.parametrize(
+    ("images", "early", "late", "cell", "strategies"),
+    [
+        (LITTLE - 1, 0.7, 0.9, ("little", "similar"), (PROBE,)),
+        (LITTLE - 1, 0.9, 0.7, ("little", "different"), (EARLIER,)),
+        (LITTLE, 0.7, 0.9, ("lot", "similar"), (PROBE, ALL)),
+        (LITTLE, 0.9, 0.7, ("lot", "different"), (EARLIER, ALL, SCRATCH)),
+    ],
+)
+def test_the_four_cells(
+    images: int, early: float, late: float, cell: tuple[str, str], strategies: tuple[str, ...]
+) -> None:
+    decision = decide(evidence(images, early, late))
+    assert decision.cell == cell
+    assert decision.strategies == strategies
+    assert set(strategies) <= set(STRATEGIES)
+    marked = [line for line in decision.table.splitlines() if ">" in line]
+    assert 1 <= len(marked) <= 2
+    column = 0 if cell[1] == "similar" else 1
+    for line in marked:
+        cells = line.split("|")[1:]
+        assert ">" in cells[column]
+        assert ">" not in cells[1 - column]
+
+
+def test_the_table_holds_the_users_own_numbers() -> None:
+    given = evidence(1234, 0.612, 0.834, control=(0.75, 0.31), control_images=100)
+    table = decide(given).table
+    for text in (
+        "1,234 training images of 10 classes",
+        "low (grid4)  61.2%",
+        "high (mean+max)  83.4%",
+        "31.0%",
+        "75.0%",
+    ):
+        assert text in table
+
+
+def test_an_earlier_stage_that_leads_by_chance_alone_does_not_make_data_different() -> None:
+    assert decide(evidence(500, 0.90, 0.89)).cell[1] == "different"  # on 400 images; its loss is lower too
+    close = [Stage("low", "mean", 0.90, 0.50), Stage("high", "mean", 0.89, 0.30)]
+    assert decide(replace(evidence(500, 0.9, 0.89), stages=close)).cell[1] == "similar"
+    far = [Stage("low", "mean", 0.95, 0.50), Stage("high", "mean", 0.85, 0.30)]
+    assert decide(replace(evidence(500, 0.9, 0.89), stages=far)).cell[1] == "different"
+
+
+def test_weights_no_better_than_random_ones_are_those_of_different_data() -> None:
+    decision = decide(evidence(500, 0.6, 0.7, control=(0.61, 0.60), control_images=100))
+    assert (decision.cell[1], decision.helps) == ("different", False)
+    assert any("do not clearly help" in reason for reason in decision.reasons)
+    helped = decide(evidence(500, 0.6, 0.7, control=(0.8, 0.5), control_images=100))
+    assert (helped.cell[1], helped.helps) == ("similar", True)
+
+
+def test_a_network_of_one_stage_has_no_earlier_one() -> None:
+    one = Evidence(100, 2, 100, "accuracy", [Stage("only", "mean", 0.6, 0.7)], control=(0.5, 0.5), control_images=50)
+    assert decide(one).strategies == (PROBE,)
+
+
+def test_validation_decides_and_a_tie_goes_to_the_simpler() -> None:
+    order = (EARLIER, ALL, SCRATCH)
+    assert handed_over(order, {EARLIER: 0.8, ALL: 0.8, SCRATCH: 0.7}) == EARLIER
+    assert handed_over(order, {EARLIER: 0.8, ALL: 0.82, SCRATCH: 0.82}) == ALL
+    assert handed_over(order, {EARLIER: 0.8, SCRATCH: 0.9, PROBE: 1.0}) == SCRATCH
