@@ -9,6 +9,7 @@ import click
 
 from wellfit import __version__, cli
 from wellfit.cli.compare import compare
+from wellfit.cli.dashboard import dashboard
 from wellfit.cli.endings import command_line, say_run, say_search
 from wellfit.cli.ensemble import ensemble
 from wellfit.cli.exits import print_json
@@ -307,6 +308,7 @@ def explain(finding: str, as_json: bool) -> None:
 
 wellfit.add_command(models)
 wellfit.add_command(compare)
+wellfit.add_command(dashboard)
 wellfit.add_command(ensemble)
 wellfit.add_command(export)
 wellfit.add_command(neighbours)

@@ -7,7 +7,9 @@ from typing import Literal
 
 import numpy as np
 
-from wellfit.report.curves import MOST_COLUMNS, MOST_ROWS, Floats, evenly
+from wellfit.report.curves import MOST_COLUMNS, MOST_ROWS, Floats, column, evenly
+from wellfit.report.history import History, mapping
+from wellfit.report.words import number
 
 Scale = Literal["log", "share"]
 
@@ -40,3 +42,31 @@ def layer_tracks(names: list[str], steps: Floats, values: Floats, scale: Scale) 
         return None
     kept, columns = rows[evenly(len(rows), MOST_ROWS)], evenly(len(steps), MOST_COLUMNS)
     return LayerTracks([names[i] for i in kept], steps[columns], table[np.ix_(kept, columns)], scale, len(rows))
+
+
+def recorded_tracks(history: History, what: str) -> LayerTracks | None:
+    """A figure of each layer's activations as the training's monitor saw them: "std", "dead" or "saturated" (SPEC C7).
+
+    None where the record holds none: of older versions, and of layers that cannot have it.
+    """
+    measured = [line for line in history.steps if mapping(line, "layers")]
+    measured = [measured[i] for i in evenly(len(measured), MOST_COLUMNS)]
+    names = list(dict.fromkeys(name for line in measured for name in mapping(line, "layers")))
+    values = [[number(mapping(mapping(line, "layers"), name).get(what)) for line in measured] for name in names]
+    return layer_tracks(names, column(measured, "step"), np.array(values), "log" if what == "std" else "share")
+
+
+@dataclass(frozen=True)
+class GradientNorms:
+    """The norm of the whole gradient at each measured step."""
+
+    steps: Floats
+    norms: Floats
+
+
+def gradient_norms(history: History) -> GradientNorms | None:
+    """As the training's monitor saw them; None where the record holds none."""
+    steps, norms = column(history.steps, "step"), column(history.steps, "gradient_norm")
+    kept = np.flatnonzero(np.isfinite(norms) & (norms > 0))
+    kept = kept[evenly(len(kept), 2 * MOST_COLUMNS)]
+    return GradientNorms(steps[kept], norms[kept]) if len(kept) else None

@@ -39,7 +39,7 @@ class Thumbnails:
             return None
         kind = next((kind for signature, kind in _SIGNATURES if data.startswith(signature)), None)
         if kind is None or len(data) > _AS_IT_IS:
-            shrunk = _shrink(data)
+            shrunk = shrink(data)
             if shrunk is None:
                 return None
             data, kind = shrunk, "jpeg"
@@ -50,7 +50,11 @@ class Thumbnails:
         return f"data:image/{kind};base64,{encoded}"
 
 
-def _shrink(data: bytes) -> bytes | None:
+def shrink(data: bytes) -> bytes | None:
+    """A picture as a JPEG of at most 128 pixels a side, of its pixels alone: no EXIF, comment or profile goes with it.
+
+    None for what is no picture, and for one that claims to be far too large.
+    """
     from PIL import Image
 
     try:
@@ -60,6 +64,7 @@ def _shrink(data: bytes) -> bytes | None:
                 image.draft("RGB", (_SIDE, _SIDE))
                 small = image.convert("RGB")
             small.thumbnail((_SIDE, _SIDE))
+            small.info = {}
             out = io.BytesIO()
             small.save(out, "JPEG", quality=82)
             return out.getvalue()
