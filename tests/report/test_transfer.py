@@ -179,3 +179,29 @@ def test_the_terminal_tells_of_the_classifiers(tmp_path: Path) -> None:
     assert "725,572 parameters, 288 px" in text
     assert "weights imagenet; strength 0.03; balance none" in text
     assert "lacks" not in text
+
+
+def test_places_are_lines_of_their_own_and_a_figure_shows_the_best_of_each_layer() -> None:
+    rows = [
+        line(224, strength, accuracy) | {"layer": layer, "pooling": pooling}
+        for layer, pooling, scores in (
+            ("low", "mean", (0.5, 0.6)),
+            ("low", "grid2", (0.6, 0.7)),
+            ("high", "mean", (0.8, 0.9)),
+            ("high", "mean+max", (0.7, 0.8)),
+        )
+        for strength, accuracy in zip((0.01, 0.1), scores, strict=True)
+    ]
+    rows[6]["chosen"] = True
+    curve = probe_curve(history(*rows))
+    assert curve is not None
+    assert [found.name for found in curve.lines] == [
+        "224 px, low mean",
+        "224 px, low grid2",
+        "224 px, high mean",
+        "224 px, high mean+max",
+    ]
+    assert curve.chosen is not None
+    assert curve.chosen.features == "high mean+max"
+    assert [found.features for found in curve.shown] == ["low grid2", "high mean+max"]  # the one taken is shown
+    assert "high mean+max" in static_transfer.draw_probe_scores(curve)

@@ -53,18 +53,19 @@ def trials(history: History) -> Html:
 
 
 def classifiers(curve: ProbeCurve) -> Html:
-    """Every classifier with its strength, score and loss, by image size."""
-    taken = (curve.chosen.image_size, curve.chosen.strength) if curve.chosen is not None else None
+    """Every classifier with its strength, score and loss, by image size and place."""
+    chosen = curve.chosen
+    taken = (chosen.image_size, chosen.features, chosen.strength) if chosen is not None else None
     body = [
         (
-            f"{line.image_size} px",
+            line.name,
             figure(strength),
             percent(score),
             figure(loss),
-            badge("good", "taken") if taken == (line.image_size, strength) else "",
+            badge("good", "taken") if taken == (line.image_size, line.features, strength) else "",
         )
         for line in curve.lines
         for strength, score, loss in zip(line.strengths, line.scores, line.losses, strict=True)
     ]
-    head = ("image size", "strength", curve.metric, "loss", "")
+    head = ("input", "strength", curve.metric, "loss", "")
     return join(table(head, body[:MOST_ROWS], numeric=(1, 2, 3), label="Classifiers on frozen features"), more(body))

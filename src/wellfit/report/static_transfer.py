@@ -12,19 +12,19 @@ _COLOURS = ("train", "validation", "averaged", "muted")
 
 
 def draw_probe_scores(curve: ProbeCurve) -> str:
-    """The score that is maximised against the strength, one line an image size; a ring at the one taken."""
+    """The score that is maximised against the strength, one line an image size and layer; a ring at the one taken."""
     return _draw(curve, "score")
 
 
 def draw_probe_losses(curve: ProbeCurve) -> str:
-    """The loss against the strength, one line an image size; a ring at the one taken."""
+    """The loss against the strength, one line an image size and layer; a ring at the one taken."""
     return _draw(curve, "loss")
 
 
 def _draw(curve: ProbeCurve, what: str) -> str:
     def draw(figure: Figure) -> None:
         axes = figure.subplots()
-        for i, line in enumerate(curve.lines):
+        for i, line in enumerate(curve.shown):
             values = line.scores if what == "score" else line.losses
             seen = np.isfinite(values)
             axes.plot(
@@ -35,7 +35,7 @@ def _draw(curve: ProbeCurve, what: str) -> str:
                 ms=4.5,
                 lw=2,
                 color=PALETTE[_COLOURS[i % len(_COLOURS)]],
-                label=f"{line.image_size} px",
+                label=line.name,
             )
         axes.set_xscale("log")
         log_ticks(axes, "x", 9)
