@@ -179,7 +179,8 @@ class Reading:
         elif kind == "trial":
             self._trials[str(line.get("stage")), str(line.get("trial"))] = line
         elif kind == "probe":
-            self._probes[str(line.get("image_size")), str(line.get("strength"))] = line
+            place = ("image_size", "layer", "pooling", "strength", "balanced")
+            self._probes[tuple(str(line.get(key)) for key in place)] = line
         elif kind == "stage":
             # A stage of a search has a line for each of its rounds.
             self._stages[str(line.get("name")), str(line.get("first"))] = line

@@ -199,14 +199,14 @@ def draw_filters(filters: Filters) -> go.Figure:
 def draw_probe(curve: ProbeCurve) -> go.Figure:
     """The score of the classifiers on frozen features against their strength; a ring at the one taken."""
     figure = frame("strength", curve.metric, percent=True)
-    for i, line in enumerate(curve.lines):
+    for i, line in enumerate(curve.shown):
         look = {"color": SERIES[i % len(SERIES)], "width": 2}
         figure.add_scatter(
             x=line.strengths,
             y=line.scores,
             mode="lines+markers",
             line=look,
-            name=f"{line.image_size} px",
+            name=line.name,
             customdata=line.losses,
             hovertemplate="strength %{x:.2g}: %{y:.2%}, loss %{customdata:.3g}",
         )
