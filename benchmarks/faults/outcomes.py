@@ -21,7 +21,8 @@ from functools import cache
 from pathlib import Path
 
 import wellfit
-from faults.case import Case, Ground, Watched, all_cases
+from faults.all_cases import all_cases
+from faults.case import Case, Ground, Watched
 from wellfit.findings import Finding
 from wellfit.record import write_atomically
 

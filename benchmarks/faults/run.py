@@ -21,7 +21,8 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from faults import data, outcomes, scoring
-from faults.case import Case, Half, all_cases, half
+from faults.all_cases import all_cases, half
+from faults.case import Case, Half
 from faults.scoring import Judged
 from wellfit.data.sources.cache import cache_folder
 from wellfit.diagnosis.history import History

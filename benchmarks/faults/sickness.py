@@ -23,7 +23,8 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from faults.case import Watched, all_cases
+from faults.all_cases import all_cases
+from faults.case import Watched
 from faults.sick.plant import Planted
 from wellfit.data.sources.cache import cache_folder
 from wellfit.diagnosis.history import Floats, History

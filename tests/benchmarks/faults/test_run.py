@@ -2,7 +2,8 @@
 
 import pytest
 from faults import run
-from faults.case import Case, all_cases, half
+from faults.all_cases import all_cases, half
+from faults.case import Case
 from faults.outcomes import keep, run_case
 from faults.scoring import Judged, judge_outcome
 

@@ -4,7 +4,7 @@ import multiprocessing
 import signal
 
 import pytest
-from faults.case import all_cases
+from faults.all_cases import all_cases
 from faults.outcomes import load, run_all
 
 

@@ -6,7 +6,7 @@ from dataclasses import fields, replace
 import numpy as np
 import pytest
 import torch
-from faults.case import all_cases, half
+from faults.all_cases import all_cases, half
 from faults.data import Images, standardise
 from faults.networks import build
 from faults.sick import deep, epochs, inputs, labels, loops, modes, outputs, overflow, settings

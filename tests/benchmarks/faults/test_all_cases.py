@@ -3,7 +3,8 @@
 from collections import Counter
 
 import pytest
-from faults.case import Case, all_cases, half, split
+from faults.all_cases import all_cases, half, split
+from faults.case import Case
 
 from wellfit.findings import explanations
 
