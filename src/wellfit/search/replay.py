@@ -9,24 +9,26 @@ from typing import Any
 
 from wellfit.findings import Finding
 from wellfit.search.asked import Asked
-from wellfit.search.halving import ETA, Ladder, Wish, finalists, ladder
+from wellfit.search.halving import ETA, Ladder, finalists
+from wellfit.search.lengths import (
+    FINALISTS,
+    LAST,
+    MOST_FINALISTS,
+    coarse_ladder,
+    fewer_rungs,
+    fine_ladder,
+    for_finalists,
+    more_settings,
+)
 from wellfit.search.pacing import corrected
 from wellfit.search.rounds import Finished, Round
 from wellfit.search.samplers import grid, settings_of
 from wellfit.search.smoothing import expectations
-from wellfit.search.space import Fixed, Integer, Kind, LogUniform, Uniform
+from wellfit.search.space import Integer, Kind, LogUniform, Uniform
 from wellfit.search.stages import best_trial, narrow, ranked
 from wellfit.search.trial import Task, Trial
 
-COARSE_SHARE = 0.5  # of the cost goes into the coarse stage, what is kept for the final one apart
-FINAL_SHARE = 1 / 3  # of the cost is kept for the best runs to go on to full length
-FINALISTS, MOST_FINALISTS = 2, 4  # that reach it; one alone has nobody to beat
-STILL_TO_GO = 0.75  # of full length, at the most, when a finalist is chosen
-ENOUGH_TRIALS = 24  # of the whole search, below which none are kept for finalists
 FINAL = "final"
-LAST = 20.0  # epochs of the longest trial (SPEC S1)
-SETTINGS, A_KNOB = 6, 4  # the coarse stage wants so many settings, and so many more for each one that varies
-RUNGS, FINE_RUNGS = 3, 2
 ATTEMPTS = 8  # to draw settings that were not run yet
 DRAWN = {
     "random": "drawn at random",
@@ -56,9 +58,10 @@ class Replay:
         self.findings: list[Finding] = []
         self.corrections: list[str] = []  # of the budget, in words, since the last round
         self.measured = 0  # trials whose speed the budget rests on
-        self.kept = self._for_finalists()
+        self.kept = for_finalists(self.asked)
         self._steps = self._rounds()
         self._step: Round | Finished = next(self._steps)
+        self.rounds: list[Round] = []  # those that are complete
 
     def holds(self, known: Mapping[int, Trial]) -> bool:
         """Whether all trials that it rests on are among the known ones, as they were."""
@@ -68,6 +71,7 @@ class Replay:
         """The first round that lacks a trial, or what the search came to."""
         self.known = known
         while isinstance(self._step, Round) and all(task.number in known for task in self._step.tasks):
+            self.rounds.append(self._step)
             self._step = next(self._steps)
         return self._step
 
@@ -81,7 +85,7 @@ class Replay:
         while True:
             self._narrow("coarse" if fine == 1 else _name("fine", fine - 1))
             self._correct()
-            made = self._ladder_of_fine(first)
+            made = fine_ladder(self.asked, self.space, first, *self._left())
             if made is None:
                 yield from self._final()
                 yield self._finished("the limit of the search is reached")
@@ -103,19 +107,6 @@ class Replay:
         trials = math.inf if self.asked.trials is None else self.asked.trials - self.number
         return epochs - self.kept[0], trials - self.kept[1]
 
-    def _for_finalists(self) -> tuple[float, float]:
-        """Epochs and trials to keep for the final stage; none where it would not be a contest, or is not needed.
-
-        Without a budget the fine stages are as long as they may be.
-        """
-        asked = self.asked
-        if asked.budget_epochs is None or (asked.trials is not None and asked.trials < ENOUGH_TRIALS):
-            return 0.0, 0.0
-        epochs = FINAL_SHARE * asked.budget_epochs
-        if epochs < FINALISTS * STILL_TO_GO * min(LAST, asked.longest):
-            return 0.0, 0.0
-        return epochs, 0.0 if asked.trials is None else 2.0 * MOST_FINALISTS
-
     def _final(self) -> Iterator[Round]:
         """The best runs of all stages go on to full length, by halving: short runs do not tell them apart for certain.
 
@@ -136,21 +127,22 @@ class Replay:
             yield from self._rungs(FINAL, made, 0)
 
     def _coarse(self) -> Generator[Round, None, Ladder | None]:
-        asked, wish = self.asked, self._wish()
         for attempt in range(1, TRIES + 1):
-            epochs, trials = self._left()
-            share = COARSE_SHARE if trials >= 8 else 1.0
-            made = ladder(wish, epochs=epochs * share, trials=trials * share, shortest=asked.shortest)
-            made = made or ladder(wish, epochs=epochs, trials=trials, shortest=asked.shortest)
-            if asked.time is not None and asked.budget_epochs is None and made is not None:
-                made = Ladder((min(wish.settings, made.settings[0]),), (asked.shortest,))  # what it costs is not known
+            made = coarse_ladder(self.asked, *self._left())
             if made is None:
                 return None
             stage = _name("coarse", attempt)
             yield from self._begin(stage, made)
             raised = self._correct() if attempt == 1 else None
-            if raised is not None:
-                made = yield from self._adapted(stage, made, raised)
+            if raised:
+                epochs, trials = self._left()
+                more = more_settings(self.asked, made, epochs + self.spent, trials + self.number)
+                if more is not None:
+                    self.reason = "there is time for more settings"
+                    yield from self._begin(stage, Ladder((more.settings[0] - made.settings[0],), made.epochs[:1]))
+                    made = more
+            elif raised is not None:
+                made = fewer_rungs(made, self._left()[0])
             yield from self._rungs(stage, made, 1)
             if any(trial.score is not None for trial in self.done):
                 return made
@@ -159,12 +151,6 @@ class Replay:
             if self.space == before:
                 return None
         return None
-
-    def _wish(self, first: float = 1.0) -> Wish:
-        """The coarse stage with time enough; first: epochs of its first rung."""
-        varied = sum(not isinstance(kind, Fixed) for kind in self.asked.space.values())
-        enough = SETTINGS + A_KNOB * max(1, varied)
-        return Wish(settings=min(enough, 60), most=100, rungs=RUNGS, first=first, last=min(5.0, self.asked.longest))
 
     def _correct(self) -> bool | None:
         """Count the epochs of the budget anew, by the speed of the trials since it was last counted.
@@ -176,55 +162,9 @@ class Replay:
         if found is None:
             return None
         self.asked = found.asked
-        self.kept = self._for_finalists()
+        self.kept = for_finalists(self.asked)
         self.corrections.append(found.reason)
         return found.raised
-
-    def _adapted(self, stage: str, made: Ladder, raised: bool) -> Generator[Round, None, Ladder]:
-        """The coarse stage, whose first rung was run, for a corrected budget.
-
-        Where there is more, more settings are run as shortly; where there is less, no rung that takes more than half of
-        what is left, so that a fine stage can follow.
-        """
-        epochs, trials = self._left()
-        if not raised:
-            rungs = 1
-            for count, here, before in zip(made.settings[1:], made.epochs[1:], made.epochs, strict=False):
-                if count * (here - before) > COARSE_SHARE * epochs:
-                    break
-                rungs, epochs = rungs + 1, epochs - count * (here - before)
-            return Ladder(made.settings[:rungs], made.epochs[:rungs])
-        length, run = made.epochs[0], made.settings[0]
-        share = COARSE_SHARE if trials + self.number >= 8 else 1.0
-        anew = ladder(
-            self._wish(length), epochs=share * (epochs + self.spent), trials=share * (trials + self.number),
-            shortest=length,
-        )  # fmt: skip
-        if anew is None or anew.settings[0] <= run or anew.epochs[0] != length:
-            return made
-        self.reason = "there is time for more settings"
-        yield from self._begin(stage, Ladder((anew.settings[0] - run,), (length,)))
-        return anew
-
-    def _ladder_of_fine(self, first: float) -> Ladder | None:
-        asked = self.asked
-        varied = sum(not isinstance(kind, Fixed) for kind in self.space.values())
-        if not varied:
-            return None
-        first = min(first, asked.longest)
-        wish = Wish(
-            settings=min((SETTINGS + A_KNOB * varied) // 2, 30),
-            most=40,
-            rungs=FINE_RUNGS,
-            first=max(first, min(10.0, asked.longest / ETA)),
-            last=min(LAST, asked.longest),
-        )
-        epochs, trials = self._left()
-        half = ladder(wish, epochs=epochs / 2, trials=trials / 2, shortest=max(first, min(1.0, asked.longest / ETA)))
-        if half is not None and half.settings[0] >= wish.settings:
-            return half
-        made = ladder(wish, epochs=epochs, trials=trials, shortest=first)
-        return made if made is not None and made.settings[0] >= 2 else None
 
     def _stage(self, stage: str, made: Ladder) -> Iterator[Round]:
         yield from self._begin(stage, made)
