@@ -13,7 +13,7 @@ from wellfit.errors import UserError
 from wellfit.recipe.material import Material, Settings
 from wellfit.recipe.trial_settings import refuse_unfit, with_settings
 from wellfit.search.knobs import KNOBS
-from wellfit.search.space import Choice, Integer, Space, Uniform
+from wellfit.search.space import Choice, Fixed, Integer, Space, Uniform
 
 
 def built(material: Material, settings: dict[str, Any]) -> tuple[Material, nn.Module, torch.optim.Optimizer]:
@@ -94,6 +94,15 @@ def test_an_optimizer_comes_with_its_usual_rates(material: Material) -> None:
         ({"dropout": Uniform(0.0, 0.5), "model": Choice(("resnet20", "torchvision:resnet18"))}, r"resnet18 takes none"),
         ({"freeze": Integer(0, 2)}, "whitened starts from random numbers here"),
         ({"model": Choice(("resnet20", "resnet21"))}, "unknown model 'resnet21'"),
+        ({"momentum": Uniform(0.8, 0.99)}, r"momentum is for .*the space has adamw alone; leave \[momentum\] out"),
+        ({"momentum": Fixed(0.9), "optimizer": Choice(("adam", "sgd"))}, "the space has adam, sgd alone"),
+        (
+            {
+                "optimizer": Choice(("nesterov", "adam")),
+                "momentum": Uniform(0.8, 0.99, only_with={"optimizer": ("adam",)}),
+            },
+            "the space has adam alone",
+        ),
     ],
 )
 def test_what_cannot_be_run_is_refused_first(space: Space, sentence: str, material: Material) -> None:
@@ -113,6 +122,22 @@ def test_more_stages_than_the_network_has(material: Material) -> None:
     refuse_unfit(pretrained, {"freeze": Integer(0, 4)})
     with pytest.raises(UserError, match="freeze goes up to 5 in the space, and resnet20 has 4 stages"):
         refuse_unfit(pretrained, {"freeze": Integer(0, 5)})
+
+
+def test_a_strength_of_no_augmentation_is_refused(material: Material) -> None:
+    bare = replace(material, plan=material.plan.replace(augment=()))
+    with pytest.raises(UserError, match=r"which is nothing here, got 1 at the most; leave \[augmentation\] out"):
+        refuse_unfit(bare, {"augmentation": Uniform(0.0, 1.0)})
+    refuse_unfit(bare, {"augmentation": Uniform(0.0, 2.0)})
+    refuse_unfit(material, {"augmentation": Uniform(0.0, 1.0)})
+
+
+def test_momentum_beside_one_that_has_it_is_not_refused(material: Material) -> None:
+    momentum: Space = {"momentum": Uniform(0.8, 0.99)}
+    for names in (("adamw", "nesterov"), ("adamw", "timm:lamb"), ("adamw", "package.module:Mine")):
+        refuse_unfit(material, {**momentum, "optimizer": Choice(names)})
+    sgd = replace(material.plan, optimizer=replace(material.plan.optimizer, name="momentum"))
+    refuse_unfit(replace(material, plan=sgd), momentum)
 
 
 def test_what_can_be_run_is_not_refused(material: Material) -> None:

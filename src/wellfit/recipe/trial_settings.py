@@ -17,6 +17,7 @@ from wellfit.recipe.names import refuse_mixing_with
 from wellfit.recipe.plan import ModelPlan, OptimizerPlan, Plan
 from wellfit.recipe.planning import usual_rates
 from wellfit.search.space import Space, values_of
+from wellfit.training.optimizers import OPTIMIZERS
 
 DROPOUT = {"own": "dropout", "torchvision": "dropout", "timm": "drop_rate", "user": "dropout"}
 """The constructor's option for the probability to drop, by namespace."""
@@ -104,6 +105,7 @@ def refuse_unfit(material: Material, space: Space) -> None:
             f"label smoothing is for cross-entropy, and the loss is '{plan.loss}'; leave it out of the space"
         )
     refuse_mixing_with(plan.loss, plan.augment)
+    _refuse_idle(plan, space)
     names = values.get("model", [plan.model.name])
     if "model" in values and plan.model.transfer == "continue":
         raise UserError("a search that goes on from an earlier run has that run's network; leave [model] out")
@@ -115,6 +117,36 @@ def refuse_unfit(material: Material, space: Space) -> None:
         )
     for name in names:
         _refuse_model(material, name, max(values.get("dropout", [0.0])), deepest)
+
+
+def _refuse_idle(plan: Plan, space: Space) -> None:
+    """UserError for a setting that changes nothing beside the others: its trials would be spent on nothing."""
+    if "momentum" in space:
+        chosen = _optimizers_beside(plan, space)
+        if not any(_may_take_momentum(name) for name in chosen):
+            takers = ", ".join(name for name, rule in OPTIMIZERS.items() if rule.takes_momentum)
+            raise UserError(
+                f"momentum is for the optimizers that have it ({takers}), and beside [momentum] the space has "
+                f"{', '.join(chosen)} alone; leave [momentum] out, or add one of them to [optimizer]"
+            )
+    strength = list(values_of(space["augmentation"])) if "augmentation" in space else []
+    if strength and not plan.augment and max(strength) <= 1:
+        raise UserError(
+            f"augmentation is a strength of what the plan augments by, which is nothing here, got {max(strength):g} at "
+            "the most; leave [augmentation] out, go above 1, or name augmentations with --augment"
+        )
+
+
+def _optimizers_beside(plan: Plan, space: Space) -> list[str]:
+    """The optimizers with which momentum is drawn."""
+    names = list(values_of(space["optimizer"])) if "optimizer" in space else [plan.optimizer.name]
+    wanted = space["momentum"].only_with.get("optimizer", names)
+    return [name for name in names if name in wanted]
+
+
+def _may_take_momentum(name: str) -> bool:
+    """Whether it does; of timm's and the user's own it is not known before they are built."""
+    return name not in OPTIMIZERS or OPTIMIZERS[name].takes_momentum
 
 
 def _refuse_model(material: Material, name: str, dropout: float, deepest: int) -> None:
