@@ -17,10 +17,10 @@ from wellfit.recipe import workforce
 from wellfit.recipe.budget import Budget
 from wellfit.recipe.job import Job
 from wellfit.recipe.material import Material
+from wellfit.recipe.search_end import cut_short
 from wellfit.recipe.search_plan import make_schedule
 from wellfit.recipe.search_request import SearchRequest, without_password
 from wellfit.recipe.search_work import _Clock, concluded, tidy
-from wellfit.recipe.searching import _cut_short
 from wellfit.recipe.workforce import choose_workforce, for_workers, speed, threads_for
 from wellfit.record import RunFolder
 from wellfit.search.schedule import Round, Schedule
@@ -76,8 +76,8 @@ def test_where_no_round_was_complete_what_there_is_decides() -> None:
     assert ended.best in trials[:2]
     assert concluded(schedule, []).best is None
     # Nothing was refined: that is said, and of a search that went its way it is not.
-    assert "within its coarse stage, after 2 trials" in _cut_short(trials[:2], ended).message
-    assert _cut_short(trials[:2], replace(ended, reason="the trials asked for are done")) is None
+    assert "within its coarse stage, after 2 trials" in cut_short(trials[:2], ended).message
+    assert cut_short(trials[:2], replace(ended, reason="the trials asked for are done")) is None
 
 
 def test_a_checkpoint_stays_where_the_trial_that_went_on_from_it_failed(tmp_path: Path) -> None:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
+import re
 import signal
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -17,12 +20,13 @@ from tests.recipe.plans import small_plan
 from wellfit.config import load_config
 from wellfit.errors import Interrupted, UserError
 from wellfit.findings import GateFailed
-from wellfit.inference import evaluate
-from wellfit.recipe import search_plan, searching, trials
+from wellfit.recipe import search_plan, search_work, searching, trials, workforce
 from wellfit.recipe.plan import ChecksPlan, ModelPlan, Plan, SearchPlan
 from wellfit.recipe.search_run import SearchRun
 from wellfit.record import RunFolder, read_record
 from wellfit.report.history import read_history
+from wellfit.report.terminal import show
+from wellfit.search import study as study_module
 from wellfit.search.space import Choice, LogUniform, Space
 
 SPACE: Space = {"lr": LogUniform(1e-4, 1e-2), "optimizer": Choice(("adamw", "nesterov"))}
@@ -94,13 +98,16 @@ def test_a_search_holds_what_it_promises(untouched: SearchRun) -> None:
     best = max(untouched.trials, key=lambda trial: (trial["epochs"], trial["validation_accuracy"] or 0))
     assert set(said["best"]) == {"settings", "validation_accuracy"}
     assert said["best"]["validation_accuracy"] >= 0.9 * best["validation_accuracy"]
-    assert [set(stage) for stage in said["stages"]] == [{"name", "ranges", "reason"}] * len(said["stages"])
+    assert [set(stage) for stage in said["stages"]] == [{"name", "ranges", "reason", "importance"}] * len(
+        said["stages"]
+    )
     assert said["stages"][0]["ranges"] == {"lr": [1e-4, 1e-2], "optimizer": ["adamw", "nesterov"]}
     # The settings that would be used without a search come first, as far as the space holds them.
     assert untouched.trials[0]["settings"] == {"lr": 3e-3, "optimizer": "adamw"}
     kinds = {path.name for path in untouched.path.iterdir()}
     assert {"best.toml", "config.toml", "plan.toml", "record.jsonl", "report.html", "search.sqlite", "trials"} <= kinds
     assert "model.safetensors" not in kinds
+    assert "Why settings are drawn at random" in untouched.folder.report.read_text(encoding="utf-8")
 
 
 def test_best_toml_is_a_configuration_with_the_best_settings(untouched: SearchRun) -> None:
@@ -115,7 +122,7 @@ def test_the_test_split_stays_closed(tmp_path: Path, monkeypatch: pytest.MonkeyP
     """Every image that is trained on, judged on or looked at by a gate is of the training or validation split."""
     seen: list[np.ndarray] = []
     splits: list[Any] = []
-    original, batches = searching.prepare, evaluate.ValidationScore
+    original = searching.prepare
 
     def prepare(job: Any) -> Any:
         data = original(job)
@@ -135,11 +142,12 @@ def test_the_test_split_stays_closed(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(material, "TrainingBatches", spy(material.TrainingBatches))
     monkeypatch.setattr(material, "EvaluationBatches", spy(material.EvaluationBatches))
     run = search(tmp_path / "run", trials=2)
-    assert batches is evaluate.ValidationScore
     (split,) = splits
     assert len(split.test)
     used = np.unique(np.concatenate(seen))
-    assert np.isin(split.train, used).any()
+    # The spies saw all of it: what the trials train on, and what judges them.
+    assert np.isin(split.train, used).all()
+    assert np.isin(split.validation, used).sum() == 100
     assert not np.isin(split.test, used).any()  # the digits' store holds every image in the source's order
     assert not any(line["kind"] == "evaluation" for line in read_record(run.folder.record))
 
@@ -180,15 +188,37 @@ def test_a_killed_search_is_taken_up_and_nothing_is_run_twice(
     assert resumed.stages == untouched.stages
 
 
-def test_two_workers_find_what_one_finds(untouched: SearchRun, tmp_path: Path) -> None:
+def test_two_workers_find_what_one_finds(untouched: SearchRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(searching, "CORES", 1)  # each trial by one thread, whoever runs it: the same bytes
     told: list[str] = []
     run = search(tmp_path / "run", workers=2, listener=lambda kind, fields: told.append(kind))
     assert results(run) == results(untouched)
     assert run.best == untouched.best
-    assert {trial["worker"] for trial in run.trials} <= {"1", "2"}
+    assert {trial["threads"] for trial in run.trials} == {1}
     assert told.count("trial") == len(run.trials)  # each was shown as it ended, whichever process ran it
+    # Both were at work, each trial is in the record of the one that ran it, and none in the search's own.
+    written = {
+        file.name.partition("-")[0]: [line for line in read_record(file) if line["kind"] == "trial"]
+        for file in run.folder.worker_records()
+    }
+    assert set(written) == {"1", "2"}
+    assert all(line["worker"] == worker for worker, lines in written.items() for line in lines)
+    assert sorted(line["trial"] for lines in written.values() for line in lines) == list(range(len(run.trials)))
+    assert not any(line["kind"] == "trial" for line in read_record(run.folder.record))
     # The page and the summary read what the workers wrote.
     assert len(read_history(run.folder).trials) == len(run.trials)
+
+
+def test_the_single_last_trial_of_a_round_takes_all_cores(
+    untouched: SearchRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two workers with a thread each; the promotion that is alone in its round is run with both cores' threads."""
+    monkeypatch.setattr(searching, "CORES", 2)
+    monkeypatch.setattr(workforce.engines, "CORES", 2)
+    run = search(tmp_path / "run", workers=2, trials=3)
+    assert [trial["continues"] for trial in run.trials][:2] == [None, None]
+    assert run.trials[2]["rung"] == 1
+    assert [trial["threads"] for trial in run.trials] == [1, 1, 2]  # as torch says in the worker
 
 
 def test_ctrl_c_ends_it_after_the_trial_and_keeps_what_was_done(untouched: SearchRun, tmp_path: Path) -> None:
@@ -210,8 +240,39 @@ def test_ctrl_c_ends_it_after_the_trial_and_keeps_what_was_done(untouched: Searc
     resumed = wellfit.resume(tmp_path / "run")
     assert isinstance(resumed, SearchRun)
     assert results(resumed) == results(untouched)
-    with pytest.raises(UserError, match=r"finished, so there is nothing to take up; train with what it found"):
-        wellfit.resume(tmp_path / "run")
+    # What is finished is told again, and nothing is run or written.
+    written = resumed.folder.record.read_bytes()
+    assert wellfit.resume(tmp_path / "run").as_dict() == resumed.as_dict()
+    assert resumed.folder.record.read_bytes() == written
+
+
+def test_ctrl_c_in_the_midst_of_a_trial_stops_it_and_resume_goes_on_from_there(
+    untouched: SearchRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps: list[int] = []
+    original = trials.train
+
+    def train(module: Any, batches: Any, *rest: Any, **options: Any) -> Any:
+        stop = options["stop"]
+
+        def asked() -> bool:
+            steps.append(1)
+            if len(steps) == interrupted:
+                signal.raise_signal(signal.SIGINT)
+            return bool(stop())
+
+        return original(module, batches, *rest, **{**options, "stop": asked})
+
+    monkeypatch.setattr(trials, "train", train)
+    interrupted = 8
+    with pytest.raises(Interrupted, match="0 trials kept; go on with `wellfit resume"):
+        search(tmp_path / "run")
+    assert len(steps) == 8  # it did not wait for the end of the trial
+    assert [path.name for path in (tmp_path / "run" / "trials").rglob("paused.json")]
+    resumed = wellfit.resume(tmp_path / "run")
+    assert isinstance(resumed, SearchRun)
+    assert results(resumed) == results(untouched)
+    assert len(steps) * 32 == sum(trial["images"] for trial in untouched.trials)  # no step was trained twice
 
 
 def test_runs_that_share_a_study_share_its_trials(untouched: SearchRun, tmp_path: Path) -> None:
@@ -223,6 +284,11 @@ def test_runs_that_share_a_study_share_its_trials(untouched: SearchRun, tmp_path
     assert second.best == first.best
     assert [t["validation_accuracy"] for t in second.trials] == [t["validation_accuracy"] for t in first.trials]
     assert not (tmp_path / "b" / "trials").exists()
+    # It came when all rounds were over, and has all of them.
+    assert second.stages == first.stages
+    assert second.importance == first.importance
+    assert [f.as_dict() for f in second.findings] == [f.as_dict() for f in first.findings]
+    assert (tmp_path / "b" / "best.toml").read_text() == (tmp_path / "a" / "best.toml").read_text()
     # What it leaves open is as the study has it; what it asks otherwise is refused, and no folder stays behind.
     third = search(tmp_path / "c", **shared, space=None, trials=None)
     assert third.best == first.best
@@ -230,6 +296,62 @@ def test_runs_that_share_a_study_share_its_trials(untouched: SearchRun, tmp_path
         search(tmp_path / "d", **shared, seed=1)
     with pytest.raises(UserError, match=r"another trials \(7 there, 9 here\)"):
         search(tmp_path / "e", **shared, trials=9)
+
+
+def test_who_is_second_to_found_a_study_takes_over_its_plan(
+    untouched: SearchRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both looked, and there was none; while the second one planned, the first one founded it."""
+    shared = {"storage": tmp_path / "study.sqlite", "study": "digits"}
+    search(tmp_path / "a", **shared)
+    slower = quick_plan
+    monkeypatch.setattr(searching, "_begun", lambda *_: None)
+    monkeypatch.setattr(
+        searching, "make_search_plan", lambda job, data: slower(job, data).replace(reasons=("another machine",))
+    )
+    run = search(tmp_path / "b", **shared)
+    assert (tmp_path / "b" / "plan.toml").read_text() == (tmp_path / "a" / "plan.toml").read_text()
+    plans = [line for line in read_record(run.folder.record) if line["kind"] == "plan"]
+    assert [line["reason"] for line in plans] == ["another machine", "made by hand"]
+    assert run.best == untouched.best
+
+
+class Shared:
+    """A study of 100 s, founded at 1,000 on a clock that stands still; a second machine comes later."""
+
+    def __init__(self, tmp_path: Path, patch: pytest.MonkeyPatch) -> None:
+        self.clock, self.tmp_path, self.orders = 1000.0, tmp_path, list[Any]()
+        patch.setattr(study_module, "now", lambda storage: self.clock)
+        patch.setattr(searching, "work", lambda orders, job, study: self.orders.append((orders, time.time())))
+
+    def left(self, name: str, at: float, **options: Any) -> float:
+        """Seconds that a command which begins at that time has for its trials."""
+        self.clock = at
+        given = {"storage": self.tmp_path / "study.sqlite", "study": "digits", "trials": None, **options}
+        with pytest.raises(UserError, match="used up before a trial was done"):
+            search(self.tmp_path / name, **given)
+        orders, now = self.orders[-1]
+        assert now - orders.begun == pytest.approx(at - 1000.0, abs=2.0)
+        return math.inf if orders.until is None else orders.until - now
+
+
+def test_the_budget_of_a_shared_study_runs_from_its_founding(
+    untouched: SearchRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machines = Shared(tmp_path, monkeypatch)
+    first = machines.left("a", 1000.0, budget="100s")
+    assert 60 < first < 100 - search_plan.CLOSING
+    # Who comes later has what is left of it, however long its own start took.
+    assert machines.left("b", 1040.0) == pytest.approx(first - 40, abs=2.0)
+    assert machines.left("c", 1099.0) == pytest.approx(0.0, abs=0.1)
+    # A budget of its own ends its own part; it does not make the study longer.
+    assert machines.left("d", 1010.0, budget="30s") < 30 - search_plan.CLOSING
+    assert machines.left("e", 1050.0, budget="10m") == pytest.approx(first - 50, abs=2.0)
+    # A night after: the time of the others is not known, so it counts.
+    with pytest.raises(UserError, match="used up before a trial was done"):
+        wellfit.resume(tmp_path / "a")
+    orders, now = machines.orders[-1]
+    assert orders.until - now == pytest.approx(first - 50, abs=2.0)
 
 
 def test_a_promoted_trial_whose_checkpoint_lies_elsewhere_starts_again(
@@ -258,6 +380,68 @@ def test_where_no_trial_finishes_a_gate_says_so(tmp_path: Path) -> None:
     assert run.as_dict()["pruned"] == 2
     with pytest.raises(UserError, match="no best settings"):
         _ = run.config
+
+
+def test_what_the_rules_see_on_the_curves_is_summed_up(
+    untouched: SearchRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One finding an id, with the numbers of all runs that have it; the page and --json have it too."""
+    calls = iter(range(100))
+    monkeypatch.setattr(
+        trials.Curve, "findings", lambda *_: ["lr-too-high"] if next(calls) % 2 else ["dead-relu", "lr-too-high"]
+    )
+    run = search(tmp_path / "run", trials=3)
+    assert [trial["continues"] for trial in run.trials] == [None, None, 0]  # the run of trial 0 counts by its last one
+    by_id = {finding.id: finding for finding in run.findings}
+    assert by_id["lr-too-high"].evidence == {"trials": [1, 2], "of": 2, "best": True}
+    assert by_id["lr-too-high"].severity == "warning"
+    assert "on the curves of 2 of 2 runs, the best one among them: the learning rate is too high" in str(
+        by_id["lr-too-high"]
+    )
+    assert by_id["dead-relu"].evidence["trials"] == [2]
+    assert {"lr-too-high", "dead-relu"} <= {finding["id"] for finding in run.as_dict()["findings"]}
+    assert {finding["id"] for finding in read_history(run.folder).findings} >= {"lr-too-high", "dead-relu"}
+
+
+def test_importance_is_told_after_each_stage(
+    untouched: SearchRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[int] = []
+
+    def shares(space: Space, trials: list[Any], seed: int) -> dict[str, float]:
+        seen.append(len(trials))
+        return {"lr": len(trials) / 100, "optimizer": 1 - len(trials) / 100}
+
+    monkeypatch.setattr(search_work, "importance", shares)
+    told: list[tuple[str, int]] = []
+
+    def listen(kind: str, fields: dict[str, Any]) -> None:
+        if kind == "importance":
+            told.append((fields["stage"], fields["trials"]))
+
+    run = search(tmp_path / "run", trials=16, listener=listen)
+    stages = list(dict.fromkeys(trial["stage"] for trial in run.trials))
+    assert len(stages) > 1
+    ends = [1 + max(t["trial"] for t in run.trials if t["stage"] == stage) for stage in stages]
+    assert told == list(zip(stages, ends, strict=True))
+    assert [stage["importance"]["lr"] for stage in run.stages] == [end / 100 for end in ends]
+    assert run.importance == run.stages[-1]["importance"]
+    wellfit.resume(run.path)
+    assert seen == ends  # once each
+    assert "importance by the trials up to here: lr" in show(run.folder)
+
+
+def test_another_recipe_and_other_images_are_named(untouched: SearchRun, tmp_path: Path) -> None:
+    """By what differs, not by a hash."""
+    shared = {"storage": tmp_path / "study.sqlite", "study": "digits", "trials": 1}
+    search(tmp_path / "a", **shared)
+    other = wellfit.Config().replace(**{"training.epochs": 0.8, "model.name": "resnet20"})
+    with pytest.raises(UserError, match=r"another recipe\.model\.name \(auto there, resnet20 here\); give"):
+        search(tmp_path / "b", **shared, config=other)
+    rng = np.random.default_rng(0)
+    images, labels = rng.integers(0, 255, (120, 8, 8), dtype=np.uint8), np.arange(120) % 3
+    with pytest.raises(UserError, match=r"images\.training .*classes \(3, 4, 5 and 4 more only there\)"):
+        wellfit.search((images, labels), SPACE, out=tmp_path / "c", workers=1, config=other, **shared)
 
 
 def test_settings_that_fail_are_told_and_the_search_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -302,9 +486,16 @@ def test_what_cannot_be_is_refused_and_leaves_nothing_behind(
 ) -> None:
     with pytest.raises(UserError, match=sentence):
         search(tmp_path / "run", **options)
-    assert not (tmp_path / "run").exists() or any(
-        line["kind"] == "recipe_step" for line in read_record(RunFolder(tmp_path / "run").record)
-    )
+    begun = {"folds", "space"} & options.keys() and sentence in ("cannot be divided into 5000 folds", "takes none")
+    if not begun:  # it is said before a folder is made
+        assert not (tmp_path / "run").exists()
+        return
+    # The data were read by then: what was done is told, no trial was begun, and the folder says why.
+    lines = list(read_record(RunFolder(tmp_path / "run").record))
+    assert [line["name"] for line in lines if line["kind"] == "recipe_step"][:2] == ["audit", "split"]
+    assert not any(line["kind"] in ("stage", "trial", "best") for line in lines)
+    assert (lines[-1]["kind"], lines[-1]["status"]) == ("end", "failed")
+    assert re.search(sentence, lines[-1]["reason"])
 
 
 def test_cross_validation_as_asked(tmp_path: Path) -> None:

@@ -237,11 +237,68 @@ def test_any_other_exception_is_a_failed_trial(material: Material, tmp_path: Pat
     assert desk.run({"lr": LR}, number=1).state == "finished"
 
 
-def test_a_stopped_trial_is_no_trial(material: Material, tmp_path: Path) -> None:
-    desk = Desk(tmp_path, material, stop=lambda: True)
-    with pytest.raises(Interrupted, match="trial 0 was stopped"):
-        desk.run({"lr": LR})
-    assert desk.lines == []
+def stopping_after(steps: int) -> Any:
+    """Says that the trial is to stop at that step of this process."""
+    asked = iter(range(1, 10**6))
+    return lambda: next(asked) >= steps
+
+
+@pytest.mark.parametrize("steps", [7, 39, 45])
+def test_a_stopped_trial_is_no_trial_and_goes_on_from_where_it_stood(
+    steps: int, material: Material, tmp_path: Path
+) -> None:
+    """In the first epoch, at its evaluation, in the second one: the same bytes, and only what is left is trained."""
+    settings = {"lr": LR, "dropout": 0.2, "model": "resnet20"} if steps == 7 else {"lr": LR}
+    epochs = 0.4 if steps == 7 else 1.5
+    straight = Desk(tmp_path / "a", material)
+    whole = straight.run(settings, epochs)
+    stopped = Desk(tmp_path / "b", material, stop=stopping_after(steps))
+    with pytest.raises(Interrupted, match="trial 0 was stopped; it goes on from there"):
+        stopped.run(settings, epochs)
+    assert stopped.lines == []
+    trained: list[int] = []
+    again = Desk(tmp_path / "b", material, stop=lambda: bool(trained.append(1)))
+    on = again.run(settings, epochs)
+    assert len(trained) == straight.lines[0]["curve"][-1][0] - steps
+    assert result(on) == result(whole)
+    assert (on.images, on.epochs, on.findings) == (whole.images, whole.epochs, whole.findings)
+    assert again.lines[0]["curve"] == straight.lines[0]["curve"]
+    assert again.lines[0]["epoch_curve"] == straight.lines[0]["epoch_curve"]
+    assert alike(weights(again, 0), weights(straight, 0))
+    assert not list((tmp_path / "b").rglob("paused*"))
+
+
+def test_a_stopped_promotion_goes_on_and_what_was_half_written_does_not_count(
+    material: Material, tmp_path: Path
+) -> None:
+    desk = Desk(tmp_path, material)
+    desk.run({"lr": LR}, epochs=0.3)
+    whole = desk.run({"lr": LR}, epochs=0.8, number=1, continues=0)
+    for number, torn in ((2, False), (3, True)):
+        task = {"epochs": 0.8, "number": number, "continues": 0}
+        with pytest.raises(Interrupted):
+            Desk(tmp_path, material, stop=stopping_after(5)).run({"lr": LR}, **task)
+        if torn:  # the checkpoint is of a later moment than what belongs to it
+            rest = tmp_path / "trials" / "3" / "paused.json"
+            rest.write_text(rest.read_text().replace('"step": 17', '"step": 16'))
+        asked: list[int] = []
+        on = Desk(tmp_path, material, stop=lambda asked=asked: bool(asked.append(1))).run({"lr": LR}, **task)
+        assert (result(on), on.images) == (result(whole), whole.images)
+        assert len(asked) == (19 if torn else 14)
+
+
+def test_a_stopped_cross_validation_keeps_the_folds_that_are_done(material: Material, tmp_path: Path) -> None:
+    data = material.data
+    split = replace(data.split, folds=make_folds(data.split, data.audit, 0, 3))
+    plan = material.plan.replace(search=replace(material.plan.search, folds=3))
+    folded = replace(material, data=replace(data, split=split), plan=plan)
+    whole = Desk(tmp_path / "a", folded).run({"lr": LR}, epochs=0.1)
+    with pytest.raises(Interrupted):
+        Desk(tmp_path / "b", folded, stop=stopping_after(6)).run({"lr": LR}, epochs=0.1)
+    asked: list[int] = []
+    on = Desk(tmp_path / "b", folded, stop=lambda: bool(asked.append(1))).run({"lr": LR}, epochs=0.1)
+    assert (result(on), on.images) == (result(whole), whole.images)
+    assert len(asked) == 3 * 3 - 6  # three steps a fold, of which six were done
 
 
 def test_a_full_disk_ends_the_search_and_not_the_trial(

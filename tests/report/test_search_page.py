@@ -6,9 +6,11 @@ import re
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from wellfit.record import Record, RunFolder
+from wellfit.report.curves_layouts import Layout, Layouts, keep_layouts, read_layouts
 from wellfit.report.curves_search import search
 from wellfit.report.history import read_history
 from wellfit.report.page import write_report
@@ -70,7 +72,8 @@ def folder(tmp_path: Path) -> RunFolder:
     record.write("stage", **fine, rung=1, first=11, reason="the best of 11 trials go on to 8 epochs: trials 9")
     # Of another machine: no curve, in the search's own record.
     record.write("trial", **trial(11, epochs=8.0, continues=9, validation_accuracy=0.84, curve=None, worker="far"))
-    record.write("importance", shares={"lr": 0.8, "optimizer": 0.15, "momentum": 0.05})
+    record.write("importance", stage="coarse", trials=8, shares={"lr": 0.62, "optimizer": 0.38, "momentum": 0.0})
+    record.write("importance", stage="fine", trials=12, shares={"lr": 0.8, "optimizer": 0.15, "momentum": 0.05})
     record.write("best", trial=11, settings=trial(11)["settings"], validation_accuracy=0.84, reason="the limit")
     record.write("end", status="done", seconds=60.0)
     for each in (record, *workers):
@@ -102,6 +105,13 @@ def test_the_best_is_the_one_that_the_search_chose(folder: RunFolder) -> None:
     assert found.importance == {"lr": 0.8, "optimizer": 0.15, "momentum": 0.05}
 
 
+def test_importance_stands_beside_each_stage(folder: RunFolder) -> None:
+    for text in (show(folder), re.sub(r"<[^>]+>", "", write_report(folder).read_text(encoding="utf-8"))):
+        together = " ".join(text.split())
+        assert "importance by the trials up to here: lr 62%, optimizer 38%, momentum 0%" in together
+        assert "importance by the trials up to here: lr 80%, optimizer 15%, momentum 5%" in together
+
+
 def test_the_page_shows_all_of_it(folder: RunFolder) -> None:
     page = write_report(folder).read_text(encoding="utf-8")
     text = re.sub(r"<[^>]+>", " ", page)
@@ -120,6 +130,31 @@ def test_the_page_shows_all_of_it(folder: RunFolder) -> None:
     # What belongs to a model is left out, and not missed.
     for absent in ("Confusion", "test images, looked at", "lacks"):
         assert absent not in text, absent
+
+
+def test_the_page_shows_random_against_grid_where_the_search_kept_it(folder: RunFolder) -> None:
+    heading = "Why settings are drawn at random"
+    assert heading not in write_report(folder).read_text(encoding="utf-8")
+    places = np.linspace(0, 1, 11)
+    points = np.array([[0.1, 0.2], [0.7, 0.4]])
+    made = tuple(
+        Layout(name, points, np.array([0.1, 1.0]), values, 0.5 + 0.123 * values)
+        for name, values in (("grid", 1), ("random", 2))
+    )
+    layouts = Layouts(made, places, places**2, 0.1 * places)
+    keep_layouts(folder, layouts)
+    back = read_layouts(folder)
+    assert back is not None
+    for one, other in zip(back.layouts, made, strict=True):
+        assert (one.name, one.values, one.best_on_average) == (other.name, other.values, other.best_on_average)
+        assert np.array_equal(one.points, other.points)
+        assert np.array_equal(one.scores, other.scores)
+    assert np.array_equal(back.important, layouts.important)
+    page = write_report(folder).read_text(encoding="utf-8")
+    assert heading in page
+    assert "random: 2 values tried, best on average 0.75" in re.sub(r"<[^>]+>", "", page)
+    (folder.arrays / "layouts.npz").write_bytes(b"torn")
+    assert heading not in write_report(folder).read_text(encoding="utf-8")
 
 
 def test_parallel_coordinates_have_a_line_a_trial_and_an_axis_a_setting(folder: RunFolder) -> None:

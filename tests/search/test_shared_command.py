@@ -22,10 +22,10 @@ from wellfit.search.study import NoStudy, Study
 
 pytestmark = pytest.mark.skipif(not hasattr(signal, "SIGSTOP"), reason="needs signals that pause a process")
 
-TRIALS = 12
+TRIALS = 10
 CONFIG = """
 [training]
-epochs = 0.3
+epochs = 0.2
 [model]
 name = "lenet5"
 [engine]
@@ -122,7 +122,7 @@ def test_two_commands_share_a_study_and_the_one_that_lives_finishes_it(postgresq
         begun.append(resumed)
         assert resumed.wait(timeout=PATIENCE) == 0, (tmp_path / "a" / "err.txt").read_text()
         again = answer(tmp_path / "a")
-        same = ("best", "trials", "finished", "pruned", "failed", "importance")
+        same = ("best", "trials", "finished", "pruned", "failed", "stages", "importance")
         assert {name: again[name] for name in same} == {name: said[name] for name in same}
         assert (tmp_path / "a" / "s" / "best.toml").read_text() == (tmp_path / "b" / "s" / "best.toml").read_text()
     finally:

@@ -20,7 +20,14 @@ from wellfit.search.schedule import Finished, Round
 from wellfit.search.study import Study
 from wellfit.search.trial import Task, Trial
 
-IDENTITY = {"data": "1f3a", "seed": 1, "space": {"lr": [1e-4, 1e-1]}}
+IDENTITY = {
+    "data": "1f3a",
+    "seed": 1,
+    "space": {"lr": [1e-4, 1e-1]},
+    "images": {"training": 75, "content": "1f"},
+    "classes": ["crow", "hawk"],
+    "recipe": {"model": {"name": "lenet5"}, "loss": "hinge"},
+}
 
 
 def opened(storage: str | Path, **given: Any) -> Study:
@@ -62,8 +69,20 @@ def test_of_many_that_begin_at_once_one_founds_the_study(storage: str) -> None:
     [
         ({"data": "9c2e"}, "begun with another data (1f3a there, 9c2e here); give"),
         ({"seed": 2, "data": "9c2e"}, "another data (1f3a there, 9c2e here), seed (1 there, 2 here); give"),
-        ({"space": {"lr": [1e-5, 1e-1]}}, 'another space ({"lr": [0.0001, 0.1]} there, {"lr": [1e-05, 0.1]} here)'),
+        ({"space": {"lr": [1e-5, 1e-1]}}, "another space.lr ([0.0001, 0.1] there, [1e-05, 0.1] here)"),
         ({"folds": 5}, "another folds (none there, 5 here)"),
+        ({"images": {"training": 80, "content": "77"}}, "another images.training (75 there, 80 here); give"),
+        (
+            {"images": {"training": 75, "content": "77"}},
+            "another set of images (as many there as here, but not the same)",
+        ),
+        ({"classes": ["crow", "finch", "owl"]}, "another classes (hawk only there, finch, owl only here); give"),
+        ({"classes": ["hawk", "crow"]}, 'another classes (["crow", "hawk"] there, ["hawk", "crow"] here)'),
+        ({"classes": list("abcdef")}, "(crow, hawk only there, a, b, c and 3 more only here)"),
+        (
+            {"recipe": {"model": {"name": "vgg16"}, "loss": "hinge"}},
+            "another recipe.model.name (lenet5 there, vgg16 here); give",
+        ),
     ],
 )
 def test_another_identity_is_refused_in_one_sentence_that_says_what_differs(

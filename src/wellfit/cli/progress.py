@@ -105,6 +105,10 @@ class ProgressDisplay:
             self._round = f"{fields['name']} stage"
             self._trials = [0, fields["tasks"]]
 
+    def _on_importance(self, fields: dict[str, Any]) -> None:
+        shares = ", ".join(f"{name} {share:.0%}" for name, share in fields["shares"].items())
+        self.line(f"  importance by the {fields['trials']} trials up to the {fields['stage']} stage: {shares}")
+
     def _on_trial(self, fields: dict[str, Any]) -> None:
         settings = ", ".join(
             f"{name} {value:.2g}" if isinstance(value, float) else f"{name} {value}"

@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 from wellfit.checks import CheckResult
-from wellfit.config import Config, build, config_to_toml
+from wellfit.config import Config, build
 from wellfit.data.split import make_folds
 from wellfit.engine import engine_here
 from wellfit.errors import UserError
@@ -32,6 +32,7 @@ CLOSING = 8.0  # seconds kept for the report
 JUDGED = 1000  # validation images at least that judge a trial, where there are so many
 JUDGED_SHARE = 8  # of the training images, one in so many: judging costs little beside an epoch
 FOLDS = 5
+NAMED_CLASSES = 200  # of more, a study keeps the number
 
 
 def with_folds(data: Prepared, folds: int) -> Prepared:
@@ -173,13 +174,19 @@ def measured_speed(job: Job) -> float:
 
 
 def identity_of(job: Job, data: Prepared, asked: SearchRequest) -> dict[str, Any]:
-    """What must be the same for all workers of a study: the images and their division, the seed, what was asked."""
-    own = config_to_toml(replace(job.config, data=Config().data, engine=Config().engine))
+    """What must be the same for all workers of a study: images, classes, division, recipe, seed, what was asked.
+
+    In words and numbers where these can say what differs; "content" is a hash of what is too much to keep.
+    """
+    split = data.split
+    recipe = dataclasses.asdict(replace(job.config, data=Config().data, engine=Config().engine))
+    for apart in ("data", "engine", "seed"):
+        del recipe[apart]
     return {
-        "data": data_identity(data),
-        "images": len(data.split.train) + len(data.split.validation),
+        "images": {"training": len(split.train), "validation": len(split.validation), "content": data_identity(data)},
+        "classes": split.classes if len(split.classes) <= NAMED_CLASSES else len(split.classes),
         "seed": job.config.seed,
-        "configuration": hashlib.blake2b(own.encode(), digest_size=6).hexdigest(),
+        "recipe": recipe,
         "space": asked.space,
         "trials": asked.trials,
         "sampler": asked.sampler or "random",

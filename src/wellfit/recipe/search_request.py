@@ -22,7 +22,8 @@ class SearchRequest:
     """Options of `wellfit search`; None (0 workers, 0 folds) where nothing was asked.
 
     space: as `space_to_dict` has it. trials: of the whole study. storage: an address, passwords left out; None keeps
-    the study in the run folder. folds: runs of each trial; 1: no cross-validation.
+    the study in the run folder. folds: runs of each trial; 1: no cross-validation. own_budget: whether a budget was
+    given; without one, whoever joins a study takes part until the study's is used up.
     """
 
     space: dict[str, Any] | None = None
@@ -32,6 +33,7 @@ class SearchRequest:
     study: str | None = None
     sampler: str | None = None
     folds: int = 0
+    own_budget: bool = True
 
     @classmethod
     def of(
@@ -44,6 +46,7 @@ class SearchRequest:
         study: str | None,
         sampler: str | None,
         folds: int,
+        own_budget: bool = True,
     ) -> SearchRequest:
         """The request in its kept form. Raises UserError for whatever cannot be."""
         if trials is not None and trials < 1:
@@ -72,6 +75,7 @@ class SearchRequest:
             study=study,
             sampler=sampler,
             folds=folds,
+            own_budget=own_budget,
         )
 
     @classmethod

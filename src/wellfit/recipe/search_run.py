@@ -58,17 +58,22 @@ class SearchRun:
 
     @property
     def stages(self) -> list[dict[str, Any]]:
-        """[{"name", "ranges", "reason"}], a stage each, with the reasons of its rungs."""
+        """[{"name", "ranges", "reason", "importance"}], a stage each, with the reasons of its rungs.
+
+        importance: as of all trials, by those up to the end of the stage.
+        """
         stages: dict[str, dict[str, Any]] = {}
-        for line in self._lines:
-            if line["kind"] != "stage":
-                continue
+        # A worker that joined late writes down at the end what began without it.
+        for line in sorted(
+            (line for line in self._lines if line["kind"] == "stage"), key=lambda line: line.get("first", 0)
+        ):
             known = stages.get(line["name"])
             if known is None:
                 stages[line["name"]] = {key: line[key] for key in ("name", "ranges", "reason")}
             elif line["reason"] not in known["reason"]:
                 known["reason"] += f"; then {line['reason']}"
-        return list(stages.values())
+        shares = {line.get("stage"): line["shares"] for line in self._lines if line["kind"] == "importance"}
+        return [{**stage, "importance": shares.get(name)} for name, stage in stages.items()]
 
     @property
     def importance(self) -> dict[str, float] | None:

@@ -21,6 +21,7 @@ from wellfit.recipe.material import Material
 from wellfit.recipe.trials import TrialRunner
 from wellfit.recipe.workforce import for_workers, threads_for, with_threads
 from wellfit.record import Record, RunFolder, read_record
+from wellfit.search.importance import importance
 from wellfit.search.schedule import Finished, Round, Schedule
 from wellfit.search.space import ranges
 from wellfit.search.stages import ranked
@@ -29,6 +30,7 @@ from wellfit.search.trial import Task, Trial
 from wellfit.search.workers import run_workers
 
 MARK = "wellfit-line "  # begins what a worker prints of its record
+LAST_TRIALS, LOOK = 10.0, 0.2  # seconds that others are waited for at the end, and between two looks
 DEATHS = 3  # of workers at one task, after which it counts as failed
 CHECKPOINTS = 4e9  # bytes that checkpoints of trials may take together
 CUT_OFF = "ended within"  # how the reason of a search begins that its time cut off
@@ -60,22 +62,41 @@ class News:
 
     def __init__(self, job: Job, study: Study) -> None:
         self.job, self.study = job, study
+        self.schedule = Schedule.from_dict(study.schedule["schedule"])
+        lines = list(read_record(job.folder.record))
         self.rounds = {
-            (line["name"], line.get("first"))
-            for line in read_record(job.folder.record)
-            if line["kind"] == "stage" and "first" in line
+            (line["name"], line.get("first")) for line in lines if line["kind"] == "stage" and "first" in line
         }
+        self.weighed = {(line.get("stage"), line.get("trials")) for line in lines if line["kind"] == "importance"}
 
     def opened(self, fields: dict[str, Any]) -> None:
         """A round began, here or in a worker: written down once, with what came up before it."""
         key = fields["name"], fields["first"]
         if key in self.rounds:
             return
+        trials = self.study.trials()
+        if key[0] not in {name for name, _ in self.rounds}:
+            self.weigh([trial for trial in trials if trial.number < key[1]])
         self.rounds.add(key)
-        tidy(self.job.folder, self.study.trials(), set(fields["continues"]))
+        tidy(self.job.folder, trials, set(fields["continues"]))
         found = fields.pop("findings")
         self.job.record.write("stage", **fields)
         self.job.report(*(Finding(**each) for each in found))
+
+    def weigh(self, trials: list[Trial]) -> None:
+        """How much each setting matters by these trials, which end with a stage: written down once."""
+        key = (trials[-1].stage, len(trials)) if trials else None
+        if key is None or key in self.weighed:
+            return
+        self.weighed.add(key)
+        shares = importance(self.schedule.space, trials, self.schedule.seed)
+        if shares is not None:
+            self.job.record.write("importance", stage=key[0], trials=key[1], shares=shares)
+
+    def catch_up(self, trials: list[Trial]) -> None:
+        """Write down the rounds that were opened and ended elsewhere."""
+        for round_ in self.schedule.rounds(trials):
+            self.opened(stage_line(round_))
 
     def heard(self, worker: str, text: str) -> None:
         """A line that a worker printed."""
@@ -111,6 +132,16 @@ def work(orders: Orders, job: Job, study: Study) -> None:
     )
 
 
+def wait_for_others(study: Study, stop: Callable[[], bool]) -> None:
+    """Until no other worker is at a trial: the time ends for all at once, and all are to conclude from the same trials.
+
+    Not for long: a worker that died without a word is not waited for.
+    """
+    until = time.monotonic() + LAST_TRIALS
+    while study.watch() and not stop() and time.monotonic() < until:
+        time.sleep(LOOK)
+
+
 def serve(orders: Orders, *, worker: str, stop: Callable[[], bool]) -> None:
     """What a worker process runs. Its record is a file of its own; each line is printed for the process above too."""
     folder = RunFolder(orders.folder)
@@ -144,7 +175,7 @@ def _shift(
         orders.folder,
         write,
         worker,
-        stop=lambda: time.monotonic() > deadline,
+        stop=lambda: stop() or time.monotonic() > deadline,
         clock=lambda: time.monotonic() + behind - orders.begun,
     )
 

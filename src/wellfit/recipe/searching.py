@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,8 +12,7 @@ from typing import Any
 from wellfit.checks import CheckResult
 from wellfit.config import Config, config_to_toml, load_config
 from wellfit.engine import CORES
-from wellfit.errors import Interrupted, UserError
-from wellfit.findings import Finding, GateFailed
+from wellfit.errors import UserError
 from wellfit.recipe.budget import Budget, parse_budget
 from wellfit.recipe.gates import check
 from wellfit.recipe.job import Job
@@ -32,6 +30,7 @@ from wellfit.recipe.opening import (
 )
 from wellfit.recipe.plan import Plan, save_plan
 from wellfit.recipe.prepare import Prepared, prepare
+from wellfit.recipe.search_end import conclude, reason_of
 from wellfit.recipe.search_plan import (
     CLOSING,
     identity_of,
@@ -46,20 +45,19 @@ from wellfit.recipe.search_plan import (
 )
 from wellfit.recipe.search_request import HIDDEN, SearchRequest, without_password
 from wellfit.recipe.search_run import SearchRun
-from wellfit.recipe.search_work import CUT_OFF, Orders, concluded, work
-from wellfit.recipe.trial_settings import refuse_unfit, with_settings
+from wellfit.recipe.search_work import News, Orders, concluded, wait_for_others, work
+from wellfit.recipe.trial_settings import refuse_unfit
 from wellfit.recipe.workforce import Workforce, choose_workforce, with_threads
 from wellfit.record import RunFolder, read_record, write_atomically
+from wellfit.report.curves_layouts import keep_layouts
 from wellfit.report.page import write_report
-from wellfit.search.importance import importance
-from wellfit.search.schedule import Finished, Schedule
+from wellfit.search.layouts import compare_layouts
+from wellfit.search.schedule import Schedule
 from wellfit.search.space import Space
-from wellfit.search.stages import diverged
 from wellfit.search.study import NoStudy, Study
-from wellfit.search.trial import Trial
 
 DEFAULT_BUDGET = "10m"
-MOST_FAILED = 3  # reasons of failed trials that a finding names
+DRAWN_FUNCTIONS = 100  # over which the page compares random settings with a grid
 
 
 def search(
@@ -87,7 +85,8 @@ def search(
     data: whatever `fit` takes.
     space: a TOML file, or {name: LogUniform | Uniform | Integer | Choice} of `wellfit.search.space`; by default
         learning rate and weight decay around the usual ones.
-    budget: "30m" or seconds for the whole command; without it and without `trials`, 10 minutes.
+    budget: "30m" or seconds for the whole command; without it and without `trials`, 10 minutes. That of a study which
+        machines share is the first one's, from when the study was founded, whoever works at it and whatever pauses.
     trials: how many the whole study may have, whoever runs them.
     workers: processes on this machine, or "auto", which measures how many train most together.
     storage, study: "postgresql://USER@HOST/DATABASE" and a name, the same on all machines that take part.
@@ -102,7 +101,14 @@ def search(
     given = {"model.name": model, "seed": seed}
     config = (config or Config()).replace(**{key: value for key, value in given.items() if value is not None})
     asked = SearchRequest.of(
-        space, trials=trials, workers=workers, storage=storage, study=study, sampler=sampler, folds=folds
+        space,
+        trials=trials,
+        workers=workers,
+        storage=storage,
+        study=study,
+        sampler=sampler,
+        folds=folds,
+        own_budget=budget is not None,
     )
     if budget is None and trials is None:
         budget = DEFAULT_BUDGET
@@ -194,21 +200,51 @@ def run_search(job: Job, asked: SearchRequest, storage: str) -> None:
     founding = begun.founding if begun is not None else _founding(job, material, asked, results, force)
     with Study.open(storage, asked.study_name, identity=identity, schedule=founding, say=job.say) as study:
         if study.schedule != founding:  # another worker was quicker
-            material = Material.of(data, plan_from_dict(study.schedule["plan"]))
+            job.say("another worker has begun the study: its plan is taken over")
+            plan = plan_from_dict(study.schedule["plan"])
+            material = Material.of(data, plan)
+            _write_plan(job, plan)
         material = with_threads(material, force.threads)
-        until = None if math.isinf(job.budget.left) else time.time() + max(0.0, job.budget.left - CLOSING)
-        folder = job.folder.path.absolute()
-        begun_at = time.time() - (job.budget.spent - float(study.schedule["spent"]))
+        spent = time_of(job, asked, study)
+        left = time_left(job, asked, study, spent)
         orders = Orders(
-            material, folder, storage, asked.study_name, identity, study.schedule, force.workers, CORES, until, begun_at
+            material,
+            job.folder.path.absolute(),
+            storage,
+            asked.study_name,
+            identity,
+            study.schedule,
+            force.workers,
+            CORES,
+            until=None if math.isinf(left) else time.time() + left,
+            begun=time.time() - spent,
         )
         with job.step("search") as outcome:
             work(orders, job, study)
+            if asked.study is not None:
+                wait_for_others(study, job.stop)
             trials = study.trials()
             schedule = Schedule.from_dict(study.schedule["schedule"])
             ended = concluded(schedule, trials)
-            outcome.reason = _reason(trials, ended)
-    _conclude(job, material, schedule, trials, ended)
+            outcome.reason = reason_of(trials, ended)
+        conclude(job, News(job, study), material, trials, ended)
+    with job.step("report"):
+        keep_layouts(job.folder, compare_layouts(functions=DRAWN_FUNCTIONS))
+        job.record.write("end", status="done", seconds=job.budget.spent)
+        write_report(job.folder)
+
+
+def time_of(job: Job, asked: SearchRequest, study: Study) -> float:
+    """Seconds of the search so far: since it was founded, and pauses left out where no other machine may be at work."""
+    return study.age() if asked.study is not None else max(0.0, job.budget.spent - float(study.schedule["spent"]))
+
+
+def time_left(job: Job, asked: SearchRequest, study: Study, spent: float) -> float:
+    """Seconds that are left for trials: of the study, and of this command where it was given a budget of its own."""
+    time = study.schedule["schedule"]["time"]
+    left = math.inf if time is None else float(time["seconds"]) - spent
+    own = job.budget.left - CLOSING if asked.own_budget else math.inf
+    return max(0.0, min(left, own))
 
 
 @dataclass(frozen=True)
@@ -235,20 +271,24 @@ def _plan(job: Job, data: Prepared, begun: Begun | None) -> Plan:
         else:
             plan = plan_from_dict(begun.founding["plan"])
             outcome.reason = "that of the study"
-        save_plan(job.folder.plan, plan)
-        job.record.write(
-            "plan",
-            model=plan.model.name,
-            image_size=plan.model.image_size,
-            epochs=None,
-            steps=0,
-            batch_size=plan.training.batch_size,
-            trials=None,
-            parameters=plan.model.parameters,
-            engine=plan.engine.line,
-            reason="; ".join(plan.reasons),
-        )
+        _write_plan(job, plan)
         return plan
+
+
+def _write_plan(job: Job, plan: Plan) -> None:
+    save_plan(job.folder.plan, plan)
+    job.record.write(
+        "plan",
+        model=plan.model.name,
+        image_size=plan.model.image_size,
+        epochs=None,
+        steps=0,
+        batch_size=plan.training.batch_size,
+        trials=None,
+        parameters=plan.model.parameters,
+        engine=plan.engine.line,
+        reason="; ".join(plan.reasons),
+    )
 
 
 def _check(job: Job, material: Material, begun: Begun | None) -> list[CheckResult]:
@@ -282,135 +322,4 @@ def _founding(
     plan = with_threads(material, force.threads).plan
     return json.loads(
         json.dumps({"schedule": schedule.to_dict(), "plan": plan_to_dict(plan), "spent": job.budget.spent})
-    )
-
-
-def _reason(trials: Sequence[Trial], ended: Finished) -> str:
-    states = [trial.state for trial in trials]
-    counts = [f"{states.count(state)} {state}" for state in ("finished", "pruned", "failed") if state in states]
-    text = f"{len(trials)} trials ({', '.join(counts)}): {ended.reason}" if trials else ended.reason
-    if ended.best is not None and ended.best.score is not None:
-        text += f"; best {ended.best.score:.4f} on validation by trial {ended.best.number}"
-    return text
-
-
-def _conclude(job: Job, material: Material, schedule: Schedule, trials: list[Trial], ended: Finished) -> None:
-    """Write down what came of it: trials of other machines, importance, the best settings, the page."""
-    known = {line["trial"] for file in (job.folder.record, *job.folder.worker_records()) for line in _trial_lines(file)}
-    for trial in trials:
-        if trial.number not in known:
-            fields = {name: value for name, value in vars(trial).items() if name not in ("number", "score", "loss")}
-            job.record.write(
-                "trial", trial=trial.number, validation_accuracy=trial.score, validation_loss=trial.loss, **fields
-            )
-    job.report(*ended.findings, *_findings(trials, ended, len(material.data.classes)))
-    shares = importance(schedule.space, trials, schedule.seed)
-    if shares is not None:
-        job.record.write("importance", shares=shares)
-    best = ended.best
-    if best is not None:
-        job.record.write(
-            "best",
-            trial=best.number,
-            settings=best.settings,
-            validation_accuracy=best.score,
-            epochs=best.epochs,
-            reason=ended.reason,
-        )
-        write_atomically(job.folder.best, config_to_toml(best_config(job.config, material, best)))
-    if job.stop():
-        raise Interrupted(
-            f"stopped as asked with {len(trials)} trials kept; go on with `wellfit resume {job.folder.path}`"
-        )
-    if best is None and trials:
-        raise GateFailed([_none_finished(trials)])
-    if best is None:
-        raise UserError("the time was used up before a trial was done; give a larger --budget")
-    with job.step("report"):
-        job.record.write("end", status="done", seconds=job.budget.spent)
-        write_report(job.folder)
-
-
-def _trial_lines(path: Path) -> list[dict[str, Any]]:
-    return [line for line in read_record(path) if line["kind"] == "trial"]
-
-
-def best_config(config: Config, material: Material, best: Trial) -> Config:
-    """The configuration that `wellfit train DATA RUN/best.toml` trains with: what the search settled, and its plan.
-
-    How long, and by which schedule where none was searched, is left to the training.
-    """
-    plan = with_settings(material, best.settings).plan
-    return config.replace(
-        **{
-            "augment": plan.augment or ("none",),
-            "schedule": best.settings.get("schedule", config.schedule),
-            "model.name": plan.model.name,
-            "model.weights": plan.model.weights,
-            "model.image_size": plan.model.image_size,
-            "model.options": plan.model.options,
-            "activation": "auto",  # stands in the options
-            "optimizer.name": plan.optimizer.name,
-            "optimizer.lr": plan.optimizer.lr,
-            "optimizer.weight_decay": plan.optimizer.weight_decay,
-            "optimizer.momentum": plan.optimizer.momentum,
-            "training.batch_size": plan.training.batch_size,
-            "training.batch_scale": 1,
-            "training.label_smoothing": plan.training.label_smoothing,
-            "training.l1": plan.training.l1,
-            "training.freeze": plan.training.freeze,
-            "training.balance": "none" if plan.training.balance == "auto" else plan.training.balance,
-        }
-    )
-
-
-def _cut_short(trials: Sequence[Trial], ended: Finished) -> Finding | None:
-    """Says that the time ended before anything was refined."""
-    stages = list(dict.fromkeys(trial.stage for trial in trials))
-    if not ended.reason.startswith(CUT_OFF) or len(stages) != 1 or not stages[0].startswith("coarse"):
-        return None
-    return Finding(
-        "search-cut-short",
-        "warning",
-        f"the search ended within its coarse stage, after {len(trials)} trials: the best settings are those of short "
-        "runs over a wide range, and nothing was refined around them",
-        {"stage": stages[0], "trials": len(trials)},
-        "Give a larger --budget; on a busy machine trials take longer than was measured beforehand.",
-        "SPEC S1",
-    )
-
-
-def _findings(trials: Sequence[Trial], ended: Finished, classes: int) -> list[Finding]:
-    found = []
-    short = _cut_short(trials, ended)
-    if short is not None:
-        found.append(short)
-    broken = diverged(trials, math.log(classes))
-    if broken is not None:
-        found.append(broken)
-    failed = [trial for trial in trials if trial.state == "failed"]
-    if failed:
-        reasons = list(dict.fromkeys(trial.reason for trial in failed))
-        found.append(
-            Finding(
-                "failed-trials",
-                "warning",
-                f"{len(failed)} of {len(trials)} trials failed: {'; '.join(reasons[:MOST_FAILED])}",
-                {"failed": [trial.number for trial in failed], "reasons": reasons[:10]},
-                "Look at the settings of these trials: what they share is what the network or the optimizer cannot do.",
-                "SPEC S3",
-            )
-        )
-    return found
-
-
-def _none_finished(trials: Sequence[Trial]) -> Finding:
-    first = trials[0]
-    return Finding(
-        "no-trial-finished",
-        "error",
-        f"none of {len(trials)} trials finished; the first: {first.reason}",
-        {"trials": len(trials), "states": sorted({trial.state for trial in trials})},
-        "Lower the range of the learning rate by a factor of a hundred, or look at what the trials failed of.",
-        "SPEC S3",
     )

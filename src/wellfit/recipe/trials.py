@@ -18,24 +18,22 @@ import torch
 from torch import nn
 
 from wellfit.data.batches import TrainingBatches
-from wellfit.diagnosis.history import Epoch, History
-from wellfit.diagnosis.rules import judge
 from wellfit.errors import Interrupted, UserError
 from wellfit.inference.evaluate import ValidationScore
 from wellfit.recipe.material import Material, Settings
+from wellfit.recipe.trial_curve import BREAK_OFF, Curve, OneRun, broken_off, line_of
+from wellfit.recipe.trial_pause import Pause, Paused
 from wellfit.recipe.trial_settings import with_settings
 from wellfit.search.trial import Task, Trial
 from wellfit.training.checkpoint import load_checkpoint, save_checkpoint
-from wellfit.training.loop import train
+from wellfit.training.loop import Outcome, train
 from wellfit.training.pace import Pace
 from wellfit.training.schedules import plateau_of, schedule
 
-BREAK_OFF = 3.0  # times the initial loss (SPEC S3)
 EVALUATION_SHARE = 0.08  # of a trial's time: what looking at validation between epochs may cost
 CONTINUABLE = "constant"
 """The schedule under which a longer trial is the same training gone on with. Any other spans the whole of a trial, so
 that a longer one starts again, and settings of one length are judged alike however they came to it."""
-CURVE_POINTS = 100  # of the loss curve that the record keeps
 
 
 class WriteLine(Protocol):
@@ -46,49 +44,6 @@ class WriteLine(Protocol):
 
 class CannotKeep(Exception):
     """A checkpoint could not be written: no fault of the trial, and the next one would fare no better."""
-
-
-@dataclass
-class Curve:
-    """What one training said: takes the loop's lines as a record does, and keeps them in memory."""
-
-    steps: list[dict[str, Any]] = field(default_factory=list)
-    epochs: list[dict[str, Any]] = field(default_factory=list)
-
-    def write(self, kind: str, **fields: Any) -> None:
-        if kind == "step":
-            self.steps.append({name: fields[name] for name in ("step", "loss", "lr")})
-        elif kind == "epoch":
-            self.epochs.append({name: fields[name] for name in fields if name not in ("seconds", "confusion")})
-
-    @property
-    def losses(self) -> list[float]:
-        return [line["loss"] for line in self.steps]
-
-    def findings(self, classes: int) -> list[str]:
-        """Ids of what the rules see on the curve, root cause first (SPEC S1 row 6)."""
-        names = {"train_loss": "train_loss", "train_accuracy": "train_accuracy"}
-        names |= {"val_loss": "validation_loss", "val_accuracy": "validation_accuracy"}
-        epochs = [Epoch(int(e["step"]), **{own: e.get(given) for own, given in names.items()}) for e in self.epochs]
-        history = History(self.losses, [line["lr"] for line in self.steps], epochs=epochs, classes=classes)
-        return [finding.id for finding in judge(history)[0]]
-
-    def as_state(self) -> dict[str, Any]:
-        return {"steps": self.steps, "epochs": self.epochs}
-
-
-@dataclass
-class OneRun:
-    """One training of a trial. score and loss: None where it was broken off, and why in `reason`."""
-
-    curve: Curve
-    images: int
-    epochs: float
-    scored: int
-    training: float = 0.0  # seconds, those of judging left out
-    score: float | None = None
-    loss: float | None = None
-    reason: str = ""
 
 
 @dataclass
@@ -104,7 +59,7 @@ class TrialRunner:
     """Runs tasks on one material. folder: holds trials/<number>/; write: where each trial's line goes.
 
     rate: the schedule of a trial whose settings name none; constant by default, as the courses search without decay.
-    stop: asked at each step; True abandons the trial, which raises Interrupted and leaves its task undone.
+    stop: asked at each step; True stops the trial: Interrupted is raised, and it goes on from there when run again.
     clock: seconds of the search so far, for `Trial.ended`.
     keep: whether a trial's checkpoint is wanted, so that another can continue it.
     """
@@ -123,22 +78,27 @@ class TrialRunner:
         begun = time.monotonic()
         notes: list[str] = []
         runs: list[OneRun] = []
+        pause = Pause(self.folder / "trials" / str(task.number))
+        earlier = pause.read()
         try:
             material = with_settings(self.material, {"schedule": self.rate, **task.settings})
-            runs = self._runs(task, material, notes)
+            runs = self._runs(task, material, notes, pause, earlier)
             trial = _judged(task, runs, notes)
         except Interrupted:
+            pause.add_seconds(time.monotonic() - begun + earlier.seconds)
             raise
         except CannotKeep as error:
             raise error.__cause__ or error from None
         except Exception as error:  # a network, an optimizer or an augmentation may fail in any way
             trial = Trial(task.stage, task.number, task.settings, "failed", reason="; ".join([*notes, _said(error)]))
         trial = replace(
-            _completed(trial, task, runs, time.monotonic() - begun),
+            _completed(trial, task, runs, time.monotonic() - begun + earlier.seconds),
             ended=round(self.clock(), 3),
             worker=self.worker,
+            findings=tuple(runs[0].curve.findings(len(self.material.data.classes)) if runs else ()),
         )
-        self.write("trial", **line_of(trial, runs, len(self.material.data.classes)))
+        pause.forget()
+        self.write("trial", **line_of(trial, runs))
         return trial
 
     def checkpoint(self, number: int, run: int = 0) -> Path:
@@ -146,20 +106,25 @@ class TrialRunner:
         name = "checkpoint.safetensors" if run == 0 else f"checkpoint-{run}.safetensors"
         return self.folder / "trials" / str(number) / name
 
-    def _runs(self, task: Task, material: Material, notes: list[str]) -> list[OneRun]:
+    def _runs(self, task: Task, material: Material, notes: list[str], pause: Pause, earlier: Paused) -> list[OneRun]:
         """All runs of the trial; where memory runs out, from the beginning of the task with half the batch."""
         splits = list(held_out(material))
         start = self._start(task, material.plan.schedule, len(splits))
         if start.note:
             notes.append(start.note)
         batch_size = int(start.states[0]["batch_size"]) if start.states else material.plan.training.batch_size
+        if earlier.batch_size:
+            notes[:], batch_size = earlier.notes, earlier.batch_size
+        runs = list(earlier.done)
         while True:
             trouble = ""
             try:
-                return [
-                    self._run(task, material, batch_size, number, *split, start.states[number : number + 1])
-                    for number, split in enumerate(splits)
-                ]
+                for number in range(len(runs), len(splits)):
+                    desk = _Desk(pause, earlier if earlier.batch_size else Paused(), notes, runs)
+                    states = start.states[number : number + 1]
+                    runs.append(self._run(task, material, batch_size, number, *splits[number], states, desk))
+                    earlier = Paused()
+                return runs
             except Exception as error:
                 if not out_of_memory(error) or batch_size < 2:
                     raise
@@ -167,6 +132,7 @@ class TrialRunner:
             # Outside of the handler, whose traceback holds the tensors of what failed.
             notes[:] = [*(note for note in notes if not note.startswith("out of memory")), trouble]
             batch_size //= 2
+            runs, earlier = [], Paused()
             if material.plan.engine.device == "cuda":
                 torch.cuda.empty_cache()
 
@@ -190,6 +156,7 @@ class TrialRunner:
         train_on: np.ndarray | None,
         scored: np.ndarray,
         states: list[dict[str, Any]],
+        desk: _Desk,
     ) -> OneRun:
         plan = material.plan
         plan.engine.activate()
@@ -208,12 +175,23 @@ class TrialRunner:
             )
             pace.resume(step, min(1.0, step / pace.steps))
         begun, score = pace.step, _LastScore(material.score_on(scored))
+        if desk.earlier.batch_size:
+            curve = Curve(desk.earlier.steps, desk.earlier.epochs)
+        else:
+            desk.pause.state.unlink(missing_ok=True)  # of another run
+        every = _evaluate_every(batches, len(scored), pace.steps)
         least = math.log(len(material.data.classes))
 
         def give_up(step: int, loss: float) -> bool:
             return loss > BREAK_OFF * max(curve.steps[0]["loss"], least)
 
-        outcome = train(
+        def stop() -> bool:
+            asked = self.stop()
+            score.idle = asked and not (pace.step % every == 0 or pace.finished)
+            return asked
+
+        outcome = _keeping(
+            train,
             module,
             batches,
             material.criterion(settings.balance),
@@ -225,17 +203,23 @@ class TrialRunner:
             penalty=material.penalty(),
             pace=pace,
             evaluate=score,
-            evaluate_every=_evaluate_every(batches, len(scored), pace.steps),
+            evaluate_every=every,
             record=curve,
-            stop=self.stop,
+            checkpoint=desk.pause.state,
+            stop=stop,
             give_up=give_up,
         )
+        judging = score.seconds + desk.earlier.judging
         if outcome.reason == "stopped":
-            raise Interrupted(f"trial {task.number} was stopped; it is run again when the search goes on")
+            epochs = curve.epochs[:-1] if score.idle else curve.epochs  # the last one was not judged
+            desk.pause.keep(
+                Paused(batch_size, outcome.steps, desk.notes, desk.done, curve.steps, epochs, judging=judging)
+            )
+            raise Interrupted(f"trial {task.number} was stopped; it goes on from there when the search goes on")
         images = (outcome.steps - begun) * batches.batch_size
-        run = OneRun(curve, images, outcome.epochs, len(scored), max(0.0, outcome.seconds - score.seconds))
+        run = OneRun(curve, images, outcome.epochs, len(scored), max(0.0, outcome.seconds - judging))
         if outcome.reason in ("diverged", "broken-off"):
-            run.reason = _broken_off(curve, least)
+            run.reason = broken_off(curve, least)
             return run
         value, figures = score.last if score.last is not None else score(module)
         run.score, run.loss = value, figures["loss"]
@@ -268,15 +252,37 @@ class TrialRunner:
             raise CannotKeep from error
 
 
+@dataclass
+class _Desk:
+    """What a run needs to be stopped and gone on with. done: the runs of its trial before it."""
+
+    pause: Pause
+    earlier: Paused
+    notes: list[str]
+    done: list[OneRun]
+
+
+def _keeping(call: Callable[..., Outcome], *args: Any, **options: Any) -> Outcome:
+    """The training's outcome; a full disk is no fault of the trial."""
+    try:
+        return call(*args, **options)
+    except UserError as error:
+        if isinstance(error.__cause__, OSError):
+            raise CannotKeep from error
+        raise
+
+
 class _LastScore:
-    """The validation score, the last one remembered, and the seconds that it took in all."""
+    """The validation score, the last one remembered, and the seconds that it took in all. idle: judges nothing."""
 
     def __init__(self, score: ValidationScore) -> None:
         self.score = score
         self.last: tuple[float, dict[str, float]] | None = None
-        self.seconds = 0.0
+        self.seconds, self.idle = 0.0, False
 
     def __call__(self, module: nn.Module) -> tuple[float, dict[str, float]]:
+        if self.idle:  # it is stopped, and what comes now is thrown away
+            return 0.0, {"loss": math.inf}
         begun = time.monotonic()
         self.last = self.score(module)
         self.seconds += time.monotonic() - begun
@@ -300,36 +306,6 @@ def out_of_memory(error: BaseException) -> bool:
         return True
     said = str(error)
     return isinstance(error, RuntimeError) and ("can't allocate memory" in said or "out of memory" in said)
-
-
-def line_of(trial: Trial, runs: list[OneRun], classes: int) -> dict[str, Any]:
-    """The fields of a trial's line in the record; the curve is that of its first run."""
-    curve = runs[0].curve if runs else Curve()
-    pairs = [[line["step"], line["loss"]] for line in curve.steps]
-    thinned = pairs[:: max(1, len(pairs) // CURVE_POINTS)]
-    return {
-        "stage": trial.stage,
-        "trial": trial.number,
-        "rung": trial.rung,
-        "epochs": trial.epochs,
-        "continues": trial.continues,
-        "settings": trial.settings,
-        "state": trial.state,
-        "validation_accuracy": trial.score,
-        "validation_loss": trial.loss,
-        "error": trial.error,
-        "reason": trial.reason,
-        "runs": len(runs),
-        "curve": thinned if not pairs or thinned[-1] == pairs[-1] else [*thinned, pairs[-1]],
-        "epoch_curve": curve.epochs,
-        "findings": curve.findings(classes) if curve.steps else [],
-        "images": trial.images,
-        "seconds": trial.seconds,
-        "training": trial.training,
-        "ended": trial.ended,
-        "threads": torch.get_num_threads(),
-        "worker": trial.worker,
-    }
 
 
 def _evaluate_every(batches: TrainingBatches, scored: int, steps: int) -> int:
@@ -366,13 +342,6 @@ def _completed(trial: Trial, task: Task, runs: list[OneRun], seconds: float) -> 
             "training": round(sum(run.training for run in runs), 3),
         }
     )
-
-
-def _broken_off(curve: Curve, least: float) -> str:
-    last, first = curve.steps[-1], max(curve.steps[0]["loss"], least)
-    if not math.isfinite(last["loss"]):
-        return f"the loss was no number at step {last['step']:,}"
-    return f"the loss rose to {last['loss']:.3g} at step {last['step']:,}, above {BREAK_OFF:g} × {first:.3g}"
 
 
 def _said(error: Exception) -> str:

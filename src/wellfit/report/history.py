@@ -41,8 +41,11 @@ class History:
     epochs: list[Line] = field(default_factory=list)
     probes: list[Line] = field(default_factory=list)
     neighbours: Line = field(default_factory=dict)
+    ensemble: Line = field(default_factory=dict)
+    views: list[Line] = field(default_factory=list)
     best: Line = field(default_factory=dict)
     importance: Line = field(default_factory=dict)
+    importances: dict[str, Line] = field(default_factory=dict)  # by the stage after which they were taken
     findings: list[Line] = field(default_factory=list)
     alarms: list[Line] = field(default_factory=list)  # findings at the step at which they were first seen
     notes: list[Line] = field(default_factory=list)  # {text, step}: what somebody wrote while the run went on
@@ -162,8 +165,12 @@ class Reading:
             history.end = {}
         if kind in ("run", "audit", "engine", "plan", "best", "importance"):
             setattr(history, kind, line)
-        elif kind == "neighbours":
-            history.neighbours = line
+            if kind == "importance":
+                history.importances[str(line.get("stage"))] = line
+        elif kind in ("neighbours", "ensemble"):
+            setattr(history, kind, line)
+        elif kind == "views":
+            history.views = [seen for seen in history.views if seen.get("name") != line.get("name")] + [line]
         elif kind == "end":
             history.end = line
         elif kind == "step":
@@ -207,6 +214,7 @@ class Reading:
         history.trials, history.stages = list(self._trials.values()), list(self._stages.values())
         if history.is_search:  # numbers count over all stages and workers
             history.trials.sort(key=lambda line: number(line.get("trial")))
+        history.stages.sort(key=lambda line: number(line.get("first")))
         history.probes = list(self._probes.values())
         history.checks, history.recipe_steps = list(self._checks.values()), list(self._recipe_steps.values())
         history.findings = _root_cause_first(list(self._findings.values()))

@@ -10,16 +10,19 @@ from wellfit.report import (
     evaluation,
     static,
     static_filters,
+    static_layouts,
     static_search,
     static_search_lines,
     static_transfer,
 )
 from wellfit.report.curves_filters import read_filters
+from wellfit.report.curves_layouts import read_layouts
 from wellfit.report.curves_search import search as search_of
 from wellfit.report.curves_transfer import probe_curve
 from wellfit.report.document import figure
 from wellfit.report.history import History, rows
 from wellfit.report.markup import Html, join, nothing, prose, tag
+from wellfit.report.terminal_search import importance_after
 from wellfit.report.thumbnails import Thumbnails
 from wellfit.report.words import count, counted, number, percent, plain, points
 from wellfit.report.words import figure as number_text
@@ -169,7 +172,17 @@ def search(history: History) -> Html:
         drawing = static_search.draw_setting(found, setting)
         heading = f"Accuracy against {plain(static_search.setting_name(setting), 40)}"
         figures.append(figure(heading, drawing, f"{heading} for {len(found.trials)} trials", said))
-    because = [(stage, plain("; ".join(why), 1200)) for stage, why in found.reasons.items() if why]
+    layouts = read_layouts(history.folder) if history.is_search else None
+    if layouts is not None:
+        said = (
+            "Not of this search: the same number of trials on a grid and at random, on a function in which one setting "
+            "matters and the other hardly does. The grid tries each value of the one that matters again and again "
+            "(Bergstra & Bengio 2012)."
+        )
+        drawing = static_layouts.draw_layouts(layouts)
+        figures.append(figure("Why settings are drawn at random", drawing, "Random against grid", said, size="wide"))
+    said_of = {stage: [*why, importance_after(history, stage)] for stage, why in found.reasons.items()}
+    because = [(stage, plain("; ".join(filter(None, why)), 1200)) for stage, why in said_of.items() if any(why)]
     reasons = [tag("li", tag("bdi", plain(stage, 40)), ": ", prose(why)) for stage, why in because]
     return join(
         tag("p", text),

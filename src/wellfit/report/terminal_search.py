@@ -20,7 +20,7 @@ def lines_of(history: History) -> list[str]:
     found = search(history)
     if found is None:
         return []
-    return [*_stages(found), "", *_table(history, found), *_importance(found), "", *_best(history, found)]
+    return [*_stages(history, found), "", *_table(history, found), *_importance(found), "", *_best(history, found)]
 
 
 def closing(folder: RunFolder) -> str:
@@ -32,12 +32,20 @@ def closing(folder: RunFolder) -> str:
     return "\n".join([*_best(history, found), *_places(folder)])
 
 
-def _stages(found: Search) -> list[str]:
+def importance_after(history: History, stage: str) -> str:
+    """How much each setting mattered by the trials up to a stage, in words; "" where that is not known."""
+    shares = mapping(history.importances.get(stage, {}), "shares")
+    known = [(plain(name, 30), number(share)) for name, share in shares.items()]
+    said = ", ".join(f"{name} {percent(share, 0)}" for name, share in known if math.isfinite(share))
+    return f"importance by the trials up to here: {said}" if said else ""
+
+
+def _stages(history: History, found: Search) -> list[str]:
     lines = ["stages"]
     for stage, reasons in found.reasons.items():
         own = [trial for trial in found.trials if trial.stage == stage]
         lines.append(f"  {plain(stage, 24)}: {counted(len(own), 'trial')}")
-        for reason in reasons:
+        for reason in filter(None, (*reasons, importance_after(history, stage))):
             lines += textwrap.wrap(plain(reason, 1000), WIDTH, initial_indent="    ", subsequent_indent="    ")
     return lines
 

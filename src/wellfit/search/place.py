@@ -107,6 +107,14 @@ def connect(place: Place) -> optuna.storages.RDBStorage:
     raise AssertionError("the last attempt returns or raises")
 
 
+def now(storage: optuna.storages.RDBStorage) -> float:
+    """Seconds since 1970 by the clock that all workers of a study share: the database's; a file's is its machine's."""
+    if storage.engine.dialect.name != "postgresql":
+        return time.time()
+    with storage.engine.connect() as connection:
+        return float(connection.exec_driver_sql("SELECT extract(epoch FROM clock_timestamp())").scalar_one())
+
+
 def cause_of(error: BaseException) -> BaseException:
     """What the database's driver raised, taken out of what SQLAlchemy and Optuna put around it."""
     if isinstance(error, optuna.exceptions.StorageInternalError) and error.__cause__ is not None:

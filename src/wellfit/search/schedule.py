@@ -98,5 +98,12 @@ class Schedule(Asked):
         self._replays[:] = [replay]
         return step
 
+    def rounds(self, trials: Sequence[Trial]) -> list[Round]:
+        """All rounds that these trials have something of, in their order, whoever opened them."""
+        replay = Replay(self)
+        step = replay.step({trial.number: trial for trial in trials})
+        begun = isinstance(step, Round) and {task.number for task in step.tasks} & {trial.number for trial in trials}
+        return [*replay.rounds, step] if isinstance(step, Round) and begun else replay.rounds
+
     def __reduce__(self) -> tuple[Any, ...]:
         return Schedule.from_dict, (self.to_dict(),)

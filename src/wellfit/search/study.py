@@ -11,7 +11,7 @@ import secrets
 import sys
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeVar
@@ -23,7 +23,7 @@ from wellfit.search.claims import Claims, results
 from wellfit.search.founding import Founding, found, read_founding, refuse_another
 from wellfit.search.heartbeat import GRACE, INTERVAL, Heartbeat
 from wellfit.search.outage import Patience, Stopped
-from wellfit.search.place import Place, connect, place_of
+from wellfit.search.place import Place, connect, now, place_of
 from wellfit.search.presence import Presence
 from wellfit.search.schedule import Finished, Round
 from wellfit.search.shift import Plan, Shift
@@ -131,6 +131,10 @@ class Study:
         """What came of all tasks that ended, in the order of their numbers, whoever ran them."""
         return results(self._patience.until(self._reader.read))
 
+    def age(self) -> float:
+        """Seconds since the study was founded, by the clock that all workers share, whoever works at it."""
+        return max(0.0, self._patience.until(lambda: now(self._storage)) - self._founded)
+
     def watch(self) -> list[Held]:
         """What is worked at now, in the order of the tasks; also the claims of the dead, until they are taken up."""
         running = self._patience.until(self._reader.running)
@@ -184,7 +188,7 @@ class Study:
         )
         written = until(lambda: read_founding(self._study, self.shown))
         if written is None:
-            until(lambda: found(self._study, self._storage, mine))
+            until(lambda: found(self._study, self._storage, replace(mine, when=now(self._storage))))
             written = until(lambda: read_founding(self._study, self.shown))
         assert written is not None
         refuse_another(self.name, self.shown, written.identity, mine.identity)
@@ -201,7 +205,7 @@ class Study:
         self._enter(written)
 
     def _enter(self, founding: Founding) -> None:
-        self.identity, self.schedule = founding.identity, founding.schedule
+        self.identity, self.schedule, self._founded = founding.identity, founding.schedule, founding.when
         self._reader = self._claims(session="")
 
     def _none_such(self) -> NoStudy:

@@ -42,3 +42,7 @@ class Trial:
     ended: float = 0.0  # seconds of the search until it ended, by the study's clock
     worker: str = ""
     reason: str = ""  # of a trial that did not finish, or that was not run as asked
+    findings: tuple[str, ...] = ()  # ids of what the rules see on its curve
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "findings", tuple(self.findings))  # JSON has lists
