@@ -57,8 +57,9 @@ def test_search_prints_one_object_and_show_and_train_take_it_up(wellfit: Command
         said["best"]["settings"]["batch_size"],
     )
     finished = wellfit("resume", "s")
-    assert finished.code == 2
-    assert "wellfit train DATA" in finished.sentence
+    assert finished.code == 0
+    assert "wellfit train digits s/best.toml" in finished.out.replace("\n", " ")
+    assert wellfit("resume", "s", "--json").json == said
 
 
 def test_dry_run_says_what_would_be_done_and_does_nothing(wellfit: Command, tmp_path: Path) -> None:
@@ -70,6 +71,42 @@ def test_dry_run_says_what_would_be_done_and_does_nothing(wellfit: Command, tmp_
     planned = wellfit("search", "digits", "--trials", "12", "--dry-run", "--json").json
     assert (planned["trials"], planned["sampler"], planned["budget_epochs"]) == (12, "random", None)
     assert planned["first_round"] > 0
+
+
+def test_dry_run_says_that_a_speed_is_not_known(wellfit: Command) -> None:
+    """The quick plan measures nothing."""
+    ended = wellfit("search", "digits", "--budget", "60s", "--dry-run")
+    assert ended.code == 0, ended.err
+    assert "of trials; the speed of this machine is not known" in ended.out
+    assert "epochs of training in all" not in ended.out
+    planned = wellfit("search", "digits", "--budget", "60s", "--dry-run", "--json").json
+    assert planned["budget_epochs"] is None
+    assert 30 < planned["budget_seconds"] < 60
+
+
+def test_dry_run_asks_the_storage(wellfit: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(outage, "OPENING", 0.3)
+    away = ("--storage", "postgresql://me@127.0.0.1:9/none", "--study", "x")
+    ended = wellfit("search", "digits", "--trials", "2", *away, "--dry-run")
+    assert ended.code == 2
+    assert re.search("postgresql://me@127.0.0.1:9/none did not answer for 0 s", ended.sentence)
+    (tmp_path / "file").touch()
+    ended = wellfit("search", "digits", "--trials", "2", "--storage", "file/s.sqlite", "--study", "x", "--dry-run")
+    assert "is no folder that can be written to" in ended.sentence
+
+    shared = ("--storage", "s.sqlite", "--study", "x")
+    asked = ("search", "digits", "--trials", "2", *shared, "--dry-run")
+    assert "study      'x' is to be founded in" in wellfit(*asked).out
+    assert not (tmp_path / "s.sqlite").exists()
+    monkeypatch.setattr(searching, "check", lambda job, material: [])
+    monkeypatch.setattr(searching, "write_report", lambda folder: None)
+    (tmp_path / "c.toml").write_text("[training]\nepochs = 0.2\n")
+    made = ("search", "digits", "--trials", "2", *shared, "--config", "c.toml", "--workers", "1", "--sampler", "qmc")
+    assert wellfit(*made, "--out", "s").code == 0
+    joined = wellfit("search", "digits", *shared, "--config", "c.toml", "--sampler", "qmc", "--dry-run")
+    assert "is joined, its plan taken over; 2 trials have ended" in joined.out
+    assert "sampler    qmc" in joined.out
+    assert "another trials (2 there, 3 here)" in wellfit(*made, "--trials", "3", "--dry-run").sentence
 
 
 @pytest.mark.parametrize(
