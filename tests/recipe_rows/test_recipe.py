@@ -42,7 +42,7 @@ MUTATED = [
 EARLIER = [
     *numbered("D", 1, 3, 5, 6, 7, 8),
     *numbered("C", 2, 3, 4, 5, 6, 9, 10),
-    *numbered("S", 1, 2, 3, 4, 5, 7),
+    *numbered("S", *range(1, 8)),
     *numbered("T", 0, 1, 2, 5, 6),
 ]
 ROWS = [*MUTATED, *EARLIER]

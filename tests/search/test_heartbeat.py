@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from wellfit.search.claims import Claims
-from wellfit.search.heartbeat import Heartbeat, Silence
+from wellfit.search.heartbeat import GRACE, INTERVAL, Heartbeat, Silence
+from wellfit.search.study import POLL
 from wellfit.search.trial import Task
 
 
@@ -67,6 +68,23 @@ def test_who_is_silent_is_given_up_by_the_first_look_past_the_grace(looks: list[
         now += wait
         silence.look(now, {7: 3})
         assert silence.too_long(7) == (now - begun >= 20)
+
+
+@given(st.floats(0, INTERVAL), st.floats(0, INTERVAL), st.floats(0, 500))
+def test_the_task_of_a_worker_that_dies_is_free_within_a_minute(mine: float, theirs: float, death: float) -> None:
+    """With the times that a search has, whatever the phases of the two clocks, on a clock of this test's own."""
+    silence, looks = Silence(GRACE), 0
+    while True:
+        now = mine + looks * INTERVAL
+        beats = max(0, int((min(now, death) - theirs) // INTERVAL) + 1)
+        silence.look(now, {7: beats})
+        if now <= death:
+            assert not silence.too_long(7)
+        elif silence.too_long(7):
+            break
+        looks += 1
+    taken_up = now + POLL - death  # the worker looks for free tasks so often
+    assert GRACE - INTERVAL <= taken_up <= 60
 
 
 def wait_until(there: Callable[[], bool]) -> None:

@@ -17,6 +17,7 @@ import pytest
 from tests.search import targets
 from tests.search.rounds import heavy_modules
 from wellfit.errors import UserError
+from wellfit.search import workers
 from wellfit.search.workers import run_workers
 
 
@@ -114,6 +115,43 @@ def test_the_first_interrupt_asks_and_the_second_ends_at_once(tmp_path: Path) ->
     thread.join()
     assert said == ["stopping: each worker ends what it is at; press Ctrl-C again to end them at once"]
     assert not alive(int((tmp_path / "1.pid").read_text()))
+
+
+class Deaf:
+    """A process that takes so long to end, on the clock of the test; killed, it ends at once."""
+
+    stdin = stdout = stderr = None
+
+    def __init__(self, clock: list[float], ends_after: float) -> None:
+        self.clock, self.ends, self.asked, self.killed = clock, ends_after, False, False
+
+    def terminate(self) -> None:
+        self.asked = True
+
+    def kill(self) -> None:
+        assert self.asked
+        self.killed = True
+
+    def wait(self, timeout: float | None = None) -> int:
+        if self.killed or timeout is None or self.clock[0] + timeout >= self.ends:
+            self.clock[0] = self.clock[0] if self.killed else max(self.clock[0], self.ends)
+            return -9 if self.killed else 0
+        self.clock[0] += timeout
+        raise subprocess.TimeoutExpired("worker", timeout)
+
+
+def test_after_the_second_ctrl_c_each_has_five_seconds_in_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not five each: three deaf workers do not keep the terminal for a quarter of a minute."""
+    clock = [100.0]
+    monkeypatch.setattr(workers.time, "monotonic", lambda: clock[0])
+    crew = workers._Crew(targets.answer, [], None, silent, lambda _: None, 0)
+    processes = [Deaf(clock, ends) for ends in (102.0, 104.9, 1e9, 1e9)]
+    crew._working = [workers.Worker(str(i), process) for i, process in enumerate(processes)]
+    crew.end_at_once()
+    assert [process.killed for process in processes] == [False, False, True, True]
+    assert all(process.asked for process in processes)
+    assert clock[0] == 105.0
+    assert crew._working == []
 
 
 def test_workers_end_tidily_when_we_are_killed(tmp_path: Path) -> None:
