@@ -19,6 +19,7 @@ class SmallCurve:
         self._width = 1
         self.steps: list[int] = []  # the last step of each stretch
         self._begins: list[int] = []
+        self._seen: list[int] = []  # steps in each stretch, and of them those with a finite loss
         self._counts: list[int] = []
         self._sums: list[float] = []
         self.rates: list[float] = []  # the learning rate at the end of each stretch
@@ -28,15 +29,17 @@ class SmallCurve:
         """The next step. One that is not after the last takes back what came after it, as a resume does."""
         if self.steps and step <= self.steps[-1]:
             self._rewind(step)
-        if not self._counts or self._counts[-1] >= self._width:
+        if not self._seen or self._seen[-1] >= self._width:
             if len(self.steps) == self._points:
                 self._join()
             self._begins.append(step)
             self.steps.append(step)
+            self._seen.append(0)
             self._counts.append(0)
             self._sums.append(0.0)
             self.rates.append(rate)
         self.steps[-1], self.rates[-1] = step, rate
+        self._seen[-1] += 1
         if math.isfinite(loss):
             self._counts[-1] += 1
             self._sums[-1] += loss
@@ -64,7 +67,14 @@ class SmallCurve:
 
     def _rewind(self, step: int) -> None:
         while self._begins and self._begins[-1] >= step:
-            columns: tuple[list[Any], ...] = (self._begins, self.steps, self._counts, self._sums, self.rates)
+            columns: tuple[list[Any], ...] = (
+                self._begins,
+                self.steps,
+                self._seen,
+                self._counts,
+                self._sums,
+                self.rates,
+            )
             for values in columns:
                 values.pop()
         if self.steps and self.steps[-1] >= step:
@@ -74,5 +84,6 @@ class SmallCurve:
         self._width *= 2
         self._begins = self._begins[::2]
         self.steps, self.rates = self.steps[1::2], self.rates[1::2]
+        self._seen = [a + b for a, b in zip(self._seen[::2], self._seen[1::2], strict=True)]
         self._counts = [a + b for a, b in zip(self._counts[::2], self._counts[1::2], strict=True)]
         self._sums = [a + b for a, b in zip(self._sums[::2], self._sums[1::2], strict=True)]

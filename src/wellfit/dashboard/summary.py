@@ -49,7 +49,7 @@ class Summary:
         self._best_trial = math.nan
         self._trials = 0
         self._counts = {"error": 0, "warning": 0}
-        self._found: set[tuple[str, str]] = set()
+        self._found: set[str] = set()
 
     def take(self, lines: list[bytes]) -> None:
         """The next whole lines of the record; what is no JSON object with a kind is passed over."""
@@ -164,10 +164,10 @@ class Summary:
             if split == "test":
                 self._result("calibration_error", line.get("calibration_error"))
         elif kind in ("finding", "alarm"):
-            key = str(line.get("id")), ""
-            if key not in self._found and line.get("severity") in self._counts:
-                self._found.add(key)
-                self._counts[str(line["severity"])] += 1
+            name, severity = str(line.get("id")), str(line.get("severity"))
+            if name not in self._found and severity in self._counts:
+                self._found.add(name)
+                self._counts[severity] += 1
         elif kind == "end":
             self.end = line
             self._result("seconds", line.get("seconds"))

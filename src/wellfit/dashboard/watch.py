@@ -151,7 +151,11 @@ class Watch:
             if time.monotonic() - begun > _READ_AT_ONCE and not run.read:
                 behind += 1
                 continue
-            behind += self._read(run)
+            try:
+                behind += self._read(run)
+            except Exception as error:  # whatever one record holds, the others are shown
+                run.read = True
+                self._change(run, f"Its record cannot be understood ({type(error).__name__}): it is damaged.")
         if behind != self.behind:
             with self._lock:
                 self.behind = behind
