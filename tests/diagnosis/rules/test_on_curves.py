@@ -371,6 +371,9 @@ def test_underfitting_wants_low_stopped_and_no_gap():
     rising = [0.1, 0.2, 0.3, 0.4, 0.5, 0.6]
     still = epochs(train_accuracy=rising, val_accuracy=rising)
     assert verdict("underfitting", History(classes=10, epochs=still)) is None
+    creeping = [0.2, 0.21, 0.23, 0.25, 0.265, 0.28]  # at this pace the run's length again would bring 0.09 of 0.47
+    slow = epochs(train_accuracy=creeping, val_accuracy=creeping)
+    assert verdict("underfitting", History(classes=10, epochs=slow)) is not None
     guess = [0.1] * 6
     assert verdict("underfitting", History(classes=10, epochs=epochs(train_accuracy=guess, val_accuracy=guess))) is None
 

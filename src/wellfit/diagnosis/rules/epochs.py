@@ -15,6 +15,8 @@ GAP = 0.1
 # Training accuracy that is poor, and a rise an epoch that is still one.
 POOR = 0.75
 RISING = 0.015
+# As much time again, at the pace of the end, that would go this share of the way to what is not poor is no way.
+FAR = 0.33
 # The training loss of a plateau may creep on: what is left of it from one third of the run to the next.
 CREEPING = 0.7
 # A validation loss this far above its best, for this many epochs in a row, has turned.
@@ -119,7 +121,9 @@ def underfitting(h: History) -> Finding | None:
     slope = float(np.polyfit(np.arange(third), train[-third:], 1)[0])
     above_chance = max(train[-1], val[-1]) > chance + 0.05 * (1 - chance) or _fell(h)
     gap = float(np.mean(train[-2:] - val[-2:]))
-    if not (slope < RISING and above_chance and max(train[-1], val[-1]) < POOR and gap < GAP):
+    best = max(train[-1], val[-1])
+    stopped = slope < RISING or slope * len(train) < FAR * (POOR - best)
+    if not (stopped and above_chance and best < POOR and gap < GAP):
         return None
     return Finding(
         "underfitting",
