@@ -10,6 +10,7 @@ from pathlib import Path
 
 from wellfit.record import RunFolder
 from wellfit.report import neighbours, panels, sections, settled
+from wellfit.report.combined import combined
 from wellfit.report.document import Part, document, write_page
 from wellfit.report.history import History, mapping, read_history
 from wellfit.report.markup import Html, prose, tag
@@ -33,6 +34,7 @@ def render(history: History) -> str:
     verdict = judge(history)
     parts = [
         *_fitting(history),
+        *_combined(history),
         *_judged(history),
         *_neighbours(history),
         *_filters(history),
@@ -48,7 +50,9 @@ def render(history: History) -> str:
 
 def _fitting(history: History) -> list[Part]:
     """How the model came about. A run that only fits classifiers on features has neither training nor search."""
-    fitting = []
+    fitting: list[Part] = []
+    if "ensemble" in mapping(history.run, "request"):  # its members were trained in runs of their own
+        return fitting
     if history.transfers:
         fitting.append(("transfer", "Transfer", panels.transfer(history)))
     if history.is_search:
@@ -58,6 +62,11 @@ def _fitting(history: History) -> list[Part]:
     if history.trials or not history.transfers:
         fitting.append(("search", "Search", panels.search(history)))
     return fitting
+
+
+def _combined(history: History) -> list[Part]:
+    shown = combined(history)
+    return [] if shown is None else [("combined", "Ensemble and views", shown)]
 
 
 def _judged(history: History) -> list[Part]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from wellfit.report.curves_transfer import probe_curve
-from wellfit.report.history import History, mapping
+from wellfit.report.history import History, mapping, rows
 from wellfit.report.words import count, figure, number, plain
 
 
@@ -13,6 +13,10 @@ def model_name(history: History) -> str:
     """The model's name as the plan or the model card has it; "the model" where neither does."""
     architecture = mapping(history.card, "architecture")
     name = history.plan.get("model") or mapping(architecture, "options").get("backbone") or architecture.get("name")
+    if architecture.get("name") == "ensemble":
+        members = rows(mapping(architecture, "options"), "members")
+        kinds = " and ".join(dict.fromkeys(plain(each.get("name"), 60) for each in members))
+        return f"an ensemble of {len(members)} ({kinds})"
     return plain(name, 60) if isinstance(name, str) and name else "the model"
 
 

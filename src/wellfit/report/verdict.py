@@ -138,6 +138,8 @@ def _how_sure(history: History, facts: Verdict) -> str:
         seed = history.run.get("seed")
         fitted = "training" if history.steps or not history.transfers else "classifier on frozen features"
         basis = f"one {fitted}{f' (seed {plain(seed, 20)})' if seed is not None else ''}"
+        if len(rows(history.ensemble, "members")) > 1:
+            basis = f"an ensemble of {len(rows(history.ensemble, 'members'))} networks"
         text = f"This rests on {counted(facts.images, 'image')} and {basis}"
         if math.isfinite(facts.low):
             half = 100 * (facts.high - facts.low) / 2
