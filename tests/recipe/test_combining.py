@@ -119,6 +119,22 @@ def test_seeds_differ_in_start_and_order_and_repeat_themselves(job: Job, materia
     assert all(torch.equal(value, again.best.weights[name]) for name, value in one.best.weights.items())
 
 
+def test_further_networks_take_the_searchs_other_good_settings(job: Job, material: Material) -> None:
+    def trial(lr: float, score: float | None, epochs: float = 2.0, state: str = "finished") -> None:
+        settings = {"lr": lr, "weight_decay": 0.1}
+        job.record.write("trial", settings=settings, validation_accuracy=score, error=0.02, epochs=epochs, state=state)
+
+    trial(3e-2, 0.99, epochs=1.0)  # short
+    trial(4e-3, 0.90)  # hardly another rate
+    trial(1e-2, 0.89)
+    trial(1.2e-2, 0.89)  # hardly another rate than the one before
+    trial(1e-1, 0.80)  # worse
+    trial(2e-1, None, state="failed")
+    found = combining.settings_of_kinds(job, material, SETTINGS)
+    assert found[0] == SETTINGS
+    assert [(each.lr, each.weight_decay) for each in found[1:]] == [(1e-2, 0.1)]
+
+
 def test_the_mean_of_weights_by_hand() -> None:
     one = {"w": torch.tensor([1.0, 4.0]), "n": torch.tensor(7)}
     other = {"w": torch.tensor([3.0, 0.0]), "n": torch.tensor(9)}

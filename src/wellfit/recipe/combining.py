@@ -25,9 +25,11 @@ from wellfit.randomness import generator
 from wellfit.recipe.fitting import Fitted, Trained, train_member
 from wellfit.recipe.job import Job
 from wellfit.recipe.kept import Kept
-from wellfit.recipe.material import Material
+from wellfit.recipe.material import Material, Settings
+from wellfit.record import read_record
 from wellfit.training.averaging import recompute_batchnorm
 
+OTHER_KIND = 1.5  # times a learning rate
 REDONE = 2000  # training images that BatchNorm's statistics of averaged weights are measured on
 STEPS = ("averages", "snapshots", "ensemble")
 
@@ -188,13 +190,16 @@ def _further(
             outcome.skip("one training takes all of the time" if job.config.ensemble == "auto" else "not asked for")
             return None, False
         pool = [best, *others]
-        stopped = False
+        stopped, found = False, settings_of_kinds(job, material, fitted.settings)
         for number in range(1, ending.members):
-            trained = _another(job, material, fitted, number)
+            settings = found[number % len(found)]
+            trained = _another(job, material, settings, number)
             if trained is None:
                 continue
             if trained.best.weights:
                 name = trained.kept[0].name if trained.kept else f"network {number + 1}"
+                if settings != fitted.settings:
+                    name += f" (lr {settings.lr:.2g}, weight decay {settings.weight_decay:.2g})"
                 pool.append(bench.candidate(name, "seed", trained.best.weights))
             pool += [bench.redone(each.name, each.weights()) for each in trained.kept if each.kind == "average"]
             stopped = trained.reason == "stopped"
@@ -214,10 +219,32 @@ def _further(
         return ((pool, selection) if took else None), stopped
 
 
-def _another(job: Job, material: Material, fitted: Fitted, number: int) -> Trained | None:
+def settings_of_kinds(job: Job, material: Material, chosen: Settings) -> list[Settings]:
+    """The settings to train networks at: the chosen ones, then those of the search's trials that differ in kind.
+
+    A trial counts whose score lies within its standard error of the best of the same length; of another kind is a rate
+    that differs by more than half.
+    """
+    lines = [line for line in read_record(job.folder.record) if line["kind"] == "trial"]
+    done = [line for line in lines if line.get("state") == "finished" and line.get("validation_accuracy") is not None]
+    longest = max((line["epochs"] for line in done), default=0.0)
+    last = [line for line in done if line["epochs"] == longest and line["settings"].get("lr")]
+    last.sort(key=lambda line: -line["validation_accuracy"])
+    found = [chosen]
+    for line in last:
+        near = last[0]["validation_accuracy"] - line["validation_accuracy"] <= (line.get("error") or 0.0)
+        settings = Settings.of(material.plan, line["settings"])
+        settings = replace(settings, lowest=chosen.lowest)
+        rates = [max(settings.lr, other.lr) / min(settings.lr, other.lr) for other in found]
+        if near and min(rates) > OTHER_KIND:
+            found.append(settings)
+    return found
+
+
+def _another(job: Job, material: Material, settings: Settings, number: int) -> Trained | None:
     """One more network; None where no rate would train it, which says nothing against the others."""
     try:
-        return train_member(job, material, fitted.settings, number)
+        return train_member(job, material, settings, number)
     except GateFailed:
         job.say(f"network {number + 1} diverged at every rate and is left out of the ensemble")
         return None

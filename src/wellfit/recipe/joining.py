@@ -32,6 +32,7 @@ from wellfit.recipe.material import Material, Settings
 from wellfit.recipe.opening import Listener, forget_if_empty, job_of, new_folder, run_session
 from wellfit.recipe.plan import EndingPlan, Plan, load_plan
 from wellfit.recipe.run import Run
+from wellfit.recipe.search_run import is_search
 from wellfit.recipe.shared_images import Shared, shared_images
 from wellfit.recipe.testing import evaluate, save
 from wellfit.recipe.viewing import choose_views
@@ -106,6 +107,12 @@ def opened(runs: Sequence[str | Path]) -> list[Joined]:
     for i, place in enumerate(places):
         if place in places[:i]:
             raise UserError(f"an ensemble joins different runs, got '{folders[i].path}' twice; leave one out")
+    for folder in folders:
+        if is_search(folder):
+            raise UserError(
+                f"members of an ensemble are trained models, but '{folder.path}' is a search, which hands over "
+                f"settings; train with them: `wellfit train DATA {folder.best}`"
+            )
     classes = list(read_card(folders[0])["classes"])
     for folder in folders[1:]:
         theirs = list(read_card(folder)["classes"])
