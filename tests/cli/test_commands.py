@@ -65,7 +65,8 @@ def test_fit_prints_one_object_with_these_keys(wellfit: Command, tmp_path: Path)
     assert 0.1 < result["validation_accuracy"] <= 1
     assert result["test_images"] == 269
     assert [step["name"] for step in result["plan"]] == [
-        *("audit", "split", "plan", "checks", "search", "train", "save", "evaluate", "neighbours", "report")
+        *("audit", "split", "plan", "checks", "search", "train", "averages", "snapshots", "ensemble", "views"),
+        *("save", "evaluate", "neighbours", "probe", "policy", "fine-tune", "report"),
     ]
     assert all(step.keys() == {"name", "status", "seconds", "reason", "gain"} for step in result["plan"])
     assert all(finding.keys() == FINDING_KEYS for finding in result["findings"])

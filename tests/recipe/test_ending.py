@@ -10,7 +10,16 @@ import pytest
 from wellfit.config import Config
 from wellfit.errors import UserError
 from wellfit.inference.views import VIEWS
-from wellfit.recipe.ending import ENOUGH, JUDGED, LATE, MOST_NETWORKS, Means, networks, plan_ending
+from wellfit.recipe.ending import (
+    ENOUGH,
+    JUDGED,
+    LATE,
+    MOST_NETWORKS,
+    Means,
+    judging_passes,
+    networks,
+    plan_ending,
+)
 from wellfit.recipe.plan import EndingPlan
 
 AMPLE = Means(seconds=600, rate=5000, validation=500, tests=500, affordable=300, wanted=10)
@@ -59,6 +68,14 @@ def test_views_are_tried_as_far_as_the_time_goes_and_mirrors_only_where_training
     little = ending(Config(), replace(AMPLE, seconds=20)).views
     assert len(little) < len(everything)
     assert ending(Config(), replace(AMPLE, seconds=0.1)).views == ()
+
+
+def test_the_time_that_judging_takes_is_counted_in_passes_over_validation() -> None:
+    assert judging_passes(EndingPlan(), tests=1.0) == 0
+    # Three trainings of two snapshots, an average and the best; three views tried; kept, members and views see the
+    # validation and the test images again.
+    full = EndingPlan(3, (0.7, 1.0), ("shift",))
+    assert judging_passes(full, tests=1.0) == 3 * 4 + 3 + 2 * (2 + 2)
 
 
 def test_what_was_asked_for_by_name_is_noted() -> None:

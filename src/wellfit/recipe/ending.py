@@ -78,3 +78,10 @@ def plan_ending(
                 continue
             views = (*views, name)
     return EndingPlan(members, points, views, asked)
+
+
+def judging_passes(ending: EndingPlan, tests: float) -> float:
+    """Passes over validation that the plan's ending takes; tests: test images a validation image."""
+    candidates = (len(ending.snapshots) + 2) * ending.members if ending.snapshots or ending.members > 1 else 0
+    views = [preset(name).passes for name in ending.views]
+    return candidates + sum(views) + (1 + tests) * (ending.members - 1 + max(views, default=1) - 1)

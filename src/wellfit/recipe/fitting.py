@@ -13,15 +13,15 @@ from torch import nn
 from wellfit.diagnosis.monitor import Monitor
 from wellfit.errors import Interrupted
 from wellfit.findings import Finding, GateFailed
-from wellfit.inference.views import preset
 from wellfit.models.zoo import Built
 from wellfit.randomness import key_to_integer
+from wellfit.recipe.ending import judging_passes
 from wellfit.recipe.full_batch import is_full_batch, train_on_all
 from wellfit.recipe.job import Job
 from wellfit.recipe.kept import Kept, place_of, set_aside
 from wellfit.recipe.material import Material, Settings
 from wellfit.recipe.model_choice import closing_time
-from wellfit.recipe.plan import EndingPlan, Plan
+from wellfit.recipe.plan import Plan
 from wellfit.training.averaging import WeightAverage
 from wellfit.training.loop import Best, Lines, Outcome, train
 from wellfit.training.pace import Pace
@@ -277,13 +277,6 @@ class _TimedScore:
                 looking = 0.0  # `wellfit neighbours` does it later
             judging = judging_passes(self.plan.ending, share - 1) * validation_seconds
             self.pace.deadline = self.end - closing_time(self.data) - share * validation_seconds - looking - judging
-
-
-def judging_passes(ending: EndingPlan, tests: float) -> float:
-    """Passes over validation that the plan's ending takes; tests: test images a validation image."""
-    candidates = (len(ending.snapshots) + 2) * ending.members if ending.snapshots or ending.members > 1 else 0
-    views = [preset(name).passes for name in ending.views]
-    return candidates + sum(views) + tests * (ending.members - 1 + max(views, default=1) - 1)
 
 
 def _diverged(rate: float, result: Outcome, *, last: bool) -> Finding:

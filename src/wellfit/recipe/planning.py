@@ -12,7 +12,7 @@ from wellfit.data.symmetry import mirror_agreement, mirror_is_safe
 from wellfit.errors import UserError
 from wellfit.models.zoo import Built, build
 from wellfit.recipe.budget import in_words
-from wellfit.recipe.ending import Means, networks, plan_ending
+from wellfit.recipe.ending import PASSING, Means, judging_passes, networks, plan_ending
 from wellfit.recipe.full_batch import PASSES, is_full_batch
 from wellfit.recipe.job import Job
 from wellfit.recipe.model_choice import (
@@ -221,11 +221,13 @@ def expected_seconds(plan: Plan, data: Prepared, speed: float) -> dict[str, floa
     trained = search.coarse_trials * search.coarse_steps + search.fine_trials * search.fine_steps
     judged = search.validation_images * (search.coarse_trials + search.fine_trials)
     trial_images = training.batch_size * trained * max(1, search.folds) + judged / 3
+    validation, tests = len(data.split.validation), len(data.split.test)
     features = 2 * (len(data.split.train) + len(data.split.validation)) / 2.5
     return {
         "search": trial_images / rate,
         "probe": features / speed * max(1, len(plan.model.probe_sizes)) if plan.model.transfer == "probe" else 0.0,
-        "training": training.steps * training.batch_size / rate,
+        "training": training.steps * training.batch_size * plan.ending.members / rate,
+        "ensemble and views": judging_passes(plan.ending, tests / max(1, validation)) * validation / speed / PASSING,
         "test and report": closing_time(data, speed),
     }
 

@@ -12,8 +12,6 @@ from wellfit.recipe.job import Job
 from wellfit.recipe.material import Material
 from wellfit.recipe.model_choice import closing_time
 
-SPENT = 0.5  # of what is left of the time beside the end itself: what all views together may take
-
 
 def choose_views(job: Job, material: Material, fitted: Fitted) -> Fitted:
     """The same network, with the views that it is to be used with; each one tried is a line of the record.
@@ -36,8 +34,9 @@ def choose_views(job: Job, material: Material, fitted: Fitted) -> Fitted:
         best, chosen, late = plain, "none", []
         for name in names:
             passes = preset(name).passes
-            expected = plain_seconds * passes * (1 + tests / images)
-            if not asked and expected > SPENT * (job.budget.left - closing_time(data)):
+            # Kept, they are seen again when the model is saved, and with the test images.
+            expected = plain_seconds * passes * (2 + tests / images)
+            if not asked and expected > job.budget.left - closing_time(data):
                 late.append(name)
                 continue
             seconds, judged = _timed(fitted, material, name)
