@@ -1,5 +1,8 @@
 """What a monitor cannot watch is refused in one clear sentence."""
 
+import copy
+import pickle
+
 import numpy as np
 import pytest
 import torch
@@ -35,6 +38,9 @@ def fresh():
         (lambda: Monitor(fresh()[0], SGD), "got the class SGD"),
         (lambda: Monitor(fresh()[0], None), "got NoneType"),
         (lambda: Monitor(fresh()[0], [fresh()[1], 3]), "got int 3"),
+        (lambda: Monitor(fresh()[0], {"body": fresh()[1]}), r"pass its values\(\)"),
+        (lambda: Monitor(fresh()[0], iter(())), "torch optimizer"),
+        (lambda: pickle.dumps(Monitor(*fresh())), r"cannot be pickled; keep monitor.state_dict\(\)"),
         (lambda: Monitor(fresh()[0], torch.optim.lr_scheduler.StepLR(fresh()[1], 3)), "no parameter of this model"),
         (lambda: Monitor(*fresh(), every=2.5), "whole number, at least 1, got 2.5"),
         (lambda: Monitor(*fresh(), every=True), "whole number"),
@@ -77,9 +83,10 @@ def test_a_step_before_the_optimizer_stepped_is_refused_when_gradients_are_there
         (torch.tensor(1 + 1j), None, "real number"),
         (1.0, torch.arange(5), "shape"),
         (1.0, torch.zeros(32, 10, 2), "shape"),
-        (1.0, torch.full((32,), 10), "from 0 to 9"),
-        (1.0, torch.full((32,), -1), "from 0 to 9"),
-        (1.0, [1, 2], "tensor"),
+        (1.0, [1, 2], "shape"),
+        (1.0, "labels", "a list of class numbers, got str"),
+        (1.0, ["one", "two"], "a list of class numbers, got list"),
+        (1.0, {"y": 1}, "got dict"),
     ],
 )
 def test_a_loss_or_targets_that_cannot_be_are_one_clear_sentence(loss, targets, words):
@@ -114,3 +121,23 @@ def test_a_refused_call_leaves_no_trace():
     assert len(monitor.history.losses) == 1
     monitor.step(1.0, targets=batch()[1])
     assert len(monitor.history.losses) == 2
+
+
+@pytest.mark.parametrize("given", [lambda o: (each for each in o), lambda o: dict(enumerate(o)).values(), set])
+def test_optimizers_come_in_any_iterable(given):
+    model = mlp()
+    optimizers = [SGD([p], 0.1) for p in model.parameters()]
+    monitor = Monitor(model, given(optimizers))
+    loss = F.cross_entropy(model(batch()[0]), batch()[1])
+    loss.backward()
+    for optimizer in optimizers:
+        optimizer.step()
+    monitor.step(loss)
+    assert (monitor.history.samples[0].update_norm > 0).all()
+
+
+def test_a_copy_of_what_holds_a_monitor_holds_the_same_one():
+    model, optimizer = fresh()
+    holder = nn.ModuleDict({"net": model})
+    holder.monitor = Monitor(model, optimizer)
+    assert copy.deepcopy(holder).monitor is holder.monitor

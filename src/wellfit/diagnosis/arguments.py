@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,10 @@ def check_setup(model: Any, optimizer: Any, classes: Any, every: Any, entries: A
         raise UserError(f"a monitor watches one network, got {len(model)} in a list; make a monitor for each")
     if not isinstance(model, nn.Module):
         raise UserError(f"a monitor watches a torch.nn.Module, got {_described(model)}; pass the network itself")
-    optimizers = list(optimizer) if isinstance(optimizer, list | tuple) else [optimizer]
+    if isinstance(optimizer, Mapping):
+        raise UserError(f"a monitor needs a torch optimizer or several, got {_described(optimizer)}; pass its values()")
+    several = not family(optimizer) and isinstance(optimizer, Iterable) and not isinstance(optimizer, str | type)
+    optimizers = list(optimizer) if several else [optimizer]
     if not optimizers or not all(family(o) for o in optimizers):
         wrong = next((o for o in optimizers if not family(o)), optimizer)
         raise UserError(
@@ -43,6 +47,11 @@ def check_loss(loss: Any) -> None:
         raise UserError("a loss is a real number, got a complex one; take its absolute value or its real part")
     if isinstance(loss, bool) or not isinstance(loss, Tensor | float | int | np.number):
         raise UserError(f"a loss is a number or a tensor with one, got {type(loss).__name__}; pass loss or loss.item()")
+
+
+def as_number(loss: float | Tensor) -> float:
+    """The loss, once an accelerator has it."""
+    return float(loss.detach() if isinstance(loss, Tensor) else loss)
 
 
 def epoch_figures(**given: Any) -> dict[str, float | None]:

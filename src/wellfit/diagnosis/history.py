@@ -158,6 +158,7 @@ class Sample:
     weight_norm, update_norm: of the weights before the step and of what the step added.
     gradient_norm: NaN where the parameter had no gradient.
     promised: −g·Δw, the fall of the loss that this step promises to first order.
+    moved: which parameters differ from what they were at the first watched step, or moved in between; None: not known.
     input: mean and standard deviation of the batch that went in; received: of what the first layer with weights got
         of it, None where that was not seen. inputs: its images, to compare with validation's.
     modes: how the training pass ran; None: not seen.
@@ -176,6 +177,7 @@ class Sample:
     inputs: InputFigures | None = None
     modes: Modes | None = None
     received: tuple[float, float] | None = None
+    moved: NDArray[np.bool_] | None = None
 
     @property
     def update_ratio(self) -> Floats:
@@ -207,6 +209,8 @@ class History:
     """Everything seen so far.
 
     losses, lrs: one number a step (lrs may be empty: not known).
+    begun: a checksum of each parameter's watched entries at the first watched step; −1: not taken.
+    notes: how outputs and targets were read, where that had to be found out.
     unseen: what could not be watched, and why, e.g. {"layers": "the model is compiled"}.
     """
 
@@ -218,6 +222,8 @@ class History:
     batchnorms: list[BatchNorm] = field(default_factory=list)
     classes: int | None = None
     class_counts: NDArray[np.int64] | None = None
+    begun: NDArray[np.int64] | None = None
+    notes: Sequence[str] = ()
     unseen: dict[str, str] = field(default_factory=dict)
 
     def until(self, step: int) -> History:

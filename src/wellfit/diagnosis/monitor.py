@@ -8,7 +8,7 @@
     for finding in monitor.findings(): print(finding)
 
 It knows nothing of the loop. The loss is kept for every step; everything else is measured at the first
-steps and then at every tenth. It only reads: a training with a monitor gives the same weights, bit for bit.
+steps and then at one of every ten. It only reads: a training with a monitor gives the same weights, bit for bit.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from __future__ import annotations
 import math
 import os
 from array import array
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -28,23 +28,23 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from wellfit.diagnosis.activations import ActivationWatch
-from wellfit.diagnosis.arguments import check_loss, check_setup, epoch_figures
+from wellfit.diagnosis.answers import AnswerWatch
+from wellfit.diagnosis.arguments import as_number, check_loss, check_setup, epoch_figures
 from wellfit.diagnosis.calls import CallWatch
 from wellfit.diagnosis.entrance import EntranceWatch
 from wellfit.diagnosis.history import Epoch, History, InputFigures, Sample
 from wellfit.diagnosis.inputs import find_input, measure, sum_up_inputs, to_host
 from wellfit.diagnosis.modes import ModeWatch
-from wellfit.diagnosis.outputs import check_targets, find_answers, shape_of, sum_up, why_no_classes
+from wellfit.diagnosis.outputs import as_targets
 from wellfit.diagnosis.passes import PassWatch
 from wellfit.diagnosis.rules import judge
 from wellfit.diagnosis.standing import Watched, as_html, clean_name, in_words
 from wellfit.diagnosis.state import resumed, to_state
+from wellfit.diagnosis.turns import is_watched
 from wellfit.diagnosis.updates import UpdateWatch, widened
 from wellfit.errors import UserError
 from wellfit.findings import Finding
 
-# The first steps are watched one by one: what goes wrong at once is over by the tenth.
-FIRST = 3
 # Watched steps kept: all of the first, all of the last, every other one in between as often as needed.
 KEPT, KEPT_FIRST, KEPT_LAST = 600, 100, 200
 # Losses that may wait on an accelerator before one transfer brings them all.
@@ -57,7 +57,7 @@ class Monitor:
     """Watches `model` while `optimizer` (one, or several) trains it.
 
     classes: number of classes; taken from the width of the outputs when not given.
-    every: how many steps lie between two watched ones.
+    every: of so many steps one is watched, drawn anew each time so as not to fall in step with the loop.
     entries: how many fixed entries of each tensor are read for gradients and updates.
 
     UserError for a model without parameters or an optimizer that holds none of them.
@@ -80,11 +80,9 @@ class Monitor:
         self._modes = ModeWatch(model)
         self._entrance = EntranceWatch(model)
         self._passes = PassWatch()
-        self._answers: Tensor | None = None
+        self._answers = AnswerWatch(classes)
         self._input: Tensor | None = None
         self._seen_forward = False
-        self._unlike: str | None = None
-        self._no_classes = ""
         self._given_classes = classes
         self._waiting: list[Tensor] = []
         self._without_step = 0
@@ -95,19 +93,25 @@ class Monitor:
 
     # ---- what a loop calls -------------------------------------------------------------------------
 
-    def step(self, loss: float | Tensor, targets: Tensor | None = None) -> None:
-        """Once after every optimizer step. `loss` is that step's; `targets` the labels of its batch (N,) or (N, C)."""
+    def step(self, loss: float | Tensor, targets: Tensor | Sequence[Any] | np.ndarray | None = None) -> None:
+        """Once after every optimizer step. `loss` is that step's; `targets` the labels of its batch (N,) or (N, C).
+
+        Labels that are no class, whatever their number, count as left out of the loss.
+        """
         if self._closed:
             raise UserError("this monitor is closed and has let go of the model; make a new one to go on watching")
         check_loss(loss)
-        if targets is not None:
-            check_targets(targets, self._answers, values=self._updates.active)
+        labels = None if targets is None else as_targets(targets)
+        if labels is not None:
+            self._answers.check(labels)
         if not self._updates.stepped and self._updates.steps.accumulating:
             return
+        if self._updates.active:
+            self._answers.settle(as_number(loss), labels)
         stepped, self._updates.stepped = self._updates.stepped > 0, 0
         if not stepped:
             self._check_skipped()
-        sample = self._sample(targets) if self._updates.active and stepped else None
+        sample = self._sample(labels) if self._updates.active and stepped else None
         self._keep_loss(loss)
         self._lrs.append(self._updates.lr)
         if sample is not None:
@@ -195,8 +199,16 @@ class Monitor:
 
     @property
     def answers(self) -> Tensor | None:
-        """The N×C outputs of the last training pass since the last step(); None where there were none."""
-        return self._answers
+        """The N×C outputs of the last training pass since the last step(); None where there were none.
+
+        Of several tables the one that is known to hold the answers; None as long as that is not known.
+        """
+        return self._answers.answers
+
+    @property
+    def tables(self) -> list[Tensor]:
+        """Every N×C output of that pass."""
+        return list(self._answers.tables)
 
     @property
     def stepped(self) -> bool:
@@ -216,6 +228,8 @@ class Monitor:
         history.losses, history.lrs = self._losses, self._lrs
         if self._given_classes is not None:
             history.classes = self._given_classes
+        self._answers.known = self._answers.known or history.classes is not None
+        self._updates.go_on(history.begun, history.samples[-1].moved if history.samples else None)
         self._entrance.told = any(s.received is not None for s in history.samples)
         self._watch_next()
 
@@ -227,8 +241,19 @@ class Monitor:
         self._modes.close()
         self._entrance.close()
         self._updates.close()
-        self._answers = self._input = None
+        self._answers.begin()
+        self._input = None
         self._closed = True
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Monitor:
+        # A copy of what holds a monitor, such as an average of the weights, is not what is watched.
+        return self
+
+    def __reduce__(self) -> Any:
+        raise UserError(
+            "a monitor is tied to the network and the optimizer that it watches and cannot be pickled; keep "
+            "monitor.state_dict(), and give it to load_state_dict() of a new one"
+        )
 
     def __enter__(self) -> Monitor:
         return self
@@ -255,7 +280,7 @@ class Monitor:
             return
         self._seen_forward = True
         if fresh:
-            self._answers = None
+            self._answers.begin()
         if not self._updates.active:
             return
         if fresh:
@@ -270,11 +295,7 @@ class Monitor:
 
     def _after_forward(self, output: Any) -> None:
         if torch.is_grad_enabled():
-            answers = find_answers(output, self._given_classes)
-            if answers is not None:
-                self._answers = answers
-            elif self._updates.active and self._unlike is None:
-                self._unlike = f"the model returned {shape_of(output)}, where a classifier's are (images, classes)"
+            self._answers.see(output, watched=self._updates.active)
         self._layers.active = self._modes.active = self._entrance.active = False
 
     # ---- bookkeeping -------------------------------------------------------------------------------
@@ -289,17 +310,15 @@ class Monitor:
         return len(self.history.losses) + len(self._waiting)
 
     def _watch_next(self) -> None:
-        self._answers = self._input = None
+        self._answers.begin()
+        self._input = None
         self._calls.reset()
-        self._updates.active = self._count < FIRST or self._count % self._every == 0
+        self._updates.active = is_watched(self._count, self._every)
 
     def _sample(self, targets: Tensor | None) -> Sample:
         sample = self._updates.collect(self._count)
         layers, modes = self._layers.collect(), self._modes.collect()
-        output = None
-        if self._answers is not None:
-            self._no_classes = self._no_classes or why_no_classes(self._answers, targets)
-            output = None if self._no_classes else sum_up(self._answers, targets)
+        output = self._answers.sum_up(targets)
         scale, inputs = self._input_scale(), self._input_figures()
         received = self._entrance.collect()
         return replace(sample, layers=layers, output=output, input=scale, inputs=inputs, modes=modes, received=received)
@@ -320,8 +339,9 @@ class Monitor:
 
     def _keep_sample(self, sample: Sample) -> None:
         history, output = self.history, sample.output
-        history.parameters = self._updates.parameters()
+        history.parameters, history.begun = self._updates.parameters(), self._updates.begun
         history.batchnorms = self._modes.layers()
+        history.notes = self._answers.notes or history.notes
         if history.samples and len(history.samples[-1].weight_norm) < len(sample.weight_norm):
             history.samples[:] = [widened(s, len(sample.weight_norm)) for s in history.samples]
         history.samples.append(sample)
@@ -344,7 +364,7 @@ class Monitor:
                 self._flush()
         else:
             self._flush()
-            self._losses.append(float(loss.detach() if isinstance(loss, Tensor) else loss))
+            self._losses.append(as_number(loss))
 
     def _flush(self) -> None:
         if self._waiting:
@@ -374,7 +394,5 @@ class Monitor:
             unseen["layers"] = "no activation or weight layer that torch.nn names was called, or they are compiled"
         if self._entrance.layers and not any(s.received for s in self.history.samples):
             unseen["entrance"] = "no call of its layers was seen, as in a compiled network that may scale its own input"
-        if self._no_classes:
-            unseen["outputs"] = self._no_classes
-        elif self._unlike and not any(s.output for s in self.history.samples):
-            unseen.setdefault("outputs", self._unlike)
+        if reason := self._answers.why_unseen(seen=any(s.output is not None for s in self.history.samples)):
+            unseen.setdefault("outputs", reason)

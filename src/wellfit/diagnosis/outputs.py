@@ -15,18 +15,8 @@ from wellfit.errors import UserError
 
 # Larger answers (dense maps, huge vocabularies) are cut to their first rows.
 ENTRIES = 1 << 20
-# The class number that torch's cross-entropy leaves out unless told otherwise.
+# The class number that torch's cross-entropy leaves out unless told otherwise; any other is taken for one, too.
 IGNORED = -100
-
-
-def find_answers(output: Any, classes: int | None = None) -> Tensor | None:
-    """The N×C tensor in what a model returned: itself, `.logits`, or one of a tuple, mapping or dataclass; else None.
-
-    Of several the one that has `classes` columns, or else the first.
-    """
-    found = list(tables(output))
-    chosen = next((t for t in found if t.shape[1] == classes), found[0] if found else None)
-    return None if chosen is None else chosen.detach()
 
 
 def tables(output: Any) -> Iterator[Tensor]:
@@ -57,29 +47,38 @@ def shape_of(output: Any) -> str:
     return shape_of(inner) if isinstance(inner, Tensor) else f"a {type(output).__name__} without such a tensor"
 
 
-def check_targets(targets: Tensor, answers: Tensor | None, *, values: bool = False) -> None:
-    """UserError unless the targets are class numbers (N,) or class shares (N, C) for the answers (N, C).
+def as_targets(targets: Any) -> Tensor:
+    """Targets as a tensor, of a list or an array too. UserError for what holds no numbers."""
+    if isinstance(targets, Tensor):
+        return targets
+    try:
+        if isinstance(targets, list | tuple | np.ndarray):
+            return torch.as_tensor(targets)
+    except (TypeError, ValueError, RuntimeError):
+        pass
+    raise UserError(
+        f"targets are a tensor, an array or a list of class numbers, got {type(targets).__name__}; pass the labels of "
+        "the batch"
+    )
 
-    values: look at the numbers too, for which an accelerator has to finish.
-    """
-    if not isinstance(targets, Tensor):
-        raise UserError(f"targets are a tensor of class numbers, got {type(targets).__name__}; pass the batch's labels")
-    if answers is None:
-        return
+
+def check_targets(targets: Tensor, answers: Tensor) -> None:
+    """UserError unless the targets are class numbers (N,) or class shares (N, C) for the answers (N, C)."""
     n, width = answers.shape
     if tuple(targets.shape) not in {(n,), (n, width)}:
         raise UserError(
             f"targets are class numbers of shape ({n},) or shares of shape ({n}, {width}) for outputs of shape "
             f"({n}, {width}), got shape {tuple(targets.shape)}; pass the labels of the batch that made the loss"
         )
-    if not values or targets.ndim == 2 or width < 2 or targets.is_floating_point():
-        return
-    true = targets[targets != IGNORED]
-    if len(true) and not (int(true.min()) >= 0 and int(true.max()) < width):
-        raise UserError(
-            f"targets are class numbers from 0 to {width - 1}, as the model has {width} outputs, got values from "
-            f"{int(true.min())} to {int(true.max())}; number the classes from 0 or enlarge the last layer"
-        )
+
+
+def is_ignored(targets: Tensor, width: int, *, named: bool = True) -> Tensor:
+    """Which class numbers (N,) are none of 0 to width − 1: a loss leaves them out, or it could not be computed.
+
+    named: torch's own −100 among them.
+    """
+    outside = (targets < 0) | (targets >= width)
+    return outside if named else outside & (targets != IGNORED)
 
 
 def why_no_classes(answers: Tensor, targets: Tensor | None) -> str:
@@ -138,7 +137,7 @@ def _against(
         mixed = bool(np.std(wanted.max(1)) > 0.02)
     else:
         true = given.to(torch.int64).numpy()
-        kept = true != IGNORED
+        kept = ~is_ignored(given.to(torch.int64), width).numpy()
         if not kept.any():
             return {}
         true, table, logs, said = true[kept], table[kept], logs[kept], said[kept]

@@ -48,7 +48,7 @@ def render(h: History, watched: Watched, findings: Sequence[Finding], unjudged: 
         ("weights", "Weights and gradients", drawings.weights(h)),
         ("layers", "Layers", drawings.layers(h)),
         ("images", "Input images", _images(h)),
-        ("judged", "What was judged", _judged(findings, unjudged)),
+        ("judged", "What was judged", _judged(h, findings, unjudged)),
     ]
     footer = "Written by wellfit's monitor. This page asks nothing of the network."
     return document(
@@ -136,13 +136,13 @@ def _row(f: InputFigures) -> tuple[object, ...]:
     return "×".join(map(str, f.shape)), count(f.images), mean, std, number_text(f.low), number_text(f.high)
 
 
-def _judged(findings: Sequence[Finding], unjudged: dict[str, str]) -> Html:
+def _judged(h: History, findings: Sequence[Finding], unjudged: dict[str, str]) -> Html:
     known = explanations()
     found = {f.id for f in findings}
     order = [name for name in known if name in RULES]
     fine = [name for name in order if name not in unjudged and name not in found]
     open_ = [(_named(name, known[name]["title"]), escape(unjudged[name])) for name in order if name in unjudged]
-    parts: list[Html] = []
+    parts: list[Html] = [tag("p", f"Note: {note}.") for note in h.notes]
     if open_:
         parts.append(tag("p", "What could not be judged, and what was lacking:"))
         parts.append(table(("finding", "lacking"), open_, label="What could not be judged"))

@@ -47,7 +47,7 @@ def in_words(
     if not len(h.losses):
         return lines[0]
     lines.append(f"{headline(findings, unjudged)}. {_share(unjudged)}")
-    return "\n".join([*lines, *(f"  {finding}" for finding in findings)])
+    return "\n".join([*lines, *(f"  {finding}" for finding in findings), *(f"  note: {note}" for note in h.notes)])
 
 
 def as_html(
@@ -63,7 +63,8 @@ def as_html(
         f"<br/>→ {html.escape(f.action)}</li>"
         for f in findings
     ]
-    return f"{said}<ol>{''.join(items)}</ol>" if items else said
+    said += f"<ol>{''.join(items)}</ol>" if items else ""
+    return said + "".join(f"<p>Note: {html.escape(note)}</p>" for note in h.notes)
 
 
 def _stand(h: History, watched: Watched, *, closed: bool) -> str:

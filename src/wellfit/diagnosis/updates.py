@@ -8,6 +8,7 @@ gradient scaler or accumulation stand in the loop.
 from __future__ import annotations
 
 import functools
+import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
@@ -29,6 +30,7 @@ class UpdateWatch:
     """Reads gradients and weight changes at the steps of the optimizers; measures while `active`.
 
     stepped: optimizer steps since the count was last reset. total: all of them.
+    begun, moved: as `History.begun` and `Sample.moved`; what moved between two watched steps shows in them.
     """
 
     def __init__(self, model: nn.Module, optimizers: Sequence[Any], entries: int) -> None:
@@ -44,6 +46,8 @@ class UpdateWatch:
             raise UserError("the model has lazy parameters without a shape yet; pass one batch through it first")
         if all(p is None or p.is_meta for _, p in self._named):
             raise UserError("the model is on the meta device and holds no numbers yet; watch it once it has weights")
+        self.begun = np.full(len(self._named), -1, np.int64)
+        self.moved = np.zeros(len(self._named), bool)
         self._index: dict[tuple[str, int], Tensor] = {}
         self._read: dict[int, tuple[Tensor, Tensor | None, Tensor]] = {}
         self._carried: Tensor | None = None
@@ -98,6 +102,7 @@ class UpdateWatch:
             start, end = next(arrays), next(arrays)
             moved = end - start
             weight[i], update[i] = np.sqrt(scale) * _norm(start), np.sqrt(scale) * _norm(moved)
+            self._compare(i, start, now=update[i] > 0)
             if has_gradient:
                 slope = next(arrays)
                 norm = np.sqrt(scale) * _norm(slope)
@@ -107,7 +112,12 @@ class UpdateWatch:
                     promised -= scale * float(slope @ moved)
         carried = None if self._carried is None else bool(self._carried)
         self._carried = None
-        return Sample(step, weight, update, gradient, promised, carried=carried)
+        return Sample(step, weight, update, gradient, promised, carried=carried, moved=self.moved.copy())
+
+    def go_on(self, begun: NDArray[np.int64] | None, moved: NDArray[np.bool_] | None) -> None:
+        """Take over what an earlier watch had seen of the same parameters."""
+        if begun is not None and moved is not None:
+            self.begun[: len(begun)], self.moved[: len(moved)] = begun, moved
 
     def close(self) -> None:
         self.steps.close()
@@ -173,6 +183,16 @@ class UpdateWatch:
         named = enumerate(self._named)
         return [(i, name, p) for i, (name, p) in named if p is not None and p.requires_grad and id(p) in mine]
 
+    def _compare(self, place: int, start: Floats, *, now: bool) -> None:
+        """Whether a parameter has moved since the first watched step: seen by a checksum, which takes no memory."""
+        if now or self.moved[place]:
+            self.moved[place] = True
+            return
+        found = zlib.crc32(start)
+        if self.begun[place] < 0:
+            self.begun[place] = found
+        self.moved[place] = found != self.begun[place]
+
     def _refresh(self) -> None:
         """Take up parameters that the model got since, and let go of those that it lost."""
         present = {id(p): (clean(name), p) for name, p in self._model.named_parameters()}
@@ -181,6 +201,8 @@ class UpdateWatch:
         known = {id(p) for _, p in self._named if p is not None}
         self._named = [(name, p if id(p) in present else None) for name, p in self._named]
         self._named += [pair for key, pair in present.items() if key not in known]
+        new = len(self._named) - len(self.begun)
+        self.begun, self.moved = np.append(self.begun, np.full(new, -1)), np.append(self.moved, np.zeros(new, bool))
 
     def _watch_for_old_gradient(self) -> None:
         """At the next backward pass, see whether one small parameter still holds the gradient of this step."""
@@ -255,6 +277,7 @@ def widened(sample: Sample, count: int) -> Sample:
         weight_norm=np.append(sample.weight_norm, np.zeros(more)),
         update_norm=np.append(sample.update_norm, np.zeros(more)),
         gradient_norm=np.append(sample.gradient_norm, np.full(more, np.nan)),
+        moved=None if sample.moved is None else np.append(sample.moved, np.zeros(more, bool)),
     )
 
 

@@ -103,7 +103,7 @@ class Doctor:
             return
         answers = self.monitor.answers
         labels = self._targets(batch) if self._targets is not None else labels_of(batch)
-        if labels is None or (self._targets is None and not fits(labels, answers)):
+        if labels is None or (self._targets is None and not any(fits(labels, t) for t in self.monitor.tables)):
             return
         self._labels = labels
         if answers is not None and len(labels) == len(answers):

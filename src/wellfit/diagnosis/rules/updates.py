@@ -155,6 +155,9 @@ def frozen_parameters(h: History) -> Finding | None:
     if not samples or samples[-1].step < 20 or (len(h.lrs) and h.lr.max() == 0):
         return None
     moved = np.sum([s.update_norm for s in samples], axis=0) > 0
+    # A branch may be used between two watched steps alone.
+    for sample in samples:
+        moved |= False if sample.moved is None else sample.moved
     gradients = np.array([s.gradient_norm for s in samples])
     without = np.isnan(gradients).all(0)
     zero = np.nansum(gradients, axis=0) == 0
