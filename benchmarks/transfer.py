@@ -51,7 +51,7 @@ JUDGES = 2000  # test images that every strategy is judged on
 SIZE = 28
 WEIGHTS = "resnet20-12fca82f.th"
 # Images: batch size, epochs of fine-tuning, epochs of the small net from scratch.
-LENGTHS = {50: (8, 40.0, 100.0), 500: (32, 12.0, 30.0), 5000: (64, 2.0, 6.0)}
+LENGTHS = {50: (8, 40.0, 100.0), 500: (16, 20.0, 40.0), 5000: (64, 5.0, 12.0)}
 WIDTHS = [16, 32, 64]
 AIMS = {50: 4.0, 500: 2.0, 5000: 1.0}
 

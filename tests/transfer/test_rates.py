@@ -36,7 +36,7 @@ def test_rates_fall_by_one_factor_from_the_classifier_to_the_input() -> None:
 @pytest.mark.parametrize("name", ["squeezenet1_1", "resnet18", "whitened"])
 def test_every_parameter_is_in_one_group(name: str) -> None:
     module = build(name, 4, image_size=64, seed=0).module
-    groups = rate_groups(module, 1e-3, image_size=64)
+    groups = rate_groups(module, 1e-3, lowest=0.1, image_size=64)
     names = [parameter for group in groups for parameter, _ in group["params"]]
     assert sorted(names) == sorted(n for n, p in module.named_parameters() if p.requires_grad)
     assert groups[0]["lr"] == 1e-3
@@ -46,7 +46,7 @@ def test_every_parameter_is_in_one_group(name: str) -> None:
 def test_an_optimizer_takes_a_smaller_step_below() -> None:
     module = net().train()
     before = {name: value.detach().clone() for name, value in module.named_parameters()}
-    optimizer = build_optimizer("adamw", rate_groups(module, 1e-2), lr=1e-2)
+    optimizer = build_optimizer("adamw", rate_groups(module, 1e-2, lowest=0.1), lr=1e-2)
     module(torch.randn(8, 3, 32, 32, generator=torch.Generator().manual_seed(0))).square().sum().backward()
     optimizer.step()
     # Adam's first step is the rate itself, whatever the gradient.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -36,6 +36,7 @@ class Looked:
     targets: np.ndarray
     folds: list[np.ndarray]
     judged_by: str
+    others: dict[tuple[str, ...], ProbeResult] = field(default_factory=dict)
 
     @property
     def size(self) -> int:
@@ -59,21 +60,22 @@ class Looked:
         """The best classifier on one of these layers, judged and fitted as the best of all is."""
         if self.result.spot is not None and self.result.spot.layer in layers:
             return self.result
-        rows = [row for row in self.result.table if row["layer"] in layers]
-        row = rows[best_row(rows, metric=self.material.plan.metric)]
-        spot = Spot(row["layer"], row["pooling"])
-        data, plan = self.material.data, self.material.plan
-        return choose_probe(
-            self.features,
-            self.targets,
-            len(data.classes),
-            self.folds,
-            plan.metric,
-            balances=(row["balanced"],),
-            strengths=(row["strength"],),
-            seed=plan.seed,
-            spots=[spot],
-        )
+        if tuple(layers) not in self.others:
+            rows = [row for row in self.result.table if row["layer"] in layers]
+            row = rows[best_row(rows, metric=self.material.plan.metric)]
+            data, plan = self.material.data, self.material.plan
+            self.others[tuple(layers)] = choose_probe(
+                self.features,
+                self.targets,
+                len(data.classes),
+                self.folds,
+                plan.metric,
+                balances=(row["balanced"],),
+                strengths=(row["strength"],),
+                seed=plan.seed,
+                spots=[Spot(row["layer"], row["pooling"])],
+            )
+        return self.others[tuple(layers)]
 
 
 def probe(job: Job, material: Material) -> Looked:

@@ -21,7 +21,7 @@ STRATEGIES = {
     ALL: "fine-tune all layers, with lower rates below",
     SCRATCH: "train a small net from scratch",
 }
-FASTER = 5.0  # times the usual rate of fine-tuning where the data are different: more of what was learnt has to change
+FASTER = 10.0  # times the usual rate of fine-tuning where the data are different: more of what was learnt has to change
 
 
 @dataclass(frozen=True)

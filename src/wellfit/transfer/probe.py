@@ -19,7 +19,7 @@ from wellfit.transfer.stage_features import Spot, StageFeatures
 STRENGTHS = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 1.0)
 COMPARED_BY = 2000  # samples at most on which settings are compared; the chosen one is fitted on all
 COMPARING_STEPS = 40  # of the solver: settings rank as they do at its end
-SOLVING_STEPS = 1000
+SOLVING_STEPS, SOLVING_SAMPLES = 1000, 2_000_000  # of the solver at its most: steps, and steps × samples
 
 
 @dataclass
@@ -61,9 +61,8 @@ def fit_probe(
     """Multinomial logistic regression on standardised features; features N×V×F, every view a sample of its own."""
     samples, labels = _samples(features, targets)
     weights = _class_weights(labels, classes, np.ones((1, len(labels)), np.float32), [balanced])
-    fits = fit_logistic(
-        principal_axes(samples), labels, classes, np.array([strength]), weights, iterations=SOLVING_STEPS
-    )
+    steps = _solving_steps(len(samples))
+    fits = fit_logistic(principal_axes(samples), labels, classes, np.array([strength]), weights, iterations=steps)
     return Probe(*fits.classifier(0), strength, balanced)
 
 
@@ -110,7 +109,7 @@ def choose_probe(
     # The last problem is what is handed over, fitted on all; those before it judge what they have not seen.
     folds = [np.asarray(fold) for fold in held_out]
     setting = [(balanced, strength)]
-    steps = SOLVING_STEPS if len(samples) <= 10 * COMPARED_BY else 10 * COMPARING_STEPS
+    steps = _solving_steps(len(samples))
     fits = _fit_folds(samples, labels, classes, [*folds, np.zeros(0, int)], whole.shape[1], setting, steps)
     probabilities = _held_out(fits, folds, whole.shape[1], 1, 0, len(targets), classes)
     figures = _figures(probabilities[judged], targets[judged], classes)
@@ -132,6 +131,11 @@ def install(net: ProbeNet, probe: Probe) -> None:
     with torch.no_grad():
         net.fc.weight.copy_(torch.from_numpy(probe.weight))
         net.fc.bias.copy_(torch.from_numpy(probe.bias))
+
+
+def _solving_steps(samples: int) -> int:
+    """As many as the samples allow, and at least those that settings are compared by."""
+    return max(COMPARING_STEPS, min(SOLVING_STEPS, SOLVING_SAMPLES // max(1, samples)))
 
 
 def _features_at(features: np.ndarray | StageFeatures, spot: Spot | None, rows: np.ndarray) -> np.ndarray:

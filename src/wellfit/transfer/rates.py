@@ -9,7 +9,7 @@ from torch import nn
 
 from wellfit.models.freezing import freeze, stages
 
-LOWEST = 0.1  # of the classifier's learning rate, at the stage next to the input
+LOWEST = 0.3  # of the classifier's learning rate, at the stage next to the input
 TOP_SHARE = 0.25  # of the stages that count as the top, at least one
 
 
