@@ -1,7 +1,11 @@
 from __future__ import annotations
 
+import html
 import json
+import re
+import shutil
 import stat
+import subprocess
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -10,8 +14,11 @@ import pytest
 
 from tests.report.conftest import RunMaker, write_run
 from wellfit.errors import UserError
+from wellfit.findings import explanations
 from wellfit.record import RunFolder, read_record
+from wellfit.report.history import read_history
 from wellfit.report.page import write_report
+from wellfit.report.verdict import judge
 
 ATTACK = "<img src=x onerror=alert(1)>"
 BREAKS = ("run", "audit", "plan", "check", "stage", "trial", "step", "epoch", "finding", "evaluation", "end")
@@ -129,6 +136,45 @@ def test_verdict_comes_first_and_findings_root_cause_first(whole: Page) -> None:
     findings = words[words.index("Findings", words.index("Checks", places[-1])) :]
     order = [findings.index(name) for name in ("near-duplicates", "lr-too-high", "overfitting")]
     assert order == sorted(order)
+
+
+@pytest.mark.parametrize("until", ["", "step", "evaluation"])
+def test_the_verdict_is_three_sentences_before_any_figure(make_run: RunMaker, until: str) -> None:
+    folder = make_run(steps=20, trials=0, until=until)
+    text = write_report(folder).read_text(encoding="utf-8")
+    said = re.findall(r"<dt>([^<]+)</dt><dd>(.*?)</dd>", text)[:3]
+    assert [term for term, _ in said] == ["How good", "How sure", "What next"]
+    for (_, shown), sentence in zip(said, judge(read_history(folder)).sentences, strict=True):
+        assert html.unescape(re.sub("<[^>]*>", "", shown)) == sentence.replace("`", "")
+        assert sentence.endswith(".")
+    assert "<svg" not in text[: text.index("What next")]
+
+
+def test_the_explanation_of_a_finding_reads_as_it_was_written(make_run: RunMaker) -> None:
+    text = write_report(make_run(steps=5, trials=0, findings=("overfitting", "lr-too-high"))).read_text("utf-8")
+    plain = html.unescape(re.sub("<[^>]*>", "", text))
+    for name in ("overfitting", "lr-too-high"):
+        assert " ".join(explanations()[name]["text"].replace("`", "").split()) in plain
+
+
+def test_rules_for_narrow_windows_are_for_screens_alone(whole: Page) -> None:
+    # A sheet of paper is narrower than most windows: with their rules each page would hold one figure.
+    queries = re.findall(r"@media[^{]*max-width[^{]*", whole.style)
+    assert queries
+    assert all("screen" in query for query in queries)
+
+
+def test_a_report_prints_on_a_few_pages(make_run: RunMaker, tmp_path: Path) -> None:
+    browser = shutil.which("chromium") or shutil.which("google-chrome")
+    if browser is None:
+        pytest.skip("printing is tested with chromium, which is not installed here: apt-get install chromium")
+    folder = make_run(steps=200)
+    printed = tmp_path / "report.pdf"
+    options = ("--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path / 'profile'}")
+    command = [browser, *options, f"--print-to-pdf={printed}", write_report(folder).as_uri()]
+    subprocess.run(command, capture_output=True, timeout=100, check=True)
+    pages = len(re.findall(rb"/Type /Page\b", printed.read_bytes()))
+    assert 4 <= pages <= 10
 
 
 def test_every_figure_has_a_name_and_a_caption(whole: Page) -> None:

@@ -52,6 +52,7 @@ STYLE: dict[str, Any] = {
     "path.simplify": True,
 }
 HALF = (6.0, 4.1)  # inches of a figure that fills half the page
+_LEGEND_ROW = 76  # letters that fit above such a figure
 
 
 def themed(svg: str) -> str:
@@ -96,11 +97,14 @@ def label(axes: Axes, x: str, y: str) -> None:
 
 
 def legend_above(axes: Axes, **options: Any) -> None:
-    """A legend in a row above the axes, where no data can lie under it."""
+    """A legend above the axes, where no data can lie under it: in a row, or in columns where names are long."""
+    names = [handle.get_label() for handle in options.get("handles", axes.get_legend_handles_labels()[0])]
+    letters = [len(str(name)) + 6 for name in names]  # with the key and the gap
+    row = sum(letters) <= _LEGEND_ROW or not letters
     axes.legend(
         loc="lower left",
         bbox_to_anchor=(-0.01, 0.99),
-        ncols=4,
+        ncols=4 if row else max(1, _LEGEND_ROW // max(letters)),
         columnspacing=1.1,
         handlelength=1.4,
         handletextpad=0.5,

@@ -74,7 +74,7 @@ def _finding(line: Line) -> Html:
         tag(
             "details",
             tag("summary", "What this means, and the evidence"),
-            tag("p", prose(known["text"], 5000)) if "text" in known else None,
+            tag("p", prose(" ".join(known["text"].split()), 5000)) if "text" in known else None,
             block(json.dumps(evidence, indent=1, ensure_ascii=False), 4000) if evidence else None,
             tag("p", f"Reference: {plain(line.get('reference') or known.get('reference') or '–')}", class_="quiet"),
         ),
