@@ -161,6 +161,8 @@ def snapshot_points(rate: Schedule) -> tuple[float, ...]:
 
     >>> snapshot_points(schedule("cyclic", cycles=4))
     (0.25, 0.5, 0.75, 1.0)
+    >>> [round(point, 2) for point in snapshot_points(schedule("shrinking_cycles"))]
+    [0.36, 0.61, 0.79, 0.91, 1.0]
     """
     if isinstance(rate, functools.partial):
         if rate.func is _warm_up:
@@ -247,5 +249,7 @@ SCHEDULES: dict[str, Callable[..., float]] = {
     "inverse_sqrt": inverse_sqrt,
     "one_cycle": one_cycle,
     "cyclic": cyclic,
+    # The first cycle learns, the later ones leave what it found and find another: snapshots of about one quality.
+    "shrinking_cycles": functools.partial(cyclic, cycles=5, growth=0.7),
     "plateau": constant,
 }
