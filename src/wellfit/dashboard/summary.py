@@ -17,7 +17,10 @@ MOST_EPOCHS = 200
 MOST_SCORES = 1000
 # A step line as our record writes it, without figures of each layer: these are nearly all lines of a long record, and
 # a pattern reads them several times as fast as a parser does.
-_STEP = re.compile(rb'\{"kind": "step", "step": (\d+), [^{}]*?"lr": ([\d.eE+-]+)[^{}]*?"loss": ("?)([^,"}]+)\3[,}]')
+_NUMBER = rb"(-?\d+(?:\.\d+)?(?:[eE][+-]?\d+)?)"
+_STEP = re.compile(
+    rb'\{"kind": "step", "step": (\d+), [^{}]*?"lr": ' + _NUMBER + rb'[,}][^{}]*?"loss": ' + _NUMBER + rb"[,}]"
+)
 _STEP_BEGINS = b'{"kind": "step", "step": '
 # What the grid calls a setting, where its own name says too little.
 _NAMED = {"model.name": "model", "optimizer.name": "optimizer", "model.weights": "weights"}
@@ -53,13 +56,14 @@ class Summary:
 
     def take(self, lines: list[bytes]) -> None:
         """The next whole lines of the record; what is no JSON object with a kind is passed over."""
-        last_step = b""
+        last_step, match_step, add = b"", _STEP.match, self.curve.add
         for raw in lines:
-            if raw.startswith(_STEP_BEGINS):
-                match = _STEP.match(raw)
-                if match is not None and raw.count(b"{") == 1:
+            if raw.startswith(_STEP_BEGINS) and raw.count(b"{") == 1:
+                match = match_step(raw)
+                if match is not None:
+                    step, rate, loss = match.groups()
                     self.end = {}
-                    self.curve.add(int(match[1]), number(match[4].decode()), number(match[2].decode()))
+                    add(int(step), float(loss), float(rate))
                     last_step = raw
                     continue
             line = _parsed(raw)

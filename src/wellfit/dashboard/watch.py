@@ -70,6 +70,7 @@ class Watch:
         self.missing = False
         self._runs: dict[str, Watched] = {}
         self._by_key: dict[int, Watched] = {}
+        self._wanted: set[int] = set()  # keys of runs that are in sight and not read yet
         self._gone: list[tuple[int, int]] = []  # (version, key)
         self._lock = threading.RLock()
         self._wake = threading.Event()
@@ -113,6 +114,7 @@ class Watch:
         """The small curves of some runs, with the version that they belong to."""
         with self._lock:
             found = {key: self._by_key[key] for key in keys if key in self._by_key}
+            self._wanted = {key for key, run in found.items() if not run.read}
             return {str(key): {"version": run.version, **run.summary.curves()} for key, run in found.items()}
 
     def touch(self, key: int) -> None:
@@ -146,8 +148,12 @@ class Watch:
             with self._lock:
                 self._take(found)
         begun, behind = time.monotonic(), 0
-        # The latest are read first: they are what somebody looks at first.
-        for run in sorted(self._runs.values(), key=lambda run: (run.read, -run.changed)):
+        # First what is in sight on a page, then the latest.
+        wanted, self._wanted = self._wanted, set()
+        for run in sorted(self._runs.values(), key=lambda run: (run.read, run.key not in wanted, -run.changed)):
+            if self._wanted and not run.read and run.key not in self._wanted and not wanted:
+                behind += 1  # somebody has scrolled: that comes first
+                continue
             if time.monotonic() - begun > _READ_AT_ONCE and not run.read:
                 behind += 1
                 continue

@@ -10,6 +10,7 @@ import { number, percent, STATES, STATE_WORDS, value, label, ago } from "./words
 const AT_ONCE = 48; // curves of one request
 const BATCH = 40; // cards built between two frames
 const FRAME = 6; // milliseconds of drawing in one frame
+const MOST_ALIVE = 160; // canvases that keep their drawing
 
 export class Cards {
   #cards = new Map();
@@ -21,6 +22,8 @@ export class Cards {
   #asking = false;
   #drawing = false;
   #order = [];
+  #alive = new Set(); // canvases with a drawing, the latest last
+  #size = [0, 0];
 
   // link(run) → address of its page, or null. curvesOf(keys) → {key: curve}; by default the server's.
   constructor(parent, { link, onPick, curvesOf }) {
@@ -34,7 +37,7 @@ export class Cards {
     this.shownSettings = [];
     this.picked = new Set();
     this.seen = new IntersectionObserver((entries) => this.#scrolled(entries), { rootMargin: "300px" });
-    new ResizeObserver(() => this.redraw()).observe(this.list);
+    new ResizeObserver(() => { this.#measure(); this.redraw(); }).observe(this.list);
     onTheme(() => this.redraw());
   }
 
@@ -175,7 +178,7 @@ export class Cards {
         this.#want(key);
       } else {
         this.#visible.delete(key);
-        card.canvas.width = 0; // gives the memory of the drawing back
+        this.#release();
       }
     }
   }
@@ -222,15 +225,37 @@ export class Cards {
 
   #draw() {
     const until = performance.now() + FRAME;
+    if (!this.#size[0]) this.#measure();
     const scales = this.same ? this.#sharedScales() : null;
     for (const key of this.#dirty) {
       this.#dirty.delete(key);
       const card = this.#cards.get(key), curve = this.#curves.get(key);
-      if (card && curve && this.#visible.has(key) && !card.canvas.hidden) drawChart(card.canvas, curve, this.what, scales);
+      if (card && curve && this.#visible.has(key) && !card.canvas.hidden) {
+        this.#alive.delete(key);
+        this.#alive.add(key);
+        drawChart(card.canvas, curve, this.what, this.#size, scales);
+      }
       if (performance.now() > until) break;
     }
     this.#drawing = this.#dirty.size > 0;
     if (this.#drawing) requestAnimationFrame(() => this.#draw());
+  }
+
+  // Drawings far out of sight give their memory back, the oldest first.
+  #release() {
+    if (this.#alive.size <= MOST_ALIVE) return;
+    for (const key of this.#alive) {
+      if (this.#alive.size <= MOST_ALIVE) break;
+      if (this.#visible.has(key)) continue;
+      this.#alive.delete(key);
+      const card = this.#cards.get(key);
+      if (card) card.canvas.width = 0;
+    }
+  }
+
+  #measure() {
+    const canvas = this.list.querySelector(".card canvas:not([hidden])");
+    if (canvas) this.#size = [canvas.clientWidth, canvas.clientHeight];
   }
 
   #sharedScales() {

@@ -7,10 +7,10 @@ import { number, percent } from "./words.js";
 const LEFT = 4, RIGHT = 48, TOP = 8, BOTTOM = 6;
 
 // what: "both", "loss", "accuracy" or "lr". scales: {loss: [low, high], steps: n} where cards share them, else null.
-export function drawChart(canvas, curve, what, scales = null) {
+// width, height: of the canvas on the page; it is not asked for them, since that would lay the whole page out.
+export function drawChart(canvas, curve, what, [width, height], scales = null) {
   const ratio = Math.min(devicePixelRatio || 1, 2);
-  const width = canvas.clientWidth, height = canvas.clientHeight;
-  if (!width) return;
+  if (!(width > 0)) return;
   if (canvas.width !== Math.round(width * ratio)) canvas.width = Math.round(width * ratio);
   if (canvas.height !== Math.round(height * ratio)) canvas.height = Math.round(height * ratio);
   const pen = canvas.getContext("2d");
@@ -57,11 +57,11 @@ export function drawChart(canvas, curve, what, scales = null) {
       if (open) pen.lineTo(x, y);
       else pen.moveTo(x, y);
       open = true;
-      end = { x, y, text: say(v), colour };
+      end = { x, y, text: say?.(v), colour };
     }
     pen.stroke();
     pen.setLineDash([]);
-    if (!end) return;
+    if (!end || !say) return;
     pen.fillStyle = colour;
     pen.beginPath();
     pen.arc(end.x, end.y, 2.6, 0, 7);
@@ -72,7 +72,11 @@ export function drawChart(canvas, curve, what, scales = null) {
   if (what === "lr") draw(curve.steps, curve.lr ?? [], range(curve.lr ?? []), shown.muted, [], number);
   if (what === "both" || what === "loss") {
     const [low, high] = scales?.loss ?? range(curve.loss);
-    draw(curve.steps, curve.loss, [low, high], shown.train, [], number, low > 0 && high > 6 * low);
+    const log = low > 0 && high > 6 * low;
+    pen.globalAlpha = 0.3;
+    draw(curve.steps, curve.loss, [low, high], shown.train, [], null, log);
+    pen.globalAlpha = 1;
+    draw(curve.steps, smooth(curve.loss), [low, high], shown.train, [], number, log);
   }
   if (what === "both" || what === "accuracy") {
     const best = epochs.validation.map((v, i) => (v === null ? epochs.averaged[i] : Math.max(v, epochs.averaged[i] ?? v)));
@@ -118,6 +122,19 @@ function label(pen, ends, width, height) {
     pen.fillText(end.text, Math.min(end.x + 7, width - RIGHT + 7), y);
     above = y + 8;
   }
+}
+
+// The moving average of the report: exponential, with bias correction; what is not known repeats the average before it.
+export function smooth(values, horizon = Math.max(2, values.length / 20)) {
+  const keep = 1 - 1 / horizon;
+  let mean = 0, weight = 0;
+  return values.map((v) => {
+    if (v !== null) {
+      mean = keep * mean + (1 - keep) * v;
+      weight = keep * weight + (1 - keep);
+    }
+    return weight ? mean / weight : null;
+  });
 }
 
 export function range(values) {

@@ -1,5 +1,6 @@
 // The three views above the grid: settings side by side, results against each setting, and the picked runs overlaid.
 
+import { smooth } from "./chart.js";
 import { tellingOf, valueOf, within } from "./choose.js";
 import { colours, lineStyle, scaleColour } from "./colours.js";
 import { choices, el, fill } from "./dom.js";
@@ -147,7 +148,7 @@ function figure(runs, column, result, ranges, stages) {
     layout: {
       showlegend: false, margin: { l: 44, r: 8, t: 24, b: 28 }, shapes,
       title: { text: plain(label(column.name)), font: { size: 12, color: c.ink }, x: 0.02, y: 0.985, yanchor: "top" },
-      xaxis: { range: [-0.04, 1.04], tickvals: axis.ticks.map((t) => t.at), ticktext: axis.ticks.map((t) => plain(t.text.slice(0, 14))), automargin: false },
+      xaxis: { range: [-0.09, 1.09], tickangle: 0, ticklabeloverflow: "allow", tickfont: { size: 10, color: c.muted }, tickvals: axis.ticks.map((t) => t.at), ticktext: axis.ticks.map((t) => plain(t.text.slice(0, 14))), automargin: false },
       yaxis: { tickformat: percentages ? ".0%" : "", nticks: 5, automargin: false },
     },
   };
@@ -165,8 +166,9 @@ class Overlay {
     this.log = el("input", { type: "checkbox", onchange: () => this.#draw() });
     this.empty = el("p", { class: "muted" }, "Tick the box of two or more runs to lay their curves over each other.");
     this.node = el("div", { class: "plot", hidden: true });
+    this.smooth = el("input", { type: "checkbox", checked: true, onchange: () => this.#draw() });
     parent.append(el("div", { class: "row" }, el("label", {}, "Curve ", this.measure), el("label", {}, "against ", this.across),
-      el("label", {}, this.log, " logarithmic")), this.empty, this.node);
+      el("label", {}, this.log, " logarithmic"), el("label", {}, this.smooth, " moving average of the loss")), this.empty, this.node);
   }
 
   async show(picked) {
@@ -198,7 +200,8 @@ class Overlay {
       let x = steps;
       if (across === "share") x = steps.map((s) => s / Math.max(1, curve.steps.at(-1) ?? 1));
       if (across === "seconds") x = byStep ? interpolated(steps, epochs.steps, epochs.seconds) : epochs.seconds;
-      return { x, y: (byStep ? curve[measure] : epochs[measure]) ?? [] };
+      const y = (byStep ? curve[measure] : epochs[measure]) ?? [];
+      return { x, y: measure === "loss" && this.smooth.checked ? smooth(y) : y };
     };
     plot(this.node, () => ({
       data: this.picked.flatMap((run, i) => {

@@ -217,7 +217,7 @@ export function scaleOf(column) {
   const least = Math.min(...positive);
   const log = low >= 0 && positive.length > 1 && high / least > 30;
   const zero = log && low === 0; // zeros of a logarithmic axis lie at its foot
-  const foot = zero ? 0.08 : 0;
+  const foot = zero ? 0.12 : 0;
   const a = log ? Math.log10(least) : low, b = log ? Math.log10(high) : high;
   const span = b - a || 1;
   const share = (v) => {
@@ -231,7 +231,8 @@ export function scaleOf(column) {
     const v = a + ((at - foot) / (1 - foot)) * span;
     return log ? 10 ** v : v;
   };
-  const ticks = (log && b - a >= 1.9 ? decades(a, b) : evenly(a, b, log)).map((v) => ({ at: share(v), text: value(name, v) }));
+  const few = given.length <= 6 ? given.filter((v) => v > 0 || !log).sort((x, y) => x - y) : null;
+  const ticks = (few ?? (log && b - a >= 1.9 ? decades(a, b) : evenly(a, b, log))).map((v) => ({ at: share(v), text: value(name, v) }));
   if (zero) ticks.unshift({ at: 0, text: "0" });
   return {
     name, low, high, share, ticks,
