@@ -15,6 +15,7 @@ from wellfit.cli.options import (
     data_options,
     force_option,
     json_option,
+    log_option,
     model_options,
     out_option,
     seed_option,
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
 @config_option
 @click.option("--dry-run", is_flag=True, help="Print the plan of the search; train nothing.")
 @force_option
+@log_option
 @json_option
 @data_options
 @model_options
@@ -67,7 +69,7 @@ def search(data: str, space: str | None, dry_run: bool, as_json: bool, **options
 
     names = ("budget", "trials", "workers", "storage", "study", "sampler", "folds")
     asked = {name: options.pop(name) for name in names}
-    out, force = options.pop("out"), options.pop("force")
+    out, force, log = options.pop("out"), options.pop("force"), options.pop("log")
     config = config_of(options)
     budget = asked["budget"] if asked["budget"] or asked["trials"] is not None else "10m"
     deadline = None if budget is None else cli.STARTED + parse_budget(budget)
@@ -84,6 +86,7 @@ def search(data: str, space: str | None, dry_run: bool, as_json: bool, **options
             out=out,
             config=config,
             force=force,
+            log=log,
             command=command_line(),
             started=cli.STARTED,
             listener=display,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -55,6 +56,7 @@ from wellfit.search.layouts import compare_layouts
 from wellfit.search.schedule import Schedule
 from wellfit.search.space import Space
 from wellfit.search.study import NoStudy, Study
+from wellfit.trackers import check_trackers
 
 DEFAULT_BUDGET = "10m"
 DRAWN_FUNCTIONS = 100  # over which the page compares random settings with a grid
@@ -76,6 +78,7 @@ def search(
     out: str | Path | None = None,
     config: Config | None = None,
     force: bool = False,
+    log: str | Iterable[str] = (),
     command: str = "wellfit.search(…)",
     started: float | None = None,
     listener: Listener | None = None,
@@ -94,10 +97,12 @@ def search(
     folds: of cross-validation; 0: five below 500 images, else none.
     config: everything else, as for `fit`; model and seed are its `model.name` and `seed`.
     force: go on where a check fails.
+    log: "tensorboard", "wandb" or "mlflow", or several: tools that the search is shown in besides.
 
     Raises UserError for bad input, GateFailed where a check fails or no trial finishes, Interrupted when stopped.
     """
     started = time.monotonic() if started is None else started
+    log = check_trackers(log)
     given = {"model.name": model, "seed": seed}
     config = (config or Config()).replace(**{key: value for key, value in given.items() if value is not None})
     asked = SearchRequest.of(
@@ -118,8 +123,14 @@ def search(
     config = config.replace(**{"data.test": lasting(config.data.test)})
     folder = new_folder(out)
     write_atomically(folder.config, config_to_toml(config))
-    request = {"data": lasting(data), "budget": seconds, "force": force, "search": asked.as_dict()}
-    job = job_of(folder, data, config, Budget(seconds, started), force, listener)
+    request = {
+        "data": lasting(data),
+        "budget": seconds,
+        "force": force,
+        "log": list(log),
+        "search": asked.as_dict(),
+    }
+    job = job_of(folder, data, config, Budget(seconds, started), force, listener, log)
     try:
         _session(job, asked, storage, request, command)
     except UserError:
@@ -152,6 +163,7 @@ def resume_search(
         Budget(request["budget"], started - spent),
         bool(request["force"]),
         listener,
+        request.get("log", ()),
     )
     _session(job, asked, storage or asked.storage, request, f"wellfit resume {folder.path}", spent)
     return SearchRun(folder)
