@@ -19,6 +19,7 @@ from wellfit.recipe import trials
 from wellfit.recipe.material import Material
 from wellfit.recipe.trials import TrialRunner, held_out, out_of_memory
 from wellfit.search.trial import Task, Trial
+from wellfit.training import loop
 from wellfit.training.checkpoint import load_checkpoint
 
 LR = 3e-3
@@ -266,6 +267,28 @@ def test_a_stopped_trial_is_no_trial_and_goes_on_from_where_it_stood(
     assert again.lines[0]["epoch_curve"] == straight.lines[0]["epoch_curve"]
     assert alike(weights(again, 0), weights(straight, 0))
     assert not list((tmp_path / "b").rglob("paused*"))
+
+
+def test_nothing_is_written_for_a_stop_before_there_is_one(
+    material: Material, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loop, "CHECKPOINT_SECONDS", -1.0)
+    seen: list[Path] = []
+    Desk(tmp_path, material, stop=lambda: bool(seen.extend(tmp_path.rglob("paused*")))).run({"lr": LR})
+    assert seen == []
+
+
+def test_a_disk_that_is_full_when_a_trial_is_stopped_is_said(
+    material: Material, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(path: Path, state: dict[str, Any]) -> None:
+        raise UserError("the checkpoint could not be written (the disk is full)") from OSError(28, "no space")
+
+    monkeypatch.setattr(loop, "save_checkpoint", full)
+    desk = Desk(tmp_path, material, stop=stopping_after(3))
+    with pytest.raises(UserError, match="disk is full"):
+        desk.run({"lr": LR})
+    assert desk.lines == []  # it has not failed
 
 
 def test_a_stopped_promotion_goes_on_and_what_was_half_written_does_not_count(

@@ -206,6 +206,7 @@ class TrialRunner:
             evaluate_every=every,
             record=curve,
             checkpoint=desk.pause.state,
+            checkpoint_seconds=math.inf,
             stop=stop,
             give_up=give_up,
         )

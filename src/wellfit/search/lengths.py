@@ -40,14 +40,17 @@ def coarse_ladder(asked: Asked, epochs: float, trials: float) -> Ladder | None:
     return made
 
 
-def more_settings(asked: Asked, made: Ladder, epochs: float, trials: float) -> Ladder | None:
-    """A coarse stage of first runs as long as in `made`, and of more of them; None where there is no time for more.
+def anew(asked: Asked, made: Ladder, run: int, epochs: float, trials: float, spent: float) -> Ladder:
+    """The coarse stage for a corrected budget, of which `run` settings were run as long as `made` begins.
 
-    epochs, trials: for all stages but the final one, from the beginning of the search.
+    epochs, trials: for all stages but the final one, from the beginning of the search; spent: epochs of them.
     """
     length, share = made.epochs[0], COARSE_SHARE if trials >= DIVISIBLE else 1.0
-    anew = ladder(_coarse(asked, length), epochs=share * epochs, trials=share * trials, shortest=length)
-    return anew if anew is not None and anew.settings[0] > made.settings[0] and anew.epochs[0] == length else None
+    found = ladder(_coarse(asked, length), epochs=share * epochs, trials=share * trials, shortest=length)
+    if found is not None and found.epochs[0] == length and found.settings[0] > run:
+        return found
+    counts = tuple(max(1, int(run / ETA**i)) for i in range(len(made.settings)))
+    return fewer_rungs(Ladder(counts, made.epochs), epochs - spent)
 
 
 def fewer_rungs(made: Ladder, epochs: float) -> Ladder:

@@ -14,11 +14,11 @@ from wellfit.search.lengths import (
     FINALISTS,
     LAST,
     MOST_FINALISTS,
+    anew,
     coarse_ladder,
     fewer_rungs,
     fine_ladder,
     for_finalists,
-    more_settings,
 )
 from wellfit.search.pacing import corrected
 from wellfit.search.rounds import Finished, Round
@@ -37,6 +37,7 @@ DRAWN = {
     "grid": "on a grid",
 }
 TRIES = 3  # of a stage in which no trial finished, each with lower rates
+FEW = 8  # trials that are run before the length of the search is settled
 TPE_BATCH = 8  # settings that are drawn at once, so that those after them can learn from them
 
 
@@ -132,17 +133,10 @@ class Replay:
             if made is None:
                 return None
             stage = _name("coarse", attempt)
-            yield from self._begin(stage, made)
-            raised = self._correct() if attempt == 1 else None
-            if raised:
-                epochs, trials = self._left()
-                more = more_settings(self.asked, made, epochs + self.spent, trials + self.number)
-                if more is not None:
-                    self.reason = "there is time for more settings"
-                    yield from self._begin(stage, Ladder((more.settings[0] - made.settings[0],), made.epochs[:1]))
-                    made = more
-            elif raised is not None:
-                made = fewer_rungs(made, self._left()[0])
+            if attempt == 1 and self.asked.time is not None and self.asked.sampler != "grid":
+                made = yield from self._paced(stage, made)
+            else:
+                yield from self._begin(stage, made)
             yield from self._rungs(stage, made, 1)
             if any(trial.score is not None for trial in self.done):
                 return made
@@ -151,6 +145,20 @@ class Replay:
             if self.space == before:
                 return None
         return None
+
+    def _paced(self, stage: str, made: Ladder) -> Generator[Round, None, Ladder]:
+        """The first rung in two parts: a few trials, then as many more as there is time for by their speed."""
+        few = min(FEW, made.settings[0])
+        yield from self._begin(stage, Ladder((few,), made.epochs[:1]))
+        if self._correct() is not None:
+            epochs, trials = self._left()
+            made = anew(self.asked, made, few, epochs + self.spent, trials + self.number, self.spent)
+        if made.settings[0] > few:
+            self.reason = "the first rung goes on"
+            yield from self._begin(stage, Ladder((made.settings[0] - few,), made.epochs[:1]))
+            if self._correct() is False:
+                made = fewer_rungs(made, self._left()[0])
+        return made
 
     def _correct(self) -> bool | None:
         """Count the epochs of the budget anew, by the speed of the trials since it was last counted.

@@ -110,6 +110,7 @@ def train(
     monitor: Monitor | None = None,
     record: Lines | None = None,
     checkpoint: Path | None = None,
+    checkpoint_seconds: float | None = None,
     stop: Callable[[], bool] = lambda: False,
     stop_at_evaluation: Callable[[], bool] = lambda: False,
     give_up: Callable[[int, float], bool] = lambda step, loss: False,
@@ -129,12 +130,14 @@ def train(
         evaluations alone, so that an epoch that was begun is finished.
     give_up(step, loss): True breaks the training off, as the search does above 3× the initial loss (SPEC S3).
     checkpoint: where to save the state; what is found there is taken up.
+    checkpoint_seconds: between two of them, beside the one that a stop leaves; inf: none, None: CHECKPOINT_SECONDS.
     on_evaluation(step): called after each evaluation, when the monitor has its figures.
     snapshots: progress in (0, 1], ascending, such as `schedules.snapshot_points` gives; once each is reached,
         on_snapshot(point, module) is called. A resumed training calls it again for points after its checkpoint.
     """
     begun = time.monotonic()
     evaluate_every = evaluate_every or batches.steps_per_epoch
+    every_so_often = CHECKPOINT_SECONDS if checkpoint_seconds is None else checkpoint_seconds
     rates = [group["lr"] for group in optimizer.param_groups]
     best, stale, losses, earlier_seconds = Best(), 0, [], 0.0
     tally = _Tally()
@@ -281,7 +284,7 @@ def train(
             if planned:
                 save()
             break
-        if time.monotonic() - saved > CHECKPOINT_SECONDS and not unread:
+        if time.monotonic() - saved > every_so_often and not unread:
             save()
             saved = time.monotonic()
             step_begun = time.perf_counter()
