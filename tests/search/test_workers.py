@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -143,7 +144,7 @@ class Deaf:
 def test_after_the_second_ctrl_c_each_has_five_seconds_in_all(monkeypatch: pytest.MonkeyPatch) -> None:
     """Not five each: three deaf workers do not keep the terminal for a quarter of a minute."""
     clock = [100.0]
-    monkeypatch.setattr(workers.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(workers, "time", SimpleNamespace(monotonic=lambda: clock[0]))
     crew = workers._Crew(targets.answer, [], None, silent, lambda _: None, 0)
     processes = [Deaf(clock, ends) for ends in (102.0, 104.9, 1e9, 1e9)]
     crew._working = [workers.Worker(str(i), process) for i, process in enumerate(processes)]
