@@ -91,13 +91,18 @@ class Run:
             self._model = load_model(self.folder)[0]
         return self._model
 
-    def predict(self, images: Sequence[Any], abstain: float | None = None) -> list[dict[str, Any]]:
-        """One dict an image (file names, arrays H×W×3 or PIL images): label and probabilities, or error."""
+    def predict(
+        self, images: Sequence[Any], abstain: float | None = None, *, views: str | None = None
+    ) -> list[dict[str, Any]]:
+        """One dict an image (file names, arrays H×W×3 or PIL images): label and probabilities, or error.
+
+        views: a name of `inference.views.VIEWS`; by default those that the run kept on validation.
+        """
         from wellfit.inference.predict import predict
 
         if isinstance(images, str | Path):  # its letters are no images
             images = [images]
-        return list(predict(self.folder, images, abstain=abstain))
+        return list(predict(self.folder, images, abstain=abstain, views=views))
 
     def neighbours(self, image: Any, k: int = 8, *, data: Any = None) -> list[dict[str, Any]]:
         """The k training images nearest to an image, nearest first: {"file", "label", "distance"}.
@@ -121,11 +126,17 @@ class Run:
         level l; `.channels`, `.strides` and `.levels` stand beside it. UserError for levels that the network lacks,
         and for a network that cannot be taken apart.
         """
+        from wellfit.errors import UserError
         from wellfit.models.backbone import backbone
         from wellfit.models.saved import load_model
 
         module, card = load_model(self.folder)
         made = card["architecture"]
+        if made["name"] == "ensemble":
+            raise UserError(
+                f"a backbone is that of one network, but '{self.path}' is an ensemble; take one of its members: "
+                "run.model.members[0], or the run that it came from"
+            )
         name = made["options"].get("backbone", made["name"])
         return backbone(module, name, int(made["image_size"]), levels)
 
