@@ -43,7 +43,7 @@ EARLIER = [
     *numbered("D", 1, 3, 5, 6, 7, 8),
     *numbered("C", 2, 3, 4, 5, 6, 9, 10),
     *numbered("S", *range(1, 8)),
-    *numbered("T", 0, 1, 2, 5, 6),
+    *numbered("T", *range(7)),
     *numbered("E", 1, 2, 3, 4),
 ]
 ROWS = [*MUTATED, *EARLIER]

@@ -14,6 +14,7 @@ from wellfit.engine import Engine, choose_engine, choose_threads, training_speed
 from wellfit.errors import UserError
 from wellfit.findings import Finding
 from wellfit.models.zoo import OWN, Built, build, weights_at_hand
+from wellfit.recipe.candidates import LEAST_SECONDS, rank
 from wellfit.recipe.earlier import card_beside, perhaps_seen
 from wellfit.recipe.job import Job
 from wellfit.recipe.model_options import fits_published_weights, model_options
@@ -73,7 +74,7 @@ class EngineProbe:
 def choose_model(job: Job, data: Prepared, left: float) -> Choice:
     """Weights where they are asked for or can be had, else candidates measured from the quickest on."""
     config, classes = job.config, len(data.classes)
-    start = _start(job, data)
+    start = _start(job, data, left)
     if start is not None:
         size, weights, transfer = config.model.image_size or start.image_size or 224, start.weights or "none", "probe"
         if card_beside(weights) is not None:
@@ -101,7 +102,7 @@ def choose_model(job: Job, data: Prepared, left: float) -> Choice:
     return Choice(chosen.name, chosen.options, size, weights, transfer, engine, speed, start, probed.table, reasons)
 
 
-def _start(job: Job, data: Prepared) -> Built | None:
+def _start(job: Job, data: Prepared, left: float) -> Built | None:
     """A network with weights where they are asked for, at hand, or can be fetched; None to train from scratch."""
     config, classes = job.config, len(data.classes)
     wanted, name, size = config.model.weights, config.model.name, config.model.image_size or 224
@@ -116,17 +117,18 @@ def _start(job: Job, data: Prepared) -> Built | None:
     ours = tuple(n for n in PRETRAINED if config.activation == "auto" or n in OWN)
     tried = ours if name == "auto" else (name,)
     at_hand = [n for n in tried if weights_at_hand(n) is not None]
+    options = model_options(config)
+    if at_hand:
+        built = [
+            build(n, classes, image_size=size, weights="imagenet", seed=config.seed, **options)
+            for n in (at_hand if left >= LEAST_SECONDS else at_hand[:1])
+        ]
+        return built[0] if len(built) == 1 else _best_of(built, data, config)
     refusal = ""
-    for candidate in at_hand or tried:
-        try:
-            return build(
-                candidate, classes, image_size=size, weights="imagenet", seed=config.seed, **model_options(config)
-            )
-        except UserError as error:
-            refusal = str(error)
-            if at_hand:
-                raise
-            break  # where one file cannot be fetched, the next would only cost the same wait
+    try:  # where one file cannot be fetched, the next would only cost the same wait
+        return build(tried[0], classes, image_size=size, weights="imagenet", seed=config.seed, **options)
+    except UserError as error:
+        refusal = str(error)
     job.report(
         Finding(
             "no-pretrained-weights",
@@ -139,6 +141,15 @@ def _start(job: Job, data: Prepared) -> Built | None:
         )
     )
     return None
+
+
+def _best_of(built: list[Built], data: Prepared, config: Config) -> Built:
+    """The one whose features serve some of the images best; its notes say how they ranked."""
+    ranked = rank(built, data, config)
+    scores = ", ".join(f"{one.built.name} {one.score:.1%}" for one in ranked)
+    best = ranked[0].built
+    best.notes.append(f"of the weights on this machine, linear classifiers on some training images rank: {scores}")
+    return best
 
 
 def _weights_would_help(data: Prepared) -> bool:
