@@ -198,3 +198,10 @@ def test_a_compiled_network_is_not_slowed_down_by_its_hooks():
     assert counter.frame_count == 1
     assert "wrong-batchnorm-mode" in monitor.unjudged
     assert "train-val-mismatch" in monitor.unjudged
+
+
+def test_the_usual_batch_is_not_the_one_that_is_left_over():
+    passes = loop(cnn(), lambda m: evaluation(m, batches=4, images=digits()[0][1200:1401])).epochs[0].passes
+    assert (passes.passes, passes.usual, passes.smallest) == (4, 51, 48)
+    single = loop(cnn(), lambda m: evaluation(m, batches=5, images=digits()[0][1200:1205])).epochs[0].passes
+    assert (single.usual, single.smallest) == (1, 1)

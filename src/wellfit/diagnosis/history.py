@@ -138,8 +138,8 @@ class Passes:
     """The forward passes of one epoch that no optimizer step followed: its validation.
 
     training: how many ran with the watched module in training mode. by_batch: in how many a BatchNorm layer
-        normalised by the batch. smallest: images in the smallest batch. inputs: one for each set of images that was
-        passed, as far as they can be told apart.
+        normalised by the batch. smallest: images in the smallest batch; usual: in most batches. inputs: one for each
+        set of images that was passed, as far as they can be told apart.
     closing: whether they stood at the epoch's end; else they ran without gradients between two steps.
     """
 
@@ -149,6 +149,7 @@ class Passes:
     smallest: int | None = None
     inputs: tuple[InputFigures, ...] = ()
     closing: bool = True
+    usual: int | None = None
 
 
 @dataclass(frozen=True)

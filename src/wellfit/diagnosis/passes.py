@@ -7,6 +7,7 @@ without, is validation; so is, in a second rank, one without gradients between t
 from __future__ import annotations
 
 import math
+from collections import Counter
 from dataclasses import dataclass, field
 
 from torch import Tensor
@@ -46,7 +47,7 @@ class _Tally:
     passes: int = 0
     training: int = 0
     by_batch: int = 0
-    smallest: float = math.inf
+    sizes: Counter[int] = field(default_factory=Counter)
     sets: list[_Set] = field(default_factory=list)
 
     def add(self, x: Tensor | None, *, training: bool, by_batch: bool, look: bool) -> None:
@@ -55,7 +56,7 @@ class _Tally:
         self.by_batch += by_batch
         if x is None:
             return
-        self.smallest = min(self.smallest, len(x))
+        self.sizes[len(x)] += 1
         if not look:
             return
         shape = tuple(x.shape[1:])
@@ -72,9 +73,10 @@ class _Tally:
             self.passes,
             self.training,
             self.by_batch,
-            int(self.smallest) if math.isfinite(self.smallest) else None,
+            min(self.sizes, default=None),
             tuple(i for i in inputs if i is not None),
             closing,
+            usual=next((size for size, _ in self.sizes.most_common(1)), None),
         )
 
 

@@ -188,7 +188,7 @@ class UpdateWatch:
         if now or self.moved[place]:
             self.moved[place] = True
             return
-        found = zlib.crc32(start)
+        found = zlib.crc32(start.tobytes())
         if self.begun[place] < 0:
             self.begun[place] = found
         self.moved[place] = found != self.begun[place]

@@ -13,6 +13,7 @@ from tests.diagnosis.conftest import cnn, digits, mlp
 from wellfit.diagnosis.history import BatchNorm, Epoch, History, Modes, Passes, Sample
 from wellfit.diagnosis.monitor import Monitor
 from wellfit.diagnosis.rules import RULES
+from wellfit.diagnosis.turns import is_watched
 
 NAME = "wrong-batchnorm-mode"
 TRAIN, BATCH = 1200, 64
@@ -141,13 +142,15 @@ def test_silent_where_only_a_head_is_trained_on_a_network_in_evaluation_mode():
 
 def test_named_where_train_is_forgotten_after_validation():
     finding = NoTrain().finding(cnn())
-    assert "training ran in evaluation mode since step 20" in finding.message
+    first = next(step for step in range(19, 40) if is_watched(step, 10))  # an epoch has 19 steps
+    assert f"training ran in evaluation mode since step {first}" in finding.message
     assert finding.evidence["was_training"]
     assert "model.train()" in finding.action
 
 
 def test_named_where_a_network_trains_in_evaluation_mode_from_the_start():
-    finding = NoTrainAtAll().finding(cnn(), epochs=1)
+    monitor = NoTrainAtAll().trained(cnn(), epochs=1)
+    finding = RULES[NAME].judge(monitor.history.until(13))
     assert "from the first step on" in finding.message
     assert finding.severity == "error"  # 0 and 1 are far from any batch
 
@@ -165,7 +168,8 @@ def test_named_where_the_momentum_is_that_of_another_framework(momentum, words):
     assert words in f"{finding.message} {finding.action}".lower()
 
 
-def test_named_where_single_images_are_normalised_by_themselves():
+@pytest.mark.parametrize(("size", "left_over", "named"), [(1, 0, True), (2, 1, True), (25, 1, False), (25, 0, False)])
+def test_named_where_single_images_are_normalised_by_themselves(size, left_over, named):
     model = cnn()
     for m in model.modules():
         if isinstance(m, nn.BatchNorm2d):
@@ -180,10 +184,12 @@ def test_named_where_single_images_are_normalised_by_themselves():
         monitor.step(loss)
     model.eval()
     with torch.no_grad():
-        for image in x[1200:1220].split(1):
-            model(image)
+        for images in x[1200 : 1200 + 4 * size + left_over].split(size):
+            model(images)
     monitor.end_epoch(val_accuracy=0.3)
-    assert "batches of 1" in RULES[NAME].judge(monitor.history).message
+    finding = RULES[NAME].judge(monitor.history)
+    assert (finding is not None) == named
+    assert not named or f"on batches of {size}," in finding.message
 
 
 # ---- histories written by hand ---------------------------------------------------------------------------

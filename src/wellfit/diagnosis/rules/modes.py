@@ -85,15 +85,16 @@ def _single_images(h: History) -> Finding | None:
     if not epochs or not without:
         return None
     number, last = epochs[-1]
-    smallest = last.passes.smallest if last.passes else None
-    if smallest is None or smallest > FEW or last.passes is None or last.passes.passes < 2:
+    # The last batch of a set may hold what is left of it; a history may know no more than the smallest.
+    size = (last.passes.usual or last.passes.smallest) if last.passes else None
+    if size is None or size > FEW or last.passes is None or last.passes.passes < 2:
         return None
     return Finding(
         "wrong-batchnorm-mode",
         "warning",
-        f"validation of epoch {number} ran on batches of {smallest}, and {len(without)} BatchNorm layers keep no "
+        f"validation of epoch {number} ran on batches of {size}, and {len(without)} BatchNorm layers keep no "
         "running statistics: each batch is normalised by itself",
-        {"layers": without[:50], "smallest_batch": smallest},
+        {"layers": without[:50], "batch": size},
         "Set track_running_stats=True and call model.eval() before every evaluation",
         "SPEC N2",
     )
