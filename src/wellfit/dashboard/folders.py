@@ -72,12 +72,17 @@ def is_inside(path: Path, root: Path) -> bool:
         return False
 
 
+def escapes(path: Path, root: Path) -> bool:
+    """Whether a file of a run is a link out of `root`; one that is no link costs a single look at it."""
+    return path.is_symlink() and not is_inside(path, root)
+
+
 def leads_out(folder: RunFolder, root: Path) -> str:
     """The name of the run's first file or folder that is a link out of `root`; "" where there is none."""
     if not is_inside(folder.path, root):
         return folder.path.name
     for name in _READ:
-        if (folder.path / name).is_symlink() and not is_inside(folder.path / name, root):
+        if escapes(folder.path / name, root):
             return name
     for inner in ("arrays", "workers"):
         try:

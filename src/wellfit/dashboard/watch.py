@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from wellfit.dashboard.folders import Found, find_runs, leads_out
+from wellfit.dashboard.folders import Found, escapes, find_runs, leads_out
 from wellfit.dashboard.summary import Summary
 from wellfit.dashboard.tail import Tail
 from wellfit.record import SCHEMA, RunFolder
@@ -41,6 +41,7 @@ class Watched:
     note: str = ""
     asked_to_stop: bool = False
     read: bool = False
+    barred: bool = False  # it holds a link out of the folder
     line: bytes = b""  # the JSON that pages are given
 
     def as_dict(self) -> dict[str, Any]:
@@ -151,11 +152,8 @@ class Watch:
         # First what is in sight on a page, then the latest.
         wanted, self._wanted = self._wanted, set()
         for run in sorted(self._runs.values(), key=lambda run: (run.read, run.key not in wanted, -run.changed)):
-            if self._wanted and not run.read and run.key not in self._wanted and not wanted:
-                behind += 1  # somebody has scrolled: that comes first
-                continue
-            if time.monotonic() - begun > _READ_AT_ONCE and not run.read:
-                behind += 1
+            if not run.read and (self._wanted or time.monotonic() - begun > _READ_AT_ONCE):
+                behind += 1  # somebody has scrolled, and that comes first; or pages have waited long enough
                 continue
             try:
                 behind += self._read(run)
@@ -190,14 +188,16 @@ class Watch:
 
     def _read(self, run: Watched) -> bool:
         """Read what was added to a run; whether there is more."""
-        if run.problem.startswith("A link"):
+        if run.barred:
             return False
-        if not run.read:
-            out = leads_out(run.folder, self.root)
-            if out:
-                self._change(run, f"A link in it leads out of the runs folder ({plain(out, 60)}), so it is not read.")
-                run.read = True
-                return False
+        record = run.folder.record
+        # The rest is looked at again where it is read; the record may be exchanged for a link at any time.
+        out = leads_out(run.folder, self.root) if not run.read else record.name if escapes(record, self.root) else ""
+        if out:
+            run.read = run.barred = True
+            run.summary = Summary()
+            self._change(run, f"A link in it leads out of the runs folder ({plain(out, 60)}), so it is not read.")
+            return False
         try:
             lines, anew = run.tail.read()
         except FileNotFoundError:
@@ -233,6 +233,8 @@ class Watch:
             return False
         more = False
         for file in run.folder.worker_records():
+            if escapes(file, self.root):
+                continue
             tail = run.workers.setdefault(file, Tail(file))
             with contextlib.suppress(OSError):
                 lines, _ = tail.read()
@@ -245,6 +247,8 @@ class Watch:
     def _look_at_texts(self, run: Watched) -> None:
         seen: list[int] = []
         for path in (run.folder.config, run.folder.plan):
+            if escapes(path, self.root):
+                return
             try:
                 stat = path.stat()
                 seen += [stat.st_mtime_ns, stat.st_size]
@@ -256,6 +260,8 @@ class Watch:
 
     def _look_at_request(self, run: Watched) -> None:
         try:
+            if escapes(request_file(run.folder), self.root):
+                return
             stat = request_file(run.folder).stat()
             seen = (stat.st_mtime_ns, stat.st_size)
         except OSError:

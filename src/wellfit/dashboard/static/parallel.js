@@ -14,6 +14,7 @@ export class Parallel {
   #runs = [];
   #ranges = {};
   #frame = 0;
+  #dragging = false;
 
   constructor(parent, onBrush) {
     this.onBrush = onBrush;
@@ -43,9 +44,14 @@ export class Parallel {
     this.box.hidden = !usable;
     this.key.hidden = !usable || !last;
     const same = JSON.stringify(axes.map((a) => [a.name, a.ticks, a.names])) === JSON.stringify(this.#axes.map((a) => [a.name, a.ticks, a.names]));
-    if (!same) {
+    if (!same && !this.#dragging) {
+      // New runs may bring new axes; the handle that somebody is at stays under their fingers.
+      const at = document.activeElement?.closest?.(".handle");
+      const where = at && this.box.contains(at) ? [at.closest(".axis").dataset.axis, at.dataset.end] : null;
       this.#axes = axes;
       this.#build();
+      const axis = where && axes.find((a) => a.name === where[0]);
+      if (axis) axis.handles[where[1] === "low" ? 0 : 1].focus({ preventScroll: true });
     }
     if (last) {
       fill(this.key, el("span", {}, `${label(result)} ${value(result, this.result.low)}`),
@@ -123,12 +129,14 @@ export class Parallel {
     const began = share(event);
     let moved = Boolean(end);
     axis.track.setPointerCapture(event.pointerId);
+    this.#dragging = true;
     const move = (e) => {
       const to = share(e);
       moved ||= Math.abs(to - began) > 0.02;
       if (moved) this.#set(axis, Math.min(from, to), Math.max(from, to, Math.min(from, to) + 0.001));
     };
     const up = (e) => {
+      this.#dragging = false;
       if (!moved) this.#set(axis, 0, 1); // a click clears the axis
       else move(e);
       axis.track.removeEventListener("pointermove", move);

@@ -13,6 +13,8 @@ export class RunView {
   #seen = "";
   #parts = null;
   #asking = false;
+  #next = 0;
+  #timer = 0;
 
   constructor(parent, store, address) {
     this.parent = parent;
@@ -30,6 +32,7 @@ export class RunView {
   }
 
   #close() {
+    clearTimeout(this.#timer);
     for (const node of this.parent.querySelectorAll(".plot")) forget(node);
     this.parent.replaceChildren();
     this.#parts = null;
@@ -54,7 +57,15 @@ export class RunView {
     }
     const seen = `${run.key}/${run.version}`;
     if (seen === this.#seen || run.state === "deleted") return;
+    // Drawing all figures anew costs a moment: it is done every few seconds, and more rarely where it takes long.
+    const wait = this.#next - performance.now();
+    if (this.#seen && wait > 0) {
+      clearTimeout(this.#timer);
+      this.#timer = setTimeout(() => this.#look(), wait);
+      return;
+    }
     this.#asking = true;
+    const begun = performance.now();
     try {
       const page = await ask(`/api/run/${run.key}/page`);
       this.#seen = seen;
@@ -63,6 +74,7 @@ export class RunView {
       if (this.#name === name && this.#parts && !this.#seen) fill(this.#parts.verdict, el("p", {}, `This run cannot be shown: ${error.message}.`));
     } finally {
       this.#asking = false;
+      this.#next = performance.now() + Math.max(2500, 4 * (performance.now() - begun));
     }
     if (this.#name && this.#name !== name) this.#look();
   }
