@@ -10,8 +10,10 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
 from wellfit.recipe.budget import in_words
+from wellfit.report.words import plain
 
 EPOCH_SECONDS = 2.0  # between lines of epochs: a small set has several a second
+BESIDE_NOTE = 20  # columns of a live line that its beginning and a short bar take
 QUIET_SECONDS = 10.0  # between plain lines of a training when stderr is no terminal
 TITLES = {
     "audit": "looking at the data",
@@ -73,7 +75,10 @@ class ProgressDisplay:
             handler(fields)
 
     def line(self, text: str, style: str = "") -> None:
-        self.console.print(escape(text), style=style, soft_wrap=True)
+        # A class or a file may be called anything, control sequences of terminals included.
+        self.console.print(
+            escape("\n".join(plain(part, 2000) for part in text.splitlines())), style=style, soft_wrap=True
+        )
 
     def _on_begin(self, fields: dict[str, Any]) -> None:
         self._step = TITLES.get(fields["name"], fields["name"])
@@ -84,7 +89,7 @@ class ProgressDisplay:
         mark = {"done": "✓", "skipped": "–", "failed": "✗"}[fields["status"]]
         gain = f", gain {fields['gain']:+.4f}" if fields.get("gain") else ""
         reason = f"  {fields['reason']}{gain}" if fields["reason"] else ""
-        self.line(f"{mark} {fields['name']:<9} {fields['seconds']:6.1f} s{reason}")
+        self.line(f"{mark} {fields['name']:<10} {fields['seconds']:6.1f} s{reason}")
 
     def _on_say(self, fields: dict[str, Any]) -> None:
         self.line(fields["text"], "bold")
@@ -93,7 +98,9 @@ class ProgressDisplay:
         self.line(f"  engine: {fields['line']}")
 
     def _on_check(self, fields: dict[str, Any]) -> None:
-        self.line(f"  {'✓' if fields['passed'] else '✗'} {fields['check']}: {fields['message']}")
+        undecided = not fields["passed"] and fields.get("finished") is False
+        mark = "✓" if fields["passed"] else "?" if undecided else "✗"
+        self.line(f"  {mark} {fields['check']}: {fields['message']}")
 
     def _on_finding(self, fields: dict[str, Any]) -> None:
         style = {"warning": "yellow", "error": "red"}.get(fields["severity"], "")
@@ -144,11 +151,19 @@ class ProgressDisplay:
     def _on_step(self, fields: dict[str, Any]) -> None:
         loss = fields["loss"]
         self._loss = loss if self._loss is None else 0.95 * self._loss + 0.05 * loss
-        accuracy = f", validation {self._accuracy:.3f}" if self._accuracy is not None else ""
-        left = f", {in_words(max(0.0, self.deadline - time.monotonic()))} left" if self.deadline is not None else ""
-        note = f"loss {self._loss:.3f}{accuracy}, {fields['images_per_second']:,.0f} images/s{left}"
+        note = self._step_note(float(fields["images_per_second"]))
         if self._live is not None or time.monotonic() - self._spoken > QUIET_SECONDS:
             self._bar(f"epoch {fields['epoch']:.1f}", fields["step"], fields["of"], note)
+
+    def _step_note(self, speed: float) -> str:
+        """Loss, accuracy, speed and the time left; on a narrow terminal speed and accuracy give way."""
+        loss = f"loss {self._loss:.3f}"
+        accuracy = f"validation {self._accuracy:.3f}" if self._accuracy is not None else ""
+        left = f"{in_words(max(0.0, self.deadline - time.monotonic()))} left" if self.deadline is not None else ""
+        whole = (loss, accuracy, f"{speed:,.0f} images/s", left)
+        room = self.console.width - BESIDE_NOTE if self._live is not None else 200
+        notes = (", ".join(filter(None, parts)) for parts in (whole, (loss, accuracy, left), (loss, left)))
+        return next((note for note in notes if len(note) <= room), loss)
 
     def _on_epoch(self, fields: dict[str, Any]) -> None:
         self._accuracy = fields.get("averaged_validation_accuracy", fields["validation_accuracy"])
