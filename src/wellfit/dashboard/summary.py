@@ -23,7 +23,7 @@ _STEP = re.compile(
 )
 _STEP_BEGINS = b'{"kind": "step", "step": '
 # What the grid calls a setting, where its own name says too little.
-_NAMED = {"model.name": "model", "optimizer.name": "optimizer", "model.weights": "weights"}
+_NAMED = {"model.name": "model", "optimizer.name": "optimizer", "model.weights": "weights", "loss": "loss_function"}
 _HIDDEN = ("data.image_column", "data.label_column", "data.group_column", "reasons", "schema")
 _OPEN = {(name, 0) for name in ("lr", "image_size", "epochs", "batch_size", "threads")}
 _OPEN |= {(name, -1) for name in ("weight_decay", "label_smoothing", "split_seed")}
@@ -144,8 +144,9 @@ class Summary:
             data = request.get("data")
             self._setting("data", str(data).replace("\\", "/").rstrip("/").rpartition("/")[2] if data else None)
         elif kind == "plan":
-            for name in ("model", "image_size", "batch_size", "parameters"):
+            for name in ("model", "image_size", "batch_size"):
                 self._setting(name, line.get(name))
+            self._result("parameters", line.get("parameters"))
             self._planned = number(line.get("steps"))
         elif kind == "epoch":
             self._epoch(line)

@@ -119,13 +119,13 @@ function label(pen, ends, width, height) {
   for (const [i, end] of ends.entries()) {
     const y = Math.min(Math.max(end.y, above + 5), height - 6 - 13 * (ends.length - 1 - i));
     pen.fillStyle = end.colour;
-    pen.fillText(end.text, Math.min(end.x + 7, width - RIGHT + 7), y);
+    pen.fillText(end.text, width - RIGHT + 7, y);
     above = y + 8;
   }
 }
 
 // The moving average of the report: exponential, with bias correction; what is not known repeats the average before it.
-export function smooth(values, horizon = Math.max(2, values.length / 20)) {
+export function smooth(values, horizon = Math.max(2, values.length / 40)) {
   const keep = 1 - 1 / horizon;
   let mean = 0, weight = 0;
   return values.map((v) => {

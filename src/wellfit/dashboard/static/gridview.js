@@ -2,7 +2,7 @@
 // with settings, results and a curve.
 
 import { Cards } from "./cards.js";
-import { choose, columnsOf, leadingResult, OWN, within } from "./choose.js";
+import { choose, columnsOf, leadingResult, OWN, tellingOf, within } from "./choose.js";
 import { choices, el, fill, say } from "./dom.js";
 import { MOST_OVERLAID, Panels } from "./panels.js";
 import { counted, label, value } from "./words.js";
@@ -122,8 +122,8 @@ export class GridView {
     const matching = choose(items, { query: this.#query, ranges: {}, sort: this.sortBy, down: this.down });
     const wanted = matching.filter((item) => within(item, this.#ranges));
     const shown = this.#settled(wanted);
-    const varied = columns.filter((c) => !c.result && c.varied && c.name !== "seed").map((c) => c.name);
-    this.cards.shownSettings = varied.length ? varied : ["model", "lr", "weight_decay", "batch_size"];
+    const told = tellingOf(columns, items.length).map((c) => c.name);
+    this.cards.shownSettings = told.length ? told : ["model", "lr", "weight_decay", "batch_size"];
     this.cards.show(shown);
     this.#sayFilters();
     const byKey = new Map(items.map((item) => [item.key, item]));

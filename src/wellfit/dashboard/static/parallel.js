@@ -75,7 +75,7 @@ export class Parallel {
       axis.track = el("div", { class: "track", onpointerdown: (event) => this.#drag(event, axis) }, axis.brush, axis.handles);
       const ticks = axis.ticks.map((tick) => el("span", { class: "tick", style: `top:calc(${TOP}px + (100% - ${TOP + BOTTOM}px) * ${1 - tick.at})`, title: tick.text }, tick.text));
       axis.node = el("div", { class: "axis", "data-axis": axis.name, style: `left:${this.#left(i)}` },
-        el("div", { class: "title", title: label(axis.name) }, label(axis.name)), ticks, axis.track);
+        el("div", { class: "title", title: label(axis.name) }, label(axis.name).replace("accuracy", "acc.")), ticks, axis.track);
       this.box.append(axis.node);
     }
   }
@@ -242,6 +242,7 @@ export function scaleOf(column) {
   const few = given.length <= 6 ? given.filter((v) => v > 0 || !log).sort((x, y) => x - y) : null;
   const ticks = (few ?? (log && b - a >= 1.9 ? decades(a, b) : evenly(a, b, log))).map((v) => ({ at: share(v), text: value(name, v) }));
   if (zero) ticks.unshift({ at: 0, text: "0" });
+  for (let i = 1; i < ticks.length; i++) if (ticks[i].at - ticks[i - 1].at < 0.09) ticks.splice(i--, 1);
   return {
     name, low, high, share, ticks,
     // A hair wider than what was brushed, so that the ends of an axis belong to it whatever the rounding.

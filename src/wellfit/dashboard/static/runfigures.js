@@ -142,7 +142,7 @@ function range([low, high]) {
 export function gradientFigure(gradients) {
   const c = colours();
   return {
-    data: [{ type: "scatter", mode: "lines", x: gradients.steps, y: gradients.norms, line: { color: c.averaged, width: 1.8 }, hovertemplate: "step %{x}: %{y:.3g}<extra></extra>" }],
+    data: [{ type: "scatter", mode: gradients.steps.length < 30 ? "lines+markers" : "lines", x: gradients.steps, y: gradients.norms, line: { color: c.averaged, width: 1.8 }, hovertemplate: "step %{x}: %{y:.3g}<extra></extra>" }],
     layout: { showlegend: false, margin: { l: 52, r: 12, t: 8, b: 40 }, xaxis: { title: "step", rangemode: "tozero" }, yaxis: { title: "norm", type: "log", tickformat: "~g", nticks: 5 } },
   };
 }

@@ -4,7 +4,7 @@ import { el, fill, prose, say } from "./dom.js";
 import { forget, plot } from "./plots.js";
 import { accuracyFigure, confusionFigure, gradientFigure, lossFigure, ratioFigure, tracksFigure } from "./runfigures.js";
 import { ask, post } from "./server.js";
-import { counted, percent, STATES, STATE_WORDS } from "./words.js";
+import { counted, label, percent, STATES, STATE_WORDS, value } from "./words.js";
 
 const LIVE = ["running", "silent", "starting"];
 
@@ -192,7 +192,10 @@ export class RunView {
 
   #show(run, page) {
     const p = this.#parts, live = LIVE.includes(run.state);
-    fill(p.verdict, page.verdict.map((text) => el("p", {}, prose(text))), page.state.map((text) => el("p", { class: "state" }, prose(text))));
+    // What the report says of a record without an end is for one that was killed; this one goes on before our eyes.
+    const going = run.state === "running";
+    const sentences = going ? [...page.verdict.slice(0, 1), "It is still at work: how sure this is, and what to do next, is said at its end."] : page.verdict;
+    fill(p.verdict, sentences.map((text) => el("p", {}, prose(text))), going ? null : page.state.map((text) => el("p", { class: "state" }, prose(text))));
     p.report.hidden = !page.report;
     p.report.href = `/report/${run.key}`;
     this.#findings(page);
@@ -216,7 +219,8 @@ export class RunView {
     this.#pictures(run, page.mistakes);
     this.#neighbours(run, page.neighbours);
     pairs(p.facts, page.facts);
-    pairs(p.settings, [...page.settings, ...page.probe]);
+    const asked = Object.entries(run.settings).map(([name, given]) => [label(name), value(name, given)]);
+    pairs(p.settings, [...(page.settings.length > 2 ? page.settings : asked), ...page.probe]);
     fill(p.checks, page.checks.length ? el("ul", { class: "findings" }, page.checks.map((check) => el("li", { class: check.outcome === "failed" ? "error" : check.outcome === "undecided" ? "warning" : "" }, el("b", {}, `${check.outcome}: `), check.check, el("div", { class: "action" }, check.message)))) : el("p", { class: "muted" }, "None so far."));
     fill(p.steps, page.steps.length ? el("table", {}, el("tbody", {}, page.steps.map((step) => el("tr", { title: step.reason }, el("td", {}, step.name), el("td", {}, step.status), el("td", { class: "n" }, step.seconds))))) : el("p", { class: "muted" }, "None so far."));
   }

@@ -12,6 +12,7 @@ export const RESULTS = {
   epoch: { label: "epochs", high: true },
   epochs: { label: "epochs", high: true },
   seconds: { label: "seconds", high: false },
+  parameters: { label: "parameters", high: false },
   images_per_second: { label: "images/s", high: true },
 };
 
