@@ -172,3 +172,41 @@ def test_one_yes_or_no_is_learnt_by_heart():
     wanted = (targets > 1).float()[:, None]
     result = small_sample(small_convnet(classes=1), nn.BCEWithLogitsLoss(), images, wanted)
     assert result.passed, result.message
+
+
+def regression(columns=1):
+    return nn.Sequential(nn.Flatten(), nn.Linear(12, 32), nn.ReLU(), nn.Linear(32, columns))
+
+
+def measured(columns=1, seed=3):
+    draw = torch.Generator().manual_seed(seed)
+    x = torch.randn(20, 3, 2, 2, generator=draw)
+    return x, 2 * x.flatten(1)[:, :columns] + 0.5
+
+
+@pytest.mark.parametrize("columns", [1, 3])
+@pytest.mark.parametrize(
+    "criterion", [nn.MSELoss(), nn.L1Loss(), nn.HuberLoss(), lambda out, y: (out - y).pow(2).sum()]
+)
+def test_numbers_to_be_met_are_judged_by_the_loss_alone(columns, criterion):
+    torch.manual_seed(0)
+    x, y = measured(columns)
+    result = small_sample(regression(columns), criterion, x, y)
+    assert result.passed
+    guessed = float(criterion(y.mean(0, keepdim=True).expand_as(y), y))
+    assert result.value <= result.expected == pytest.approx(0.1 * guessed)
+    assert "accuracy" not in result.message
+
+
+@pytest.mark.parametrize("single", [True, False])
+def test_a_regression_that_cannot_be_learnt_fails(single):
+    torch.manual_seed(0)
+    x, y = measured()
+    deaf = nn.Sequential(nn.Flatten(), nn.Linear(12, 1, bias=False)).requires_grad_(True)
+    noise = torch.randn(20, 1, generator=torch.Generator().manual_seed(1))
+    y = noise[:, 0] if single else noise
+    criterion = (lambda out, y: (out[:, 0] - y).square().mean()) if single else nn.MSELoss()
+    result = small_sample(nn.Sequential(deaf, nn.Hardtanh(-0.01, 0.01)), criterion, x, y, max_steps=60)
+    assert not result.passed
+    assert "accuracy" not in result.message
+    assert result.finding.evidence["attempts"][0]["accuracy"] is None

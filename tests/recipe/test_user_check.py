@@ -257,6 +257,17 @@ def test_images_with_nan_are_counted() -> None:
     assert found["evidence"]["images"] == 5
 
 
+@pytest.mark.parametrize("shift", [0.0, 5.0])
+def test_a_sound_regression_passes(shift: float) -> None:
+    torch.manual_seed(0)
+    x = torch.randn(300, 8, generator=torch.Generator().manual_seed(1))
+    y = x[:, :1] * 3 + shift
+    model = nn.Sequential(nn.Linear(8, 32), nn.ReLU(), nn.Linear(32, 1))
+    result = wellfit.check((x, y), model, loss=nn.MSELoss())
+    assert result["passed"]
+    assert ids(result) == []
+
+
 # ---- what is refused, in one sentence ------------------------------------------------------------------
 
 
@@ -299,6 +310,9 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "whole numbers": ({"data": DataLoader(TensorDataset(IMAGES.to(torch.uint8), TARGETS))}, "floating-point"),
     "an iterator": ({"data": iter([(IMAGES, TARGETS)])}, "an iterator"),
     "an empty loader": ({"data": DataLoader(TensorDataset(IMAGES[:0], TARGETS[:0]))}, "at least two images"),
+    "an empty batch": ({"data": (IMAGES[:0], TARGETS[:0])}, "at least two images"),
+    "an array of targets": ({"data": (IMAGES, TARGETS.numpy())}, "got a tensor and an ndarray"),
+    "a list of targets": ({"data": (IMAGES, TARGETS.tolist())}, "got a tensor and a list"),
     "dictionaries": ({"data": DataLoader([{"x": IMAGES[0], "y": 1}] * 4)}, "a dictionary with 'x', 'y'"),
     "one class": ({"data": (IMAGES, torch.zeros_like(TARGETS))}, "all of class 0"),
     "targets too high": ({"data": (IMAGES, TARGETS + 1)}, "class numbers from 0 to 3"),

@@ -113,6 +113,21 @@ def _factor(criterion: Criterion, reference: Reference, draws: list[Tensor], tar
 
 
 @torch.no_grad()
+def around(criterion: Criterion, outputs: Tensor, targets: Tensor) -> tuple[float, float] | None:
+    """Of targets that are numbers to be met: the loss of meeting them all, and that of always answering their mean.
+
+    None where the loss takes other answers than such numbers, or where the mean costs no more.
+    """
+    met = targets.to(outputs.dtype)
+    mean = met.mean(0, keepdim=True).expand_as(met)
+    try:
+        least, guessed = (float(criterion(said.reshape(outputs.shape), targets)) for said in (met, mean))
+    except Exception:  # the user's loss may raise anything
+        return None
+    return (least, guessed) if math.isfinite(least) and math.isfinite(guessed) and guessed > least else None
+
+
+@torch.no_grad()
 def least_loss(criterion: Criterion, outputs: Tensor, targets: Tensor) -> float:
     """The loss of right answers, the lowest over how sure they are; 0 where it cannot be told.
 

@@ -12,10 +12,10 @@ from dataclasses import asdict, dataclass
 import torch
 from torch import Tensor, nn
 
-from wellfit.checks.losses import kind_of, least_loss
+from wellfit.checks.losses import LossKind, around, kind_of, least_loss
 from wellfit.checks.result import CheckResult
 from wellfit.checks.sandbox import Context, Criterion, copy_of, own_randomness, scores, without_noise
-from wellfit.checks.targets import right
+from wellfit.checks.targets import name_classes, right
 from wellfit.findings import Finding
 from wellfit.training.optimizers import build_optimizer
 
@@ -30,7 +30,7 @@ class Attempt:
     lr: float
     steps: int = 0
     loss: float = math.inf
-    accuracy: float = 0.0
+    accuracy: float | None = 0.0
     ended: str = "steps"  # "learnt", "steps", "stuck", "diverged" or "time"
 
 
@@ -49,7 +49,8 @@ def small_sample(
     """Train a copy on the given images, full batch, by Adam, until accuracy 1.00 and a loss a tenth of guessing's.
 
     inputs: about 20 preprocessed images, N×channels×H×W, of at least two classes. targets: N class indices, or what
-    the criterion takes instead. A loss that cannot reach zero (smoothed labels) is taken from its own floor.
+    the criterion takes instead; where they are numbers to be met, as of a regression, the loss alone is judged: a tenth
+    of what their mean costs. A loss that cannot reach zero (smoothed labels) is taken from its own floor.
     max_steps: for each of the learning rates `candidates`; the check ends with the first that succeeds.
     deadline: on time.monotonic's scale; a check cut short has not failed, and `finished` is False.
     Regularisation is off: no dropout, no augmentation, no penalty, no decay, no label smoothing.
@@ -57,15 +58,15 @@ def small_sample(
     begun = time.monotonic()
     exact = _unsmoothed(criterion)
     attempts: list[Attempt] = []
-    first_gradient = math.nan
+    first_gradient = small = math.nan
     with own_randomness(module, seed, "cannot-overfit-small-sample"):
         for lr in candidates:
-            attempt, gradient = _try(module, exact, inputs, targets, lr, max_steps, deadline, context)
+            attempt, gradient, small = _try(module, exact, inputs, targets, lr, max_steps, deadline, context)
             attempts.append(attempt)
             first_gradient = gradient if math.isnan(first_gradient) else first_gradient
             if attempt.ended in ("learnt", "time"):
                 break
-    best = max(attempts, key=lambda a: (a.accuracy, -a.loss))
+    best = max(attempts, key=lambda a: (a.ended == "learnt", a.accuracy or 0.0, -a.loss))
     passed = best.ended == "learnt"
     finished = passed or attempts[-1].ended != "time"
     steps = sum(a.steps for a in attempts)
@@ -74,7 +75,8 @@ def small_sample(
         message = f"learnt {len(inputs)} images by heart in {best.steps} steps at lr {best.lr:g} (loss {best.loss:.3g})"
     else:
         rates = ", ".join(f"{a.lr:g}" for a in attempts)
-        figures = f"accuracy {best.accuracy:.2f}, loss {best.loss:.3g} after {steps} steps at lr {rates}"
+        shown = "" if best.accuracy is None else f"accuracy {best.accuracy:.2f}, "
+        figures = f"{shown}loss {best.loss:.3g} after {steps} steps at lr {rates}"
         if finished:
             suspects = _suspects(attempts, first_gradient)
             message = f"could not learn {len(inputs)} images by heart: {figures}; suspects: {suspects}"
@@ -91,7 +93,8 @@ def small_sample(
             "SPEC C4",
         )
     seconds = time.monotonic() - begun
-    return CheckResult("cannot-overfit-small-sample", passed, best.accuracy, 1.0, message, finding, seconds, finished)
+    value, wanted = (best.accuracy, 1.0) if best.accuracy is not None else (best.loss, small)
+    return CheckResult("cannot-overfit-small-sample", passed, value, wanted, message, finding, seconds, finished)
 
 
 def _try(
@@ -103,7 +106,8 @@ def _try(
     max_steps: int,
     deadline: float | None,
     context: Context,
-) -> tuple[Attempt, float]:
+) -> tuple[Attempt, float, float]:
+    """How it went, the norm of the first gradient, and the loss that was to be reached."""
     network = without_noise(copy_of(module))
     optimizer = build_optimizer("adam", network, lr=lr)
     attempt, first_gradient, first_loss, stale = Attempt(lr), math.nan, math.nan, 0
@@ -111,14 +115,18 @@ def _try(
         with context():
             outputs = scores(network, inputs)
             tensor = criterion(outputs, targets)
-        loss, accuracy = float(tensor.detach()), float(right(outputs.detach(), targets).float().mean())
+        loss = float(tensor.detach())
         if attempt.steps == 0:
             first_loss = loss
-            kind, least = kind_of(criterion, outputs.detach(), targets), least_loss(criterion, outputs, targets)
-            chance = kind.factor * kind.at_chance if kind.at_chance is not None else first_loss
+            kind = kind_of(criterion, outputs.detach(), targets)
+            if kind.at_chance is None and not name_classes(targets):
+                attempt.accuracy = None
+            least, chance = _ends(criterion, outputs.detach(), targets, kind, first_loss)
             small = least + 0.1 * max(0.0, chance - least)
         stale = 0 if loss < 0.99 * attempt.loss else stale + 1
-        attempt.accuracy = max(attempt.accuracy, accuracy)
+        accuracy = float(right(outputs.detach(), targets).float().mean()) if attempt.accuracy is not None else 1.0
+        if attempt.accuracy is not None:
+            attempt.accuracy = max(attempt.accuracy, accuracy)
         attempt.loss = min(attempt.loss, loss) if math.isfinite(loss) else attempt.loss
         if accuracy == 1.0 and loss <= small:
             attempt.ended = "learnt"
@@ -137,7 +145,18 @@ def _try(
             continue
         elif attempt.steps < max_steps:
             attempt.ended = "time"
-        return attempt, first_gradient
+        return attempt, first_gradient, small
+
+
+def _ends(
+    criterion: Criterion, outputs: Tensor, targets: Tensor, kind: LossKind, first_loss: float
+) -> tuple[float, float]:
+    """The least that the loss can be, and what guessing costs; where that is not known, what it was at first."""
+    known = around(criterion, outputs, targets) if kind.at_chance is None and not name_classes(targets) else None
+    if known is not None:
+        return known
+    chance = kind.factor * kind.at_chance if kind.at_chance is not None else first_loss
+    return least_loss(criterion, outputs, targets), chance
 
 
 def _gradient_norm(module: nn.Module) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 
@@ -12,6 +13,25 @@ def class_of(targets: Tensor) -> Tensor:
     if targets.ndim == 1 or targets.shape[1] == 1:
         return (targets.reshape(-1) > 0.5).long()
     return targets.argmax(1)
+
+
+# More values than this between 0 and 1 are no smoothed yes and no.
+FEW_VALUES = 10
+
+
+def name_classes(targets: Tensor) -> bool:
+    """Whether targets are class numbers, a yes or no (0 or 1, one or several an image), or shares of classes N×C."""
+    if not targets.is_floating_point() or bool(((targets == 0) | (targets == 1)).all()):
+        return True
+    return targets.ndim == 2 and targets.shape[1] > 1 and bool((targets >= 0).all()) and not _several(targets)
+
+
+def are_measures(targets: Tensor) -> bool:
+    """Whether targets are numbers to be met, as of a regression: no classes, nor a yes or no that was smoothed."""
+    if name_classes(targets):
+        return False
+    outside = bool((targets < 0).any()) or bool((targets > 1).any())
+    return outside or len(torch.unique(targets)) > FEW_VALUES
 
 
 def right(outputs: Tensor, targets: Tensor) -> Tensor:

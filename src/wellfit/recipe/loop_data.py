@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from wellfit.checks.batch_data import fingerprints
-from wellfit.checks.targets import class_of
+from wellfit.checks.targets import are_measures, class_of
 from wellfit.errors import UserError
 from wellfit.randomness import generator
 
@@ -36,7 +36,8 @@ class LoopData:
     """Images and targets as the model gets them.
 
     inputs: N×…, floating; targets: N or N×C: those kept. batch_size: the user's own, or a usual one.
-    digests: fingerprints of all images seen; counts: images of each class among them.
+    digests: fingerprints of all images seen; counts: images of each class among them, none where targets are numbers
+    to be met, as of a regression.
     """
 
     inputs: Tensor
@@ -78,6 +79,11 @@ def read_loop_data(data: Any, what: str, *, seed: int, deadline: float) -> LoopD
     """
     if _is_pair(data):
         return _gathered(iter([data]), what, None, deadline)
+    if isinstance(data, tuple) and len(data) == 2 and isinstance(data[0], Tensor):
+        raise UserError(
+            f"{what} is a pair (images, targets) of two tensors, got a tensor and {_article(data[1])}; give the "
+            "targets as a tensor too, with torch.as_tensor"
+        )
     if isinstance(data, tuple) or hasattr(data, "__next__"):
         held = f"a tuple of {len(data)}" if isinstance(data, tuple) else "an iterator, which looking at it would use up"
         raise UserError(f"{what} is {KINDS}, got {held}; give one of these")
@@ -133,6 +139,8 @@ def _gathered(batches: Iterator[Any], what: str, batch_size: int | None, deadlin
             reason = f"{type(error).__name__}: {error}".partition("\n")[0]
             raise UserError(f"reading {what} failed after {images:,} images ({reason}); correct the dataset") from error
         inputs, targets = _understood(batch, what)
+        if not len(inputs):
+            continue
         if kept and inputs.shape[1:] != kept[0][0].shape[1:]:
             raise UserError(
                 f"the checks need images of one size, but {what} has some of shape {tuple(kept[0][0].shape[1:])} and "
@@ -152,7 +160,9 @@ def _gathered(batches: Iterator[Any], what: str, batch_size: int | None, deadlin
     if images < 2:
         raise UserError(f"the checks need at least two images, but {what} has {images}; give more")
     inputs, targets = torch.cat([k[0] for k in kept]), torch.cat([k[1] for k in kept])
-    if len(torch.unique(class_of(targets))) < 2:
+    if are_measures(targets):
+        counts = np.zeros(0, np.int64)
+    elif len(torch.unique(class_of(targets))) < 2:
         raise UserError(
             f"the checks need images of at least two classes, but the first {len(inputs):,} of {what} are all of class "
             f"{int(class_of(targets)[0])}; shuffle them"
@@ -186,6 +196,11 @@ def _understood(batch: Any, what: str) -> tuple[Tensor, Tensor]:
             f"one for each image, got {shape}; give the labels of the same images"
         )
     return inputs, targets
+
+
+def _article(value: Any) -> str:
+    name = type(value).__name__
+    return f"{'an' if name[:1].lower() in 'aeiou' or name == 'ndarray' else 'a'} {name}"
 
 
 @contextlib.contextmanager
