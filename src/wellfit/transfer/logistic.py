@@ -59,14 +59,14 @@ def principal_axes(features: np.ndarray | torch.Tensor) -> Axes:
     mean, std = x.double().mean(0), x.double().std(0, correction=0) + 1e-6
     x = (x - mean.float()) / std.float()
     wide = x.shape[1] > x.shape[0]
-    gram = (x @ x.T if wide else x.T @ x).double()
-    variances, vectors = torch.linalg.eigh(gram)
-    kept = variances > 1e-7 * variances[-1].clamp(min=1e-12)
-    variances, vectors = variances[kept], vectors[:, kept].float()
+    # Single precision does: what it blurs are axes along which the features hardly vary.
+    variances, vectors = torch.linalg.eigh(x @ x.T if wide else x.T @ x)
+    kept = variances > 1e-6 * variances[-1].clamp(min=1e-12)
+    variances, vectors = variances[kept], vectors[:, kept]
     if wide:
-        length = variances.sqrt().float()
-        return Axes(vectors * length, (vectors / length).T @ x, variances.float(), mean, std)
-    return Axes(x @ vectors, vectors.T, variances.float(), mean, std)
+        length = variances.sqrt()
+        return Axes(vectors * length, (vectors / length).T @ x, variances, mean, std)
+    return Axes(x @ vectors, vectors.T, variances, mean, std)
 
 
 @torch.inference_mode()
