@@ -9,7 +9,7 @@ import pytest
 from tests.recipe.plans import longer, small_plan
 from wellfit.engine import Engine
 from wellfit.errors import UserError
-from wellfit.recipe.plan import Plan, load_plan, plan_in_words, save_plan
+from wellfit.recipe.plan import EndingPlan, Plan, load_plan, plan_in_words, save_plan
 
 PLANS = [
     small_plan(),
@@ -70,3 +70,20 @@ def test_a_foreign_toml_file_is_no_plan(tmp_path: Path) -> None:
         UserError, match=r"is no complete plan: .*model.* missing; give the plan.toml of an earlier run"
     ):
         load_plan(tmp_path / "config.toml")
+
+
+def test_a_plan_from_before_ensembles_and_views_is_read_without_them(tmp_path: Path) -> None:
+    path = tmp_path / "plan.toml"
+    save_plan(path, small_plan())
+    text = path.read_text(encoding="utf-8")
+    begin = text.index("[ending]")
+    path.write_text(text[:begin] + text[text.find("\n[", begin) + 1 :], encoding="utf-8")
+    assert "[ending]" not in path.read_text(encoding="utf-8")
+    assert load_plan(path) == small_plan()
+    asked = small_plan(ending=EndingPlan(3, (0.7, 1.0), ("flip", "ten"), ("views",)))
+    save_plan(path, asked)
+    assert load_plan(path) == asked
+    said = "\n".join(plan_in_words(asked))
+    assert "an ensemble of 3 networks" in said
+    assert "2 snapshots" in said
+    assert "flip, ten" in said

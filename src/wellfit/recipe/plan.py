@@ -163,7 +163,8 @@ def load_plan(path: str | Path) -> Plan:
     schema = values.get("schema", SCHEMA)
     if schema != SCHEMA:
         raise UserError(f"'{path}' is a plan of version {schema}, this wellfit reads version {SCHEMA}; make it anew")
-    missing = {f.name for f in dataclasses.fields(Plan) if f.default is dataclasses.MISSING} - values.keys()
+    fields, unset = dataclasses.fields(Plan), dataclasses.MISSING
+    missing = {f.name for f in fields if f.default is unset and f.default_factory is unset} - values.keys()
     if missing:
         raise UserError(
             f"'{path}' is no complete plan: {', '.join(sorted(missing))} missing; give the plan.toml of an earlier run"
