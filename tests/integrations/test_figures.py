@@ -119,3 +119,13 @@ def test_the_adapters_are_imported_only_when_asked_for():
     )
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert ran.stdout.split() == ["False", "False"]
+
+
+def test_labels_that_are_no_class_do_not_count_for_the_accuracy():
+    right = RunningAccuracy()
+    right.add(torch.eye(4)[[0, 1, 2, 3]], torch.tensor([0, 1, 3, -1]))
+    right.add(torch.eye(4)[[0, 1]], torch.tensor([-100, 255]))
+    assert right.take() == pytest.approx(2 / 3)
+    right.add(torch.eye(4)[[0]], torch.tensor([-100]))
+    assert right.take() is None
+    assert right.take() is None

@@ -343,3 +343,32 @@ def test_a_missing_library_is_one_clear_sentence(monkeypatch):
     monkeypatch.setattr(adapter, "find_spec", lambda name: None if name == "accelerate" else name)
     with pytest.raises(ImportError, match=r"pip install 'wellfit\[transformers\]'"):
         adapter._callback()
+
+
+class Kinds(Digits):
+    """Its labels go by a name of its own."""
+
+    def forward(self, pixel_values, kind=None):
+        return super().forward(pixel_values, kind)
+
+
+@pytest.mark.parametrize("followed", [False, True])
+def test_labels_of_another_name_are_found_by_a_function(followed, tmp_path):
+    data = [{"pixel_values": row["pixel_values"], "kind": row["labels"]} for row in rows(0, 96)]
+
+    def doctored(**options):
+        doctor = DoctorCallback(**options)
+        settings = {"eval_strategy": "no", "num_train_epochs": 1, "remove_unused_columns": False}
+        trainer = trainer_of(Kinds(), doctor, tmp_path, data=data, **settings)
+        if followed:
+            doctor.follow(trainer)
+        trainer.train()
+        return doctor
+
+    told, without = doctored(targets=lambda inputs: inputs["kind"]), doctored()
+    assert told.monitor.history.samples[0].output.targets.sum() == 32
+    assert told.monitor.history.classes == 10
+    assert without.monitor.history.samples[0].output is None
+    assert "scores of classes" in without.unjudged["class-collapsed"]
+    with pytest.raises(UserError, match="function of a batch"):
+        DoctorCallback(targets="kind")

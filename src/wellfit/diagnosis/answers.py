@@ -27,6 +27,7 @@ class AnswerWatch:
     """The tables of the last training pass, and which of them is the answers.
 
     given: the number of classes as the user says it. known: whether columns are known to be classes.
+    no_targets: why the targets tell nothing; "" where they do.
     """
 
     def __init__(self, given: int | None) -> None:
@@ -38,7 +39,8 @@ class AnswerWatch:
         self._tries = 0
         self._right: dict[int, int] = {}
         self._shown = 0
-        self._unlike = self._no_classes = self._open = self._ignored = ""
+        self._unlike = self._no_classes = self._open = self._ignored = self.no_targets = ""
+        self._outside: set[int] = set()
 
     def begin(self) -> None:
         self.tables = []
@@ -105,10 +107,10 @@ class AnswerWatch:
         self._no_classes = self._no_classes or why_no_classes(answers, targets) or self._other_width(answers)
         if self._no_classes:
             return None
-        found = sum_up(answers, targets)
+        self._look_outside(targets, answers.shape[1])
+        found = sum_up(answers, None if self.no_targets else targets)
         if found is None:
             return None
-        self._note_ignored(targets, answers.shape[1])
         self.known = self.known or targets is not None or found.probabilities
         if self.known:
             return found
@@ -167,14 +169,25 @@ class AnswerWatch:
             return ""
         return f"the model returns {answers.shape[1]} columns where {self._given} classes were named"
 
-    def _note_ignored(self, targets: Tensor | None, width: int) -> None:
-        if targets is None or targets.ndim != 1 or self._ignored:
+    def _look_outside(self, targets: Tensor | None, width: int) -> None:
+        """Labels that are no class: one number is what the loss ignores, several are a numbering that does not fit."""
+        if targets is None or targets.ndim != 1 or self.no_targets:
             return
         strange = targets[is_ignored(targets, width, named=False)]
-        if len(strange):
+        if not len(strange):
+            return
+        ends = int(strange.min()), int(strange.max())
+        self._outside.update(ends)
+        if len(self._outside) > 1:
+            self._ignored = ""
+            self.no_targets = (
+                f"class numbers from 0 to {width - 1}, as the model has {width} outputs, got values such as "
+                f"{min(self._outside)} and {max(self._outside)}; number the classes from 0"
+            )
+        else:
             self._ignored = (
-                f"labels outside 0 to {width - 1}, such as {int(strange[0])}, are left out, as a loss with "
-                f"ignore_index={int(strange[0])} leaves them out"
+                f"labels of {ends[0]}, which is none of 0 to {width - 1}, are left out, as a loss with "
+                f"ignore_index={ends[0]} leaves them out"
             )
 
 

@@ -34,6 +34,7 @@ from wellfit.diagnosis.calls import CallWatch
 from wellfit.diagnosis.entrance import EntranceWatch
 from wellfit.diagnosis.history import Epoch, History, InputFigures, Sample
 from wellfit.diagnosis.inputs import find_input, measure, sum_up_inputs, to_host
+from wellfit.diagnosis.losses import LossRow
 from wellfit.diagnosis.modes import ModeWatch
 from wellfit.diagnosis.outputs import as_targets
 from wellfit.diagnosis.passes import PassWatch
@@ -43,12 +44,10 @@ from wellfit.diagnosis.state import resumed, to_state
 from wellfit.diagnosis.turns import is_watched
 from wellfit.diagnosis.updates import UpdateWatch, widened
 from wellfit.errors import UserError
-from wellfit.findings import Finding
+from wellfit.findings import Finding, Findings
 
 # Watched steps kept: all of the first, all of the last, every other one in between as often as needed.
 KEPT, KEPT_FIRST, KEPT_LAST = 600, 100, 200
-# Losses that may wait on an accelerator before one transfer brings them all.
-WAITING = 64
 # step() calls without an optimizer step that a gradient scaler may need to find its scale.
 PATIENCE = 25
 
@@ -72,8 +71,9 @@ class Monitor:
         entries: int = 4096,
     ) -> None:
         optimizers = check_setup(model, optimizer, classes, every, entries)
-        self._losses, self._lrs = array("d"), array("d")
-        self.history = History(losses=self._losses, lrs=self._lrs, classes=classes)
+        self._losses, self._lrs = LossRow(), array("d")
+        self.history = History(losses=self._losses.values, lrs=self._lrs, classes=classes)
+        self._verdict: tuple[object, list[Finding], dict[str, str]] | None = None
         self._every = every
         self._updates = UpdateWatch(model, optimizers, entries)
         self._layers = ActivationWatch(model)
@@ -84,7 +84,6 @@ class Monitor:
         self._input: Tensor | None = None
         self._seen_forward = False
         self._given_classes = classes
-        self._waiting: list[Tensor] = []
         self._without_step = 0
         self._closed = False
         self._about = Watched(clean_name(model), [type(o).__name__ for o in optimizers])
@@ -96,7 +95,7 @@ class Monitor:
     def step(self, loss: float | Tensor, targets: Tensor | Sequence[Any] | np.ndarray | None = None) -> None:
         """Once after every optimizer step. `loss` is that step's; `targets` the labels of its batch (N,) or (N, C).
 
-        Labels that are no class, whatever their number, count as left out of the loss.
+        A label that is no class counts as one that the loss ignores; of several, all targets are left unjudged.
         """
         if self._closed:
             raise UserError("this monitor is closed and has let go of the model; make a new one to go on watching")
@@ -112,11 +111,11 @@ class Monitor:
         if not stepped:
             self._check_skipped()
         sample = self._sample(labels) if self._updates.active and stepped else None
-        self._keep_loss(loss)
+        self._losses.add(loss)
         self._lrs.append(self._updates.lr)
         if sample is not None:
             self._keep_sample(sample)
-            self._flush()
+            self._losses.bring()
         self._watch_next()
 
     def end_epoch(
@@ -127,7 +126,7 @@ class Monitor:
         val_accuracy: float | None = None,
     ) -> None:
         """After an epoch, with the figures that are known. Accuracies are shares in [0, 1]."""
-        self._flush()
+        self._losses.bring()
         figures = epoch_figures(
             train_loss=train_loss, train_accuracy=train_accuracy, val_loss=val_loss, val_accuracy=val_accuracy
         )
@@ -140,7 +139,7 @@ class Monitor:
 
     def findings(self) -> list[Finding]:
         """What is wrong so far, root cause first. UserError before the first step."""
-        self._flush()
+        self._losses.bring()
         if not len(self.history.losses):
             raise UserError("there is nothing to judge before the first step; call monitor.step(loss) in the loop")
         return self._judged()[0]
@@ -211,21 +210,28 @@ class Monitor:
         return list(self._answers.tables)
 
     @property
+    def no_targets(self) -> str:
+        """Why the targets are left out, which do not fit the outputs; "" where they fit."""
+        return self._answers.no_targets
+
+    @property
     def stepped(self) -> bool:
         """Whether an optimizer has made a step since the last step()."""
         return self._updates.stepped > 0
 
     def state_dict(self) -> dict[str, Any]:
         """What was seen so far, for a checkpoint: numbers, text and tensors."""
-        self._flush()
+        self._losses.bring()
         return to_state(self.history)
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from such a state. UserError where it is none, or of a network with other parameters."""
         history = resumed(state, [p.name for p in self._updates.parameters()])
         self.history = history
-        self._losses, self._lrs, self._waiting = array("d", history.losses), array("d", history.lrs), []
-        history.losses, history.lrs = self._losses, self._lrs
+        self._losses.go_on(array("d", history.losses))
+        self._lrs = array("d", history.lrs)
+        history.losses, history.lrs = self._losses.values, self._lrs
+        self._verdict = None
         if self._given_classes is not None:
             history.classes = self._given_classes
         self._answers.known = self._answers.known or history.classes is not None
@@ -235,7 +241,7 @@ class Monitor:
 
     def close(self) -> None:
         """Remove every hook. Findings and statistics stay."""
-        self._flush()
+        self._losses.bring()
         self._calls.close()
         self._layers.close()
         self._modes.close()
@@ -301,13 +307,18 @@ class Monitor:
     # ---- bookkeeping -------------------------------------------------------------------------------
 
     def _judged(self) -> tuple[list[Finding], dict[str, str]]:
-        self._flush()
+        """Findings and what was not judged; the rules are asked once for what has not changed since."""
+        self._losses.bring()
         self._say_what_is_unseen()
-        return judge(self.history)
+        now = len(self.history.losses), len(self.history.samples), len(self.history.epochs), str(self.history.unseen)
+        if self._verdict is None or self._verdict[0] != now:
+            self._verdict = (now, *judge(self.history))
+        _, findings, unjudged = self._verdict
+        return Findings(findings), dict(unjudged)
 
     @property
     def _count(self) -> int:
-        return len(self.history.losses) + len(self._waiting)
+        return len(self._losses)
 
     def _watch_next(self) -> None:
         self._answers.begin()
@@ -357,20 +368,6 @@ class Monitor:
                 counts = np.zeros(output.width, np.int64)
             history.class_counts = counts + output.targets
 
-    def _keep_loss(self, loss: float | Tensor) -> None:
-        if isinstance(loss, Tensor) and loss.device.type != "cpu":
-            self._waiting.append(loss.detach().reshape(()).clone())
-            if len(self._waiting) >= WAITING:
-                self._flush()
-        else:
-            self._flush()
-            self._losses.append(as_number(loss))
-
-    def _flush(self) -> None:
-        if self._waiting:
-            waiting, self._waiting = self._waiting, []
-            self._losses.extend(torch.stack(waiting).double().cpu().tolist())
-
     def _check_skipped(self) -> None:
         """A gradient scaler skips steps whose gradients overflow; anything else is a call in the wrong place."""
         if not math.isnan(self._updates.lr):
@@ -383,16 +380,16 @@ class Monitor:
             )
 
     def _say_what_is_unseen(self) -> None:
-        unseen = self.history.unseen
+        unseen, samples = self.history.unseen, self.history.samples
         unseen.clear()
-        if len(self.history.samples) < 2:
-            return
-        if not self._seen_forward:
+        if len(samples) >= 2 and not self._seen_forward:
             reason = "no call of the watched module was seen, or it is compiled or scripted; watch what the loop calls"
             unseen.update(layers=reason, outputs=reason, modes=reason)
-        elif not any(s.layers for s in self.history.samples):
+        elif len(samples) >= 2 and not any(s.layers for s in samples):
             unseen["layers"] = "no activation or weight layer that torch.nn names was called, or they are compiled"
-        if self._entrance.layers and not any(s.received for s in self.history.samples):
+        if len(samples) >= 2 and self._entrance.layers and not any(s.received for s in samples):
             unseen["entrance"] = "no call of its layers was seen, as in a compiled network that may scale its own input"
-        if reason := self._answers.why_unseen(seen=any(s.output is not None for s in self.history.samples)):
+        if reason := self._answers.why_unseen(seen=any(s.output is not None for s in samples)):
             unseen.setdefault("outputs", reason)
+        if self._answers.no_targets:
+            unseen["targets"] = self._answers.no_targets

@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from wellfit.diagnosis.outputs import is_ignored
+
 NAMES = ("labels", "label", "targets", "target", "y")
 
 
@@ -39,22 +41,22 @@ class RunningAccuracy:
     """
 
     def __init__(self) -> None:
-        self._right: Tensor | None = None
-        self._seen = 0
+        self._counts: Tensor | None = None  # right answers, and labels that are classes
 
     def add(self, answers: Tensor, labels: Tensor) -> None:
-        """Answers (N, C) with their class numbers (N,); other labels are passed over."""
+        """Answers (N, C) with their class numbers (N,), of which those that are no class do not count."""
         if labels.ndim != 1 or labels.is_floating_point() or answers.shape[1] < 2:
             return
-        right = (answers.argmax(1) == labels.to(answers.device)).sum()
-        self._right = right if self._right is None else self._right.to(right.device) + right
-        self._seen += len(labels)
+        labels = labels.to(answers.device)
+        kept = ~is_ignored(labels, answers.shape[1])
+        counts = torch.stack([((answers.argmax(1) == labels) & kept).sum(), kept.sum()])
+        self._counts = counts if self._counts is None else self._counts.to(counts.device) + counts
 
     def take(self) -> float | None:
-        """The share since the last call; None where no batch was counted."""
-        right, seen = self._right, self._seen
-        self._right, self._seen = None, 0
-        return None if right is None else float(right) / seen
+        """The share since the last call; None where no label was counted."""
+        right, seen = (0, 0) if self._counts is None else self._counts.tolist()
+        self._counts = None
+        return right / seen if seen else None
 
 
 def mean_of(losses: list[Tensor | float]) -> Tensor | float:

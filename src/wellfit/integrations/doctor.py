@@ -131,6 +131,11 @@ class Doctor:
             if self.speaks:
                 LOGGER.warning("the batch's labels are left out: %s", error)
             self.monitor.step(loss)
+        if self.monitor.no_targets and not self._no_labels:
+            self._no_labels = True
+            self._right = RunningAccuracy()
+            if self.speaks:
+                LOGGER.warning("the batch's labels are left out, which want to be %s", self.monitor.no_targets)
         if self.monitor.steps < self._look_at:
             return False
         self.look()

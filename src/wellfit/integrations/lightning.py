@@ -46,7 +46,7 @@ else:
 class DoctorCallback(Callback):
     """Watches a Lightning training with `wellfit.Monitor`, and says in words what is wrong, once each, as it arises.
 
-    classes: number of classes; taken from the outputs when not given. every: steps between two watched ones.
+    classes: number of classes; taken from the outputs when not given. every: of so many steps one is watched.
     report: HTML file that is written when the training ends, also after an error or Ctrl-C.
     stop_on: "warning" or "error" asks the trainer to stop once there is such a finding; None: never.
     figures: the names by which the module logs `train_loss`, `train_accuracy`, `val_loss`, `val_accuracy`; names like

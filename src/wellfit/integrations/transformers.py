@@ -47,11 +47,12 @@ else:
 class DoctorCallback(Callback):
     """Watches a training by the Hugging Face Trainer, and says in words what is wrong, once each, as it arises.
 
-    classes: number of classes; taken from the logits when not given. every: steps between two watched ones.
+    classes: number of classes; taken from the logits when not given. every: of so many steps one is watched.
     report: HTML file that is written when the training ends; after Ctrl-C, by `close()` or when Python exits.
     stop_on: "warning" or "error" asks the Trainer to stop once there is such a finding; None: never.
     figures: the names of `train_accuracy`, `val_loss`, `val_accuracy` among the Trainer's metrics; `eval_loss` and
         `eval_accuracy` are found without. The training accuracy is counted on the way, where labels are class numbers.
+    targets: inputs of the model → labels (N,), where the inputs have no "labels", "label" or "target".
 
     The loss is the one in the model's output. Where it is made outside the model (label smoothing, a
     `compute_loss_func`, an own `compute_loss`) or the Trainer compiles the model, call `doctor.follow(trainer)` before
@@ -67,11 +68,13 @@ class DoctorCallback(Callback):
         report: str | Path | None = None,
         stop_on: str | None = None,
         figures: Mapping[str, str] | None = None,
+        targets: Callable[[Any], Tensor] | None = None,
     ) -> None:
         super().__init__()
         self._doctor = Doctor(
-            classes=classes, every=every, report=report, stop_on=stop_on, figures=figures, targets=None
+            classes=classes, every=every, report=report, stop_on=stop_on, figures=figures, targets=targets
         )
+        self._own_targets = targets is not None
         self._trainer: Any = None
         self._own_loss: Callable[..., Any] | None = None
         self._handles: list[Any] = []
@@ -190,13 +193,17 @@ class DoctorCallback(Callback):
 
     def _before(self, module: nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
         if torch.is_grad_enabled() and not torch.compiler.is_compiling():
-            self._batch = {"labels": labels_of(kwargs)}
+            self._batch = self._labelled(kwargs)
             self._shared = kwargs.get("num_items_in_batch") is not None
 
     def _after(self, module: nn.Module, args: Any, output: Any) -> None:
         if torch.is_grad_enabled() and not torch.compiler.is_compiling():
             loss = output.get("loss") if isinstance(output, Mapping) else output[0] if _is_row(output) else None
             self._keep(loss)
+
+    def _labelled(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
+        """The inputs, for the user's own function of them; else what holds the labels."""
+        return dict(inputs) if self._own_targets else {"labels": labels_of(inputs)}
 
     def _keep(self, loss: Any) -> None:
         if isinstance(loss, Tensor) and loss.requires_grad and loss.numel():
@@ -206,10 +213,10 @@ class DoctorCallback(Callback):
         own = self._own_loss = self._trainer.compute_loss
 
         def seen(model: Any, inputs: Any, *rest: Any, **named: Any) -> Any:
-            labels = labels_of(inputs)  # the Trainer may take them out of the inputs
+            batch = self._labelled(inputs)  # the Trainer may take labels out of the inputs
             found = own(model, inputs, *rest, **named)
             if torch.is_grad_enabled():
-                self._batch = {"labels": labels}
+                self._batch = batch
                 divided = self._trainer.model_accepts_loss_kwargs or self._trainer.compute_loss_func is not None
                 self._shared = divided and named.get("num_items_in_batch") is not None
                 self._keep(found[0] if isinstance(found, tuple) else found)

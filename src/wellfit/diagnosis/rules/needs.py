@@ -115,6 +115,8 @@ def outputs(h: History) -> str:
 
 def targets(h: History) -> str:
     """The targets of the watched steps."""
+    if "targets" in h.unseen:
+        return f"the targets: {h.unseen['targets']}"
     seen = any(s.output is not None and s.output.targets is not None for s in h.samples)
     return "" if seen else "the targets: step(loss, targets=y)"
 
