@@ -8,6 +8,9 @@ import numpy as np
 import pytest
 
 from tests.report.conftest import RunMaker
+from wellfit.record import Record
+from wellfit.report.curves import confusion
+from wellfit.report.history import read_history
 from wellfit.report.terminal import closing, show, sparkline
 
 
@@ -46,6 +49,38 @@ def test_show_tells_the_whole_run(make_run: RunMaker) -> None:
         assert words in text, words
     assert max(len(line) for line in text.splitlines() if str(folder.path) not in line) <= 110
     assert "\x1b" not in text
+
+
+@pytest.mark.parametrize("width", [40, 60, 80, 100])
+def test_show_fits_the_terminal(make_run: RunMaker, width: int) -> None:
+    folder = make_run(steps=100)
+    lines = show(folder, width).splitlines()
+    assert max(len(line) for line in lines if str(folder.path) not in line) <= width
+    assert [line.split("  ")[0] for line in lines[2:] if line.startswith(("how", "what"))] == [
+        "how good",
+        "how sure",
+        "what next",
+    ]
+
+
+def test_show_names_the_most_frequent_mistakes(make_run: RunMaker) -> None:
+    folder = make_run(steps=5)
+    matrix = confusion(read_history(folder))
+    assert matrix is not None
+    (true, answer, images, _), *_ = matrix.worst_pairs(1)
+    assert f"confused          {true} taken for {answer} {images}× (" in show(folder)
+
+
+def test_steps_that_were_skipped_for_the_same_reason_stand_together(make_run: RunMaker) -> None:
+    folder = make_run(steps=5)
+    record = Record(folder.record)
+    for name in ("averages", "ensemble"):
+        record.write("recipe_step", name=name, status="skipped", seconds=0.0, reason="there is no time", gain=None)
+    record.write("recipe_step", name="save", status="failed", seconds=0.1, reason="disk full", gain=None)
+    record.close()
+    lines = show(folder).splitlines()
+    assert "  averages, ensemble: there is no time" in lines[lines.index("skipped") :]
+    assert any(line.startswith("  save ") and line.endswith("FAILED; disk full") for line in lines)
 
 
 @pytest.mark.parametrize("until", ["run", "plan", "trial", "epoch", "evaluation"])

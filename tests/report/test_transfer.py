@@ -174,7 +174,7 @@ def test_the_model_is_named_by_the_plan_or_else_by_the_card() -> None:
 
 
 def test_the_terminal_tells_of_the_classifiers(tmp_path: Path) -> None:
-    text = show(read_history(write_transfer_run(tmp_path / "run")).folder)
+    text = " ".join(show(read_history(write_transfer_run(tmp_path / "run")).folder).split())
     assert "8 linear classifiers on frozen features; taken: strength 0.03 at 288 px, accuracy 91.2%" in text
     assert "725,572 parameters, 288 px" in text
     assert "weights imagenet; strength 0.03; balance none" in text

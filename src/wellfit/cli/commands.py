@@ -286,9 +286,14 @@ def show(run: str, as_json: bool) -> None:
         folder = RunFolder.open(run)
         print_json((SearchRun(folder) if is_search(folder) else Run(folder)).as_dict())
         return
+    import shutil
+    import sys
+
+    from wellfit.report.terminal import WIDTH
     from wellfit.report.terminal import show as show_run
 
-    click.echo(show_run(RunFolder.open(run)))
+    width = min(WIDTH, max(40, shutil.get_terminal_size().columns)) if sys.stdout.isatty() else WIDTH
+    click.echo(show_run(RunFolder.open(run), width))
 
 
 @wellfit.command()
