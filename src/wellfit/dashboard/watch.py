@@ -78,6 +78,7 @@ class Watch:
         self._first = threading.Event()
         self._closed = False
         self._asked = time.monotonic()
+        self._passed = -1e9  # when all runs were last looked at
         self._listed, self._listing_took = -1e9, 0.0
         self._thread = threading.Thread(target=self._follow, name="wellfit-dashboard", daemon=True)
         self._thread.start()
@@ -151,7 +152,12 @@ class Watch:
         begun, behind = time.monotonic(), 0
         # First what is in sight on a page, then the latest.
         wanted, self._wanted = self._wanted, set()
-        for run in sorted(self._runs.values(), key=lambda run: (run.read, run.key not in wanted, -run.changed)):
+        runs = sorted(self._runs.values(), key=lambda run: (run.read, run.key not in wanted, -run.changed))
+        if self.behind and begun - self._passed < PAUSE:
+            runs = [run for run in runs if not run.read]  # those that were read are looked at once a second
+        else:
+            self._passed = begun
+        for run in runs:
             if not run.read and (self._wanted or time.monotonic() - begun > _READ_AT_ONCE):
                 behind += 1  # somebody has scrolled, and that comes first; or pages have waited long enough
                 continue

@@ -73,7 +73,7 @@ export function accuracyFigure(accuracy, alarms, notes) {
     const ends = [accuracy.train[i], accuracy.validation[i]];
     if (ends[0] !== null && ends[1] !== null) {
       shapes.push({ type: "line", x0: accuracy.gap_step, x1: accuracy.gap_step, y0: ends[0], y1: ends[1], line: { color: c.ink, width: 1.5 } });
-      annotations.push({ x: accuracy.gap_step, y: (ends[0] + ends[1]) / 2, xanchor: "right", xshift: -6, showarrow: false, bgcolor: c.panel, opacity: 0.92, text: `gap ${accuracy.gap > 0 ? "+" : "−"}${Math.abs(100 * accuracy.gap).toFixed(1)} points`, font: { size: 11, color: c.ink } });
+      annotations.push({ x: accuracy.gap_step, y: Math.min(...ends), xanchor: "right", yanchor: "top", yshift: -8, showarrow: false, text: `gap ${accuracy.gap > 0 ? "+" : "−"}${Math.abs(100 * accuracy.gap).toFixed(1)} points`, font: { size: 11, color: c.ink } });
     }
   }
   if (accuracy.chance !== null) {

@@ -214,6 +214,8 @@ export class RunView {
     figure("dead", layers.dead, () => tracksFigure(layers.dead, "dead share"), layers.dead && `Units that were silent on everything seen lately.${shownOf(layers.dead)}`);
     figure("saturated", layers.saturated, () => tracksFigure(layers.saturated, "saturated share"), layers.saturated && "Entries at the ends of a bounded non-linearity, where no gradient passes.");
     figure("gradients", page.gradients, () => gradientFigure(page.gradients), page.gradients && "The norm of the whole gradient, over all weights.");
+    const half = ["std", "dead", "gradients", "saturated"].filter((id) => !p.figures[id].box.hidden).length;
+    p.figures.gradients.box.classList.toggle("wide", half % 2 === 1); // no hole beside it
     this.#filters(page.filters);
     this.#confusion(page.confusion);
     this.#pictures(run, page.mistakes);

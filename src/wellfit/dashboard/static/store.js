@@ -45,7 +45,7 @@ export class Store extends EventTarget {
       this.lost = this.#heard;
     }
     this.dispatchEvent(new CustomEvent("looked"));
-    this.#soon(this.behind ? 400 : this.lost ? 3000 : PAUSE);
+    this.#soon(this.behind ? 700 : this.lost ? 3000 : PAUSE);
   }
 
   #take(said) {
