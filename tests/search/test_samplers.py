@@ -67,17 +67,17 @@ def test_quasi_random_draws_leave_smaller_gaps_than_random_ones() -> None:
     assert gaps["qmc"] < 0.07 < 0.1 < gaps["random"]  # an even lattice of 32 has gaps of 1/32
 
 
-@pytest.mark.parametrize("sampler", SAMPLERS)
-def test_the_same_seed_and_number_give_the_same_settings_in_another_process(sampler: str) -> None:
-    code = (
-        "import json, sys; from tests.search.test_samplers import drawn, finished; "
-        "print(json.dumps([drawn(sys.argv[1], 4, seed=5, trials=finished()), "
-        "drawn(sys.argv[1], 4, seed=6, trials=finished())]))"
-    )
-    there = subprocess.run([sys.executable, "-c", code, sampler], capture_output=True, text=True, check=True)
-    here = [drawn(sampler, 4, seed=seed, trials=finished()) for seed in (5, 6)]
+def drawn_by_all() -> dict[str, list[list[dict[str, Any]]]]:
+    return {name: [drawn(name, 4, seed=seed, trials=finished()) for seed in (5, 6)] for name in SAMPLERS}
+
+
+def test_the_same_seed_and_number_give_the_same_settings_in_another_process() -> None:
+    code = "import json; from tests.search.test_samplers import drawn_by_all; print(json.dumps(drawn_by_all()))"
+    there = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    here = drawn_by_all()
     assert json.loads(there.stdout.splitlines()[-1]) == here
-    assert (here[0] != here[1]) == (sampler != "grid")  # a grid has no seed
+    # A grid has no seed.
+    assert {name: one != other for name, (one, other) in here.items()} == {name: name != "grid" for name in SAMPLERS}
 
 
 @pytest.mark.parametrize("sampler", ["random", "qmc", "tpe"])
