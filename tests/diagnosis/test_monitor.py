@@ -369,7 +369,7 @@ def test_what_was_not_judged_is_named_with_what_it_lacked():
     unjudged = monitor.unjudged
     assert "nan" not in unjudged
     assert "targets" in unjudged["class-collapsed"]
-    assert "relu" in unjudged["dead-relu"]
+    assert "it has no ReLU" in unjudged["dead-relu"]
     assert "end_epoch" in unjudged["overfitting"]
     assert "100 steps (has 1)" in unjudged["not-learning"]
 

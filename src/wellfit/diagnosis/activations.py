@@ -2,7 +2,7 @@
 
 Where the network has activation modules, their outputs are measured. Where it has none (it calls
 `F.relu` and the like), the inputs of its weight layers are measured instead, which is what the
-activations before them put out.
+activations before them put out. Recurrent layers hold activations of their own: what they put out is measured.
 """
 
 from __future__ import annotations
@@ -57,6 +57,8 @@ class ActivationWatch:
         else:
             weighted = [(name, m) for name, m in modules if isinstance(m, WEIGHTED)]
             self._handles = [m.register_forward_pre_hook(Link(self._on_input(name))) for name, m in weighted]
+        recurrent = [(name, m) for name, m in modules if isinstance(m, nn.RNNBase)]
+        self._handles += [m.register_forward_hook(Link(self._on_sequence(name))) for name, m in recurrent]
 
     def begin(self) -> None:
         """A training forward pass of a watched step starts: forget what an earlier one left."""
@@ -99,6 +101,18 @@ class ActivationWatch:
             if isinstance(output, Tensor):
                 sigmoid = isinstance(module, nn.Sigmoid | nn.Hardsigmoid)
                 self._measure(name, kind, output.detach(), output, 0.5 if sigmoid else 0.0, 0.5 if sigmoid else 1.0)
+
+        return hook
+
+    def _on_sequence(self, name: str) -> Callable[..., None]:
+        def hook(module: nn.RNNBase, args: Any, output: Any) -> None:
+            if torch.compiler.is_compiling() or not self.active or not isinstance(output, tuple):
+                return
+            out = output[0].data if isinstance(output[0], nn.utils.rnn.PackedSequence) else output[0]
+            # The gates of an LSTM or a GRU are not seen, and what they put out may well stand still.
+            kind = {"RNN_RELU": "relu", "RNN_TANH": "bounded"}.get(module.mode, "other")
+            x = out.detach() if out.ndim < 3 or module.batch_first else out.detach().transpose(0, 1)
+            self._measure(name, kind, x, out, 0.0, 1.0, unit=x.ndim - 1)
 
         return hook
 

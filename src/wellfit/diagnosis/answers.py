@@ -13,6 +13,7 @@ from torch import Tensor
 
 from wellfit.diagnosis.history import Output
 from wellfit.diagnosis.outputs import check_targets, is_ignored, shape_of, sum_up, tables, why_no_classes
+from wellfit.diagnosis.rules.needs import NOT_HERE
 from wellfit.errors import UserError
 
 # A cross-entropy that is the loss agrees with it within this share, whatever the precision.
@@ -51,7 +52,7 @@ class AnswerWatch:
         if found:
             self.tables = found
         elif watched and not self._unlike:
-            self._unlike = f"the model returned {shape_of(output)}, where a classifier's are (images, classes)"
+            self._unlike = f"{NOT_HERE}the model returned {shape_of(output)}, a classifier's are (images, classes)"
 
     @property
     def answers(self) -> Tensor | None:

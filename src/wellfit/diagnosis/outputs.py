@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from wellfit.diagnosis.history import Output
+from wellfit.diagnosis.rules.needs import NOT_HERE
 from wellfit.errors import UserError
 
 # Larger answers (dense maps, huge vocabularies) are cut to their first rows.
@@ -84,15 +85,15 @@ def is_ignored(targets: Tensor, width: int, *, named: bool = True) -> Tensor:
 def why_no_classes(answers: Tensor, targets: Tensor | None) -> str:
     """Why the answers (N×C) do not choose one class of several an image; "" where they may."""
     if answers.shape[1] < 2:
-        return "the model has one output, as for a regression or for two classes on one logit"
+        return f"{NOT_HERE}the model has one output, as for a regression or for two classes on one logit"
     if targets is None:
         return ""
     if targets.ndim == 1:
-        return "the targets are no class numbers but fractions" if targets.is_floating_point() else ""
+        return f"{NOT_HERE}the targets are no class numbers but fractions" if targets.is_floating_point() else ""
     shares = targets.detach().double()
     if bool((shares >= 0).all()) and bool(((shares.sum(1) - 1).abs() < 1e-2).all()):
         return ""
-    return "the targets name several classes an image, or none"
+    return f"{NOT_HERE}the targets name several classes an image, or none"
 
 
 def sum_up(answers: Tensor, targets: Tensor | None) -> Output | None:

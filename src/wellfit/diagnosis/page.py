@@ -16,6 +16,7 @@ from wellfit.diagnosis import drawings
 from wellfit.diagnosis.history import History, InputFigures
 from wellfit.diagnosis.rules import RULES
 from wellfit.diagnosis.rules.inputs import pool
+from wellfit.diagnosis.rules.needs import NOT_HERE
 from wellfit.diagnosis.standing import Watched, headline
 from wellfit.errors import UserError
 from wellfit.findings import Finding, explanations
@@ -141,11 +142,16 @@ def _judged(h: History, findings: Sequence[Finding], unjudged: dict[str, str]) -
     found = {f.id for f in findings}
     order = [name for name in known if name in RULES]
     fine = [name for name in order if name not in unjudged and name not in found]
-    open_ = [(_named(name, known[name]["title"]), escape(unjudged[name])) for name in order if name in unjudged]
+    reasons = [(_named(name, known[name]["title"]), unjudged[name]) for name in order if name in unjudged]
+    open_ = [(name, escape(reason)) for name, reason in reasons if not reason.startswith(NOT_HERE)]
+    foreign = [(name, escape(reason.removeprefix(NOT_HERE))) for name, reason in reasons if reason.startswith(NOT_HERE)]
     parts: list[Html] = [tag("p", f"Note: {note}.") for note in h.notes]
     if open_:
         parts.append(tag("p", "What could not be judged, and what was lacking:"))
         parts.append(table(("finding", "lacking"), open_, label="What could not be judged"))
+    if foreign:
+        parts.append(tag("p", "What does not apply to this network:"))
+        parts.append(table(("finding", "since"), foreign, label="What does not apply"))
     if fine:
         items = [tag("li", _named(name, known[name]["title"])) for name in fine]
         heading = f"Judged, with nothing to say: {counted(len(fine), 'question')}"

@@ -11,6 +11,7 @@ import numpy as np
 
 from wellfit.diagnosis.history import History
 from wellfit.diagnosis.rules import RULES
+from wellfit.diagnosis.rules.needs import NOT_HERE
 from wellfit.findings import Finding, explanations
 
 
@@ -78,7 +79,9 @@ def _stand(h: History, watched: Watched, *, closed: bool) -> str:
 
 
 def _share(unjudged: dict[str, str]) -> str:
-    return f"{len(RULES) - len(unjudged)} of {len(RULES)} questions could be judged."
+    foreign = sum(reason.startswith(NOT_HERE) for reason in unjudged.values())
+    beside = f" {foreign} do not apply to this network." if foreign else ""
+    return f"{len(RULES) - len(unjudged)} of {len(RULES)} questions could be judged.{beside}"
 
 
 def _wrapped(model: Any) -> Any:

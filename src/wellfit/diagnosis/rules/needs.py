@@ -11,6 +11,11 @@ from wellfit.diagnosis.history import History
 Need = Callable[[History], str]
 
 
+# How a reason begins where nothing is missing: the question does not arise for this network.
+NOT_HERE = "does not apply to this network: "
+UNITS = {"relu": "ReLU, whose units can die", "bounded": "tanh or sigmoid, whose units can stand at their ends"}
+
+
 def either(first: Need, other: Need) -> Need:
     """One of the two; where both are lacking, what the first lacks."""
     return lambda h: first(h) if other(h) else ""
@@ -60,7 +65,9 @@ def layers(kind: str | None = None) -> Need:
             return f"the activations: {h.unseen['layers']}"
         if any(kind in (None, layer.kind) for s in h.samples for layer in s.layers):
             return ""
-        return f"a watched activation of the kind '{kind}'" if kind else "a watched activation"
+        if kind and any(s.layers for s in h.samples):
+            return f"{NOT_HERE}it has no {UNITS[kind]}"
+        return "a watched activation: model(x) on the watched module"
 
     return need
 
@@ -109,7 +116,8 @@ def images_on_both_sides(n: int) -> Need:
 def outputs(h: History) -> str:
     """The network's outputs, one column a class."""
     if "outputs" in h.unseen:
-        return f"the outputs: {h.unseen['outputs']}"
+        reason = h.unseen["outputs"]
+        return reason if reason.startswith(NOT_HERE) else f"the outputs: {reason}"
     return "" if any(s.output is not None for s in h.samples) else "outputs of shape (images, classes)"
 
 
