@@ -117,6 +117,8 @@ def resolved(config: Config, plan: Plan, fitted: Fitted) -> Config:
             "optimizer.name": plan.optimizer.name,
             "optimizer.lr": fitted.settings.lr,
             "optimizer.weight_decay": fitted.settings.weight_decay,
+            # With weights, what is made of them is measured again.
+            "training.transfer": config.training.transfer if plan.model.transfer == "probe" else "scratch",
             "training.epochs": fitted.steps / plan.training.steps_per_epoch,
             "training.batch_size": plan.training.batch_size,
             "training.batch_scale": 1,  # the size and the rate above hold it already
