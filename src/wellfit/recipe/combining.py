@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -24,7 +25,7 @@ from wellfit.models.zoo import Built, build
 from wellfit.randomness import generator
 from wellfit.recipe.fitting import Fitted, Trained, train_member
 from wellfit.recipe.job import Job
-from wellfit.recipe.kept import Kept
+from wellfit.recipe.kept import Kept, place_of, set_aside
 from wellfit.recipe.material import Material, Settings
 from wellfit.record import read_record
 from wellfit.training.averaging import recompute_batchnorm
@@ -36,11 +37,14 @@ STEPS = ("averages", "snapshots", "ensemble")
 
 @dataclass
 class Candidate:
-    """A network that could be handed over or be a member: its weights, and what it says of the validation images."""
+    """A network that could be handed over or be a member: its weights, and what it says of the validation images.
+
+    weights: reads them from where they are kept, since all candidates of a large network together fill a memory.
+    """
 
     name: str
     kind: str  # "best", "average", "snapshot" or "seed"
-    weights: dict[str, torch.Tensor]
+    weights: Callable[[], dict[str, torch.Tensor]]
     answers: np.ndarray
     judged: Judged
 
@@ -53,10 +57,11 @@ class Bench:
         self.module = copy.deepcopy(fitted.module)
         self.batches = material.evaluation(material.data.split.validation)
         self.targets, self.seconds, self.passes = self.batches.targets, 0.0, 0
+        self.redone_so_far = 0
 
-    def candidate(self, name: str, kind: str, weights: dict[str, torch.Tensor]) -> Candidate:
+    def candidate(self, name: str, kind: str, weights: Callable[[], dict[str, torch.Tensor]]) -> Candidate:
+        self.module.load_state_dict(weights())
         begun = time.monotonic()
-        self.module.load_state_dict(weights)
         plan = self.material.plan
         answers = logits_of(self.module, self.batches, plan.engine, self.material.preprocessing)
         self.seconds, self.passes = self.seconds + time.monotonic() - begun, self.passes + 1
@@ -75,7 +80,10 @@ class Bench:
         some = train[np.sort(generator(plan.seed, "batchnorm").permutation(len(train))[:REDONE])]
         inputs = (plan.engine.inputs(b.images, material.preprocessing) for b in material.evaluation(some))
         recompute_batchnorm(self.module, inputs, plan.engine.autocast)
-        return self.candidate(name, "average", state_of(self.module))
+        self.redone_so_far += 1
+        kept = Kept(name, "average", place_of(self.job, f"redone-{self.redone_so_far}"))
+        set_aside(kept.path, self.module)
+        return self.candidate(name, "average", kept.weights)
 
 
 def state_of(module: nn.Module) -> dict[str, torch.Tensor]:
@@ -107,18 +115,19 @@ def combine(job: Job, material: Material, fitted: Fitted) -> Fitted:
     plan = material.plan
     plan.engine.activate()
     bench = Bench(job, material, fitted)
-    best = bench.candidate("the best weights on validation", "best", state_of(fitted.module))
+    handed_over = state_of(fitted.module)
+    best = bench.candidate("the best weights on validation", "best", lambda: handed_over)
     best, averages = _average(job, bench, best)
     snapshots = list(_snapshots(bench, fitted.kept))
     chosen = _join_snapshots(job, bench, best, snapshots)
     seeds, stopped = _further(job, material, bench, fitted, best, [*averages, *snapshots], chosen)
     pool, selection = seeds or chosen or ([best], None)
     if selection is None or not len(selection.chosen) > 1:
-        fitted.module.load_state_dict(best.weights)
+        fitted.module.load_state_dict(best.weights())
         return replace(fitted, score=best.judged.score, interrupted=stopped)
     members = [(pool[i], float(selection.weights[i])) for i in selection.chosen]
     _write(job, bench, pool, selection)
-    built = ensemble_of(material, fitted, [member.weights for member, _ in members], [share for _, share in members])
+    built = ensemble_of(material, fitted, [member.weights() for member, _ in members], [share for _, share in members])
     return replace(fitted, built=built, module=built.module, score=selection.judged.score, interrupted=stopped)
 
 
@@ -150,7 +159,7 @@ def _average(job: Job, bench: Bench, best: Candidate) -> tuple[Candidate, list[C
 def _snapshots(bench: Bench, kept: Sequence[Kept]) -> Iterator[Candidate]:
     for each in kept:
         if each.kind == "snapshot":
-            yield bench.candidate(each.name, "snapshot", each.weights())
+            yield bench.candidate(each.name, "snapshot", each.weights)
 
 
 def _join_snapshots(job: Job, bench: Bench, best: Candidate, snapshots: list[Candidate]) -> Chosen | None:
@@ -200,7 +209,8 @@ def _further(
                 name = trained.kept[0].name if trained.kept else f"network {number + 1}"
                 if settings != fitted.settings:
                     name += f" (lr {settings.lr:.2g}, weight decay {settings.weight_decay:.2g})"
-                pool.append(bench.candidate(name, "seed", trained.best.weights))
+                own = trained.kept[0].weights if trained.kept else partial(state_of, trained.module)
+                pool.append(bench.candidate(name, "seed", own))
             pool += [bench.redone(each.name, each.weights()) for each in trained.kept if each.kind == "average"]
             stopped = trained.reason == "stopped"
             if stopped:

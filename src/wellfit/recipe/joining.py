@@ -189,7 +189,7 @@ def _pool(
         alone = plan.engine.place(Ensemble([member.module], [1.0], [entrance]).eval())
         answers = logits_of(alone, batches, plan.engine, material.preprocessing)
         judged = judge(answers, batches.targets, plan.metric)
-        pool.append(Candidate(str(member.folder.path), "run", {}, answers, judged))
+        pool.append(Candidate(str(member.folder.path), "run", member.module.state_dict, answers, judged))
     return pool, time.monotonic() - begun
 
 
