@@ -105,13 +105,16 @@ def test_a_search_has_the_score_of_its_best_and_those_of_its_workers(tmp_path: P
 def test_of_a_long_record_few_steps_are_parsed(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path / "run")
     record = began(folder)
-    for step in range(1, 3001):
+    for step in range(1, 5001):
         record.write("step", step=step, loss=1 / step, lr=0.1)
     record.close()
     row = read_row(folder.path, time.time())
     assert len(row.losses) == MOST_STEPS
     assert row.losses[0] == 1.0
-    assert row.steps == 3000
+    assert row.losses[-1] == 1 / 5000
+    assert row.steps == 5000
+    shown = 1 / row.losses  # the steps: at even distances
+    assert np.diff(shown).max() < 2 * 5000 / MOST_STEPS
 
 
 def test_what_cannot_be_read_is_a_row_that_says_why(tmp_path: Path) -> None:

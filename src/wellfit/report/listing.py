@@ -146,8 +146,9 @@ def _fill(row: Row, seen: _Seen, modified: float, now: float) -> None:
     row.data = plain(Path(str(request["data"])).name, 60) if request.get("data") else ""
     row.trials, row.started = len(seen.trials), number(seen.run.get("started"))
     row.seconds = number(seen.end.get("seconds"))
-    if not math.isfinite(row.seconds):
-        row.seconds = max(0.0, modified - row.started) + (number(seen.run.get("spent_before")) or 0.0)
+    if not math.isfinite(row.seconds) and math.isfinite(row.started):
+        before = number(seen.run.get("spent_before"))
+        row.seconds = max(0.0, modified - row.started) + (before if math.isfinite(before) else 0.0)
     steps, losses = seen.losses()
     row.losses, row.steps = losses, float(steps[-1]) if len(steps) else math.nan
     scores = seen.trials.values() if row.search else seen.epochs
@@ -187,7 +188,8 @@ class _Seen:
         self.epochs: list[Line] = []
         self.trials: dict[str, Line] = {}
         self.evaluations: dict[str, Line] = {}
-        self._steps: list[bytes] = []
+        self._steps: list[bytes] = []  # at even distances, so that a million steps take no more memory than thousands
+        self._every, self._passed, self._last = 1, 0, b""
         for file in folder.worker_records():
             self._read(file, only="trial")
         self._read(folder.record)
@@ -196,7 +198,7 @@ class _Seen:
         with file.open("rb") as lines:
             for raw in lines:
                 if raw.startswith(_STEP) and raw.endswith(b"\n") and not only:
-                    self._steps.append(raw)
+                    self._keep(raw)
                     self.end, self.lines = {}, self.lines + 1
                     continue
                 line = _parsed(raw)
@@ -204,6 +206,13 @@ class _Seen:
                     self.torn = not raw.endswith(b"\n")
                 elif not only or line["kind"] == only:
                     self._take(str(line["kind"]), line)
+
+    def _keep(self, raw: bytes) -> None:
+        if self._passed % self._every == 0:
+            self._steps.append(raw)
+            if len(self._steps) >= 8 * MOST_STEPS:
+                self._steps, self._every = self._steps[::2], 2 * self._every
+        self._passed, self._last = self._passed + 1, raw
 
     def _take(self, kind: str, line: Line) -> None:
         self.lines += 1
@@ -224,8 +233,9 @@ class _Seen:
     def losses(self) -> tuple[Floats, Floats]:
         """(steps, losses) of at most MOST_STEPS steps; what a resume repeats is there once."""
         kept: list[tuple[float, float]] = []
-        for i in evenly(len(self._steps), MOST_STEPS).tolist():
-            line = _parsed(self._steps[i])
+        lines = [self._steps[i] for i in evenly(len(self._steps), MOST_STEPS).tolist()]
+        for raw in [*lines[:-1], self._last] if lines else []:
+            line = _parsed(raw)
             if line is None:
                 continue
             step = number(line.get("step"))
