@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -40,7 +41,7 @@ class Layouts:
 def keep_layouts(folder: RunFolder, layouts: Layouts) -> None:
     """Put them among a run's arrays, for its page."""
     folder.arrays.mkdir(exist_ok=True)
-    each = {
+    each: dict[str, Any] = {
         f"{part}-{layout.name}": value
         for layout in layouts.layouts
         for part, value in (
@@ -49,7 +50,11 @@ def keep_layouts(folder: RunFolder, layouts: Layouts) -> None:
             ("best", np.array([layout.values, layout.best_on_average])),
         )
     }
-    curves = {"places": layouts.places, "important": layouts.important, "unimportant": layouts.unimportant}
+    curves: dict[str, Any] = {
+        "places": layouts.places,
+        "important": layouts.important,
+        "unimportant": layouts.unimportant,
+    }
     np.savez(folder.arrays / FILE, **curves, **each)
 
 
