@@ -55,7 +55,7 @@ PATIENCE = 25
 class Monitor:
     """Watches `model` while `optimizer` (one, or several) trains it.
 
-    classes: number of classes; taken from the width of the outputs when not given.
+    classes: number of classes; the width of the outputs when not given, once targets show that these are classes.
     every: of so many steps one is watched, drawn anew each time so as not to fall in step with the loop.
     entries: how many fixed entries of each tensor are read for gradients and updates.
 
