@@ -288,10 +288,10 @@ def _fine_tune_steps(
         return 0
     seconds = usable * 0.9 - 2 * images / (2.5 * rate)
     epochs = config.training.epochs or min(10.0 if images >= LITTLE else 30.0, seconds * rate / images)
-    if epochs < 1:
+    if epochs < 1 and asked == "auto":  # what was asked for is tried, as far as the time goes
         reasons.append("no fine-tuning: the time after the features allows less than one epoch")
         return 0
-    return max(1, round(epochs * steps_per_epoch))
+    return max(1, round(max(1.0, epochs) * steps_per_epoch))
 
 
 def _scratch(
