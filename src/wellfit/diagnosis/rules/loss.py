@@ -15,6 +15,7 @@ from wellfit.diagnosis.rules.signs import (
     knows_nothing,
     start_and_end,
 )
+from wellfit.diagnosis.windows import deviations, medians
 from wellfit.findings import Finding
 
 # A loss ten times its start is no fluctuation; three steps of it are no single odd batch.
@@ -165,7 +166,7 @@ def _jumping(h: History) -> Finding | None:
     loss, near = h.finite_loss, 7
     if len(loss) < 100 or loss.min() <= 0 or is_mixed(h):
         return None
-    middle = np.median(np.lib.stride_tricks.sliding_window_view(np.log(loss), near), axis=1)
+    middle = medians(np.log(loss), near, len(loss) - near + 1)
     rise = middle[near:] - middle[:-near]
     # Where little is left of the loss, its share is noise.
     rise[np.exp(middle[near:]) < LITTLE * level(loss[:10])] = 0.0
@@ -251,9 +252,8 @@ def loss_spike(h: History) -> Finding | None:
         return None
     # Two steps in a row, so that one hard batch is no spike.
     peaks = np.minimum(loss[width:-9], loss[width + 1 : -8])
-    before = np.lib.stride_tricks.sliding_window_view(loss, width)[: len(peaks)]
-    usual_at = np.median(before, axis=1)
-    noise = np.median(np.abs(before - usual_at[:, None]), axis=1)
+    usual_at = medians(loss, width, len(peaks))
+    noise = deviations(loss, width, usual_at)
     spikes = (peaks - usual_at > SPIKE_SHARE * start) & (peaks > SPIKE_FACTOR * usual_at + 6 * noise)
     # One step alone is a spike where no hard batch could be that high; a batch of few images may well be.
     images = next((s.output.images for s in reversed(h.samples) if s.output is not None), 0)
