@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from wellfit.record import Record, RunFolder
-from wellfit.trackers import feeds
+from wellfit.trackers import feed, feeds
 
 STEPS = 6
 Play = Callable[..., list[str]]
@@ -44,8 +44,9 @@ def trials() -> list[tuple[str, dict[str, Any]]]:
 
 
 @pytest.fixture
-def play(tmp_path: Path) -> Play:
+def play(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Play:
     """play(tool, lines): a record that the tool follows, in the folder "first"; returns what was said meanwhile."""
+    monkeypatch.setattr(feed, "PATIENCE", 600.0)  # on a busy machine MLflow takes minutes to make a database
 
     def run(tool: str, said: list[tuple[str, dict[str, Any]]]) -> list[str]:
         folder = RunFolder(tmp_path / "first")

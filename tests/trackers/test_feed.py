@@ -83,12 +83,12 @@ def test_a_tool_that_breaks_is_said_once_and_the_record_goes_on(
 def test_a_tool_that_hangs_keeps_nobody_waiting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tool, folder = Noted(), RunFolder(tmp_path)
     tool.gate.clear()
-    record, heard = follow(tool, monkeypatch, folder, PATIENCE=0.0, LONGEST_QUEUE=4)
+    record, heard = follow(tool, monkeypatch, folder, PATIENCE=0.1, LONGEST_QUEUE=4)
     made = record._follower
     for kind, fields in lines()[:-1]:
         record.write(kind, **fields)
     assert made is not None
-    made.close(0.0)
+    made.close()
     record.close()
     assert len(list(read_record(folder.record))) == len(lines()) - 1
     assert sum("more slowly than they come" in text for text in heard) == 1

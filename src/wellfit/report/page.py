@@ -118,7 +118,8 @@ def _headline(history: History, verdict: Verdict) -> str:
 def _scale(verdict: Verdict) -> Html:
     """A line from 0 to 100% with the interval, the accuracy, chance and the largest class on it."""
     marks = []
-    for share, words in ((verdict.chance, "guessing"), (verdict.largest, "largest class")):
+    largest = math.nan if abs(verdict.largest - verdict.chance) < 0.005 else verdict.largest  # classes of one size
+    for share, words in ((verdict.chance, "guessing"), (largest, "largest class")):
         if math.isfinite(share):
             marks.append(tag("span", class_="mark", style=_left(share), title=f"{words} {percent(share)}"))
     if math.isfinite(verdict.low):
@@ -129,7 +130,7 @@ def _scale(verdict: Verdict) -> Html:
         f"accuracy {percent(verdict.accuracy)}",
         f"95% interval {interval(verdict.low, verdict.high)}" if math.isfinite(verdict.low) else None,
         f"guessing {percent(verdict.chance)}" if math.isfinite(verdict.chance) else None,
-        f"largest class {percent(verdict.largest)}" if math.isfinite(verdict.largest) else None,
+        f"largest class {percent(largest)}" if math.isfinite(largest) else None,
     ]
     text = " · ".join(part for part in legend if part)
     return tag("div", tag("div", *marks, class_="line"), tag("p", text), class_="scale", role="img", aria_label=text)

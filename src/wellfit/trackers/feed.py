@@ -70,9 +70,9 @@ class Feeds:
         if kind == "end":
             self.close()
 
-    def close(self, patience: float = PATIENCE) -> None:
-        """Wait for what is still on its way, `patience` seconds at most."""
-        until = time.monotonic() + patience
+    def close(self) -> None:
+        """Wait for what is still on its way, PATIENCE seconds at most."""
+        until = time.monotonic() + PATIENCE
         for feed in self._feeds:
             feed.close(until)
 
