@@ -287,7 +287,9 @@ def _fine_tune_steps(
         reasons.append(f"no fine-tuning: with {images:,} images, fewer than {LITTLE:,}, a linear classifier is advised")
         return 0
     seconds = usable * 0.9 - 2 * images / (2.5 * rate)
-    epochs = config.training.epochs or min(10.0 if images >= LITTLE else 30.0, seconds * rate / images)
+    if config.training.epochs:
+        return max(1, round(config.training.epochs * steps_per_epoch))
+    epochs = min(10.0 if images >= LITTLE else 30.0, seconds * rate / images)
     if epochs < 1 and asked == "auto":  # what was asked for is tried, as far as the time goes
         reasons.append("no fine-tuning: the time after the features allows less than one epoch")
         return 0
