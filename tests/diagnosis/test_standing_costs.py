@@ -15,20 +15,18 @@ from wellfit.diagnosis.turns import is_watched
 MIB = 2**20
 
 
-def tensors_of(monitor, model, optimizer):
-    """Bytes of the tensors that exist beside those of the model, the optimizer and the data; one storage once."""
-    own = {t.untyped_storage().data_ptr() for t in [*model.parameters(), *model.buffers()]}
-    own |= {p.grad.untyped_storage().data_ptr() for p in model.parameters() if p.grad is not None}
-    own |= {
-        t.untyped_storage().data_ptr() for s in optimizer.state.values() for t in s.values() if isinstance(t, Tensor)
-    }
+def tensors_there():
+    """Bytes of each storage that a tensor holds, by its place in memory."""
     gc.collect()
     found = {}
     for thing in gc.get_objects():
         if type(thing) in (Tensor, nn.Parameter):
-            storage = thing.untyped_storage()
+            try:
+                storage = thing.untyped_storage()
+            except NotImplementedError:  # what torch.func left of its wrappers
+                continue
             found[storage.data_ptr()] = storage.nbytes()
-    return sum(size for place, size in found.items() if place not in own)
+    return found
 
 
 def test_the_monitors_memory_stays_small_over_two_thousand_steps():
@@ -47,7 +45,7 @@ def test_the_monitors_memory_stays_small_over_two_thousand_steps():
     x, y = digits()[0][:8], digits()[1][:8]
     loss = F.cross_entropy(model(x), y)
     loss.backward()
-    before = tensors_of(None, model, optimizer)
+    before = tensors_there()
     tracemalloc.start()
     try:
         monitor = Monitor(model, optimizer)
@@ -65,7 +63,10 @@ def test_the_monitors_memory_stays_small_over_two_thousand_steps():
         tracemalloc.stop()
     assert len(monitor.history.samples) > 150
     assert monitor.steps == 2000
-    assert (objects + tensors_of(monitor, model, optimizer) - before) / MIB < 5
+    own = {t.grad.untyped_storage().data_ptr() for t in model.parameters()}
+    tensors = sum(size for place, size in tensors_there().items() if place not in before and place not in own)
+    assert tensors > 0.2 * MIB  # the places of the entries that are read, at least
+    assert (objects + tensors) / MIB < 5
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device: waits are counted by torch.cuda")
