@@ -111,7 +111,7 @@ def test_the_first_interrupt_asks_and_the_second_ends_at_once(tmp_path: Path) ->
 
     before = signal.signal(
         signal.SIGINT, signal.default_int_handler
-    )  # ignored, where a script runs the tests behind it
+    )  # ignored, behind a script
     thread = threading.Thread(target=interrupt)
     thread.start()
     try:
