@@ -109,9 +109,7 @@ def test_the_first_interrupt_asks_and_the_second_ends_at_once(tmp_path: Path) ->
         assert alive(int((tmp_path / "1.pid").read_text()))
         os.kill(os.getpid(), signal.SIGINT)
 
-    before = signal.signal(
-        signal.SIGINT, signal.default_int_handler
-    )  # ignored, behind a script
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored, behind a script
     thread = threading.Thread(target=interrupt)
     thread.start()
     try:
