@@ -192,6 +192,8 @@ def test_names_of_the_users_are_text_everywhere(page: Page) -> None:
     page.until("document.querySelector('#run-view [data-figure=confusion] .plot')?.data")
     ticks = page.js("[...document.querySelectorAll('[data-figure=confusion] .ytick text')].map((t) => t.textContent)")
     assert ticks == ["<img src=x oner…", "<b>bold</b>", "a & b"]
+    page.until("document.querySelector('[data-figure=reliability] .plot')?.data?.length === 4")
+    assert "right in 80 of 100 cases" in page.find("[data-figure=reliability] .said").text
     page.until("document.querySelector('#run-view h1').textContent === arguments[0]", HOSTILE)
     assert page.js("document.title").startswith(HOSTILE)
     assert HOSTILE in page.js("document.querySelector('#run-view .findings').textContent")

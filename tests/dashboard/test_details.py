@@ -33,6 +33,16 @@ def test_the_figures_are_those_of_the_report(tmp_path: Path) -> None:
     assert page["ratios"]["names"] == ratios.parameters
     assert np.array(page["ratios"]["logs"], float) == pytest.approx(ratios.logs, rel=1e-3)
     assert page["confusion"]["counts"] == curves.confusion(history).counts.tolist()
+    calibration = curves.reliability(history)
+    assert calibration is not None
+    assert page["reliability"]["accuracy"] == pytest.approx(calibration.accuracy.tolist(), rel=1e-4)
+    assert page["reliability"]["images"] == calibration.images.tolist()
+    assert page["reliability"]["error"] == pytest.approx(calibration.error)
+    # By hand: confidence minus accuracy, weighted by the images of each bin.
+    bins = history.evaluation["reliability"]
+    total = sum(row["images"] for row in bins)
+    excess = sum(row["images"] * (row["confidence"] - row["accuracy"]) for row in bins) / total
+    assert page["reliability"]["excess"] == pytest.approx(excess)
     assert page["verdict"][0].startswith("On 1,000 test images")
     assert len(page["mistakes"]) > 0
     assert {finding["id"] for finding in page["findings"]} == {"overfitting", "imbalanced-classes", "still-improving"}

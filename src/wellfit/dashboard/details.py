@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Sequence
+from dataclasses import fields
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from numpy.typing import ArrayLike
 from wellfit.findings import explanations
 from wellfit.report import curves
 from wellfit.report.curves_filters import columns_for, read_filters
-from wellfit.report.curves_layers import LayerTracks, gradient_norms, recorded_tracks
+from wellfit.report.curves_layers import gradient_norms, recorded_tracks
 from wellfit.report.curves_search import search
 from wellfit.report.curves_transfer import probe_curve
 from wellfit.report.history import History, Line, check_outcome, mapping, rows
@@ -38,12 +39,13 @@ def page_of(history: History) -> dict[str, Any]:
         "facts": _facts(history),
         "settings": [list(pair) for pair in settings(history)],
         "loss": _loss(history),
-        "accuracy": _accuracy(history),
+        "accuracy": _drawn(curves.accuracy_curve(history)),
         "ratios": _ratios(history),
-        "layers": {what: _tracks(recorded_tracks(history, what)) for what in ("std", "dead", "saturated")},
-        "gradients": _gradients(history),
+        "layers": {what: _drawn(recorded_tracks(history, what)) for what in ("std", "dead", "saturated")},
+        "gradients": _drawn(gradient_norms(history)),
         "filters": _filters(history),
         "confusion": _confusion(history),
+        "reliability": _reliability(history),
         "mistakes": [_picture(row) for row in rows(history.evaluation, "mistakes")[:MOST_PICTURES]],
         "neighbours": _neighbours(history),
         "findings": [_finding(line) for line in history.findings[:MOST_FINDINGS]],
@@ -137,39 +139,30 @@ def _facts(history: History) -> list[list[str]]:
     return [[name, value] for name, value in facts if value and value != "–"]
 
 
+def _drawn(data: Any, **more: Any) -> dict[str, Any] | None:
+    """A figure's data by the names of its fields, as JSON holds them; `more` adds to them, or takes their place."""
+    if data is None:
+        return None
+    given = {field.name: getattr(data, field.name) for field in fields(data)} | more
+    return {name: _column(name, value) for name, value in given.items()}
+
+
+def _column(name: str, value: Any) -> Any:
+    if isinstance(value, np.ndarray) and value.ndim == 2:
+        return [numbers(row, 4) for row in value]
+    if isinstance(value, np.ndarray):
+        return numbers(value, 9 if name.endswith("steps") else 5)  # a step is a whole number, and may be a large one
+    return [plain(text, 60) for text in value] if name == "names" else value
+
+
 def _loss(history: History) -> dict[str, Any] | None:
     curve = curves.loss_curve(history)
-    if curve is None:
-        return None
-    return {
-        "steps": numbers(curve.steps, 9),
-        "losses": numbers(curve.losses),
-        "average_steps": numbers(curve.average_steps, 9),
-        "average": numbers(curve.average),
-        "lr_steps": numbers(curve.lr_steps, 9),
-        "lr": numbers(curve.lr),
-        "horizon": curve.horizon,
-        "lost": curve.lost[:20],
-        "guessing": curve.guessing,
-        "limit": curve.limit,
-    }
+    return curve and _drawn(curve, lost=curve.lost[:20], limit=curve.limit)
 
 
-def _accuracy(history: History) -> dict[str, Any] | None:
-    curve = curves.accuracy_curve(history)
-    if curve is None:
-        return None
-    return {
-        "steps": numbers(curve.steps, 9),
-        "train": numbers(curve.train),
-        "validation": numbers(curve.validation),
-        "averaged": numbers(curve.averaged),
-        "gap": curve.gap,
-        "gap_step": curve.gap_step,
-        "best": curve.best,
-        "best_step": curve.best_step,
-        "chance": curve.chance,
-    }
+def _reliability(history: History) -> dict[str, Any] | None:
+    found = curves.reliability(history)
+    return found and _drawn(found, excess=found.excess)
 
 
 def _ratios(history: History) -> dict[str, Any] | None:
@@ -182,23 +175,6 @@ def _ratios(history: History) -> dict[str, Any] | None:
         "logs": [numbers(row, 4) for row in table.logs],
         "in_all": table.parameters_in_all,
     }
-
-
-def _tracks(tracks: LayerTracks | None) -> dict[str, Any] | None:
-    if tracks is None:
-        return None
-    return {
-        "names": [plain(name, 60) for name in tracks.names],
-        "steps": numbers(tracks.steps, 9),
-        "values": [numbers(row, 4) for row in tracks.values],
-        "scale": tracks.scale,
-        "in_all": tracks.in_all,
-    }
-
-
-def _gradients(history: History) -> dict[str, Any] | None:
-    found = gradient_norms(history)
-    return None if found is None else {"steps": numbers(found.steps, 9), "norms": numbers(found.norms, 4)}
 
 
 def _filters(history: History) -> dict[str, Any] | None:

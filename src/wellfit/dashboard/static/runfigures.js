@@ -161,3 +161,26 @@ export function confusionFigure(confusion) {
     layout: { showlegend: false, annotations, margin: { l: 70, r: 8, t: 8, b: 60 }, xaxis: { ...ticks, title: "answer" }, yaxis: { ...ticks, title: "true class", autorange: "reversed" } },
   };
 }
+
+// Measured accuracy against stated confidence; on the diagonal the model means what it says. Images of each bin below.
+export function reliabilityFigure(reliability) {
+  const c = colours();
+  const off = reliability.confidence.flatMap((x) => [x, x, null]);
+  const ends = reliability.confidence.flatMap((x, i) => [x, reliability.accuracy[i], null]);
+  return {
+    data: [
+      { type: "scatter", mode: "lines", name: "says what is so", x: [0, 1], y: [0, 1], line: { color: c.muted, width: 1, dash: "dot" }, hoverinfo: "skip" },
+      { type: "scatter", mode: "lines", name: "off by", x: off, y: ends, line: { color: c.validation, width: 2 }, hoverinfo: "skip" },
+      {
+        type: "scatter", mode: "lines+markers", name: "model", x: reliability.confidence, y: reliability.accuracy, customdata: reliability.images,
+        line: { color: c.train, width: 2 }, marker: { size: 6 }, hovertemplate: "says %{x:.0%}, right %{y:.1%}, %{customdata:,} images<extra></extra>",
+      },
+      { type: "bar", name: "images", showlegend: false, x: reliability.confidence, y: reliability.images, yaxis: "y2", width: 0.035, marker: { color: c.train, opacity: 0.55 }, hovertemplate: "%{y:,} images<extra></extra>" },
+    ],
+    layout: {
+      xaxis: { title: "stated confidence", tickformat: ".0%", range: [0, 1.03], anchor: "y2" },
+      yaxis: { title: "measured accuracy", tickformat: ".0%", range: [0, 1.03], domain: [0.34, 1] },
+      yaxis2: { title: "images", domain: [0, 0.24], nticks: 3, rangemode: "tozero", tickformat: "~s" },
+    },
+  };
+}

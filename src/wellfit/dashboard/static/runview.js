@@ -2,7 +2,7 @@
 
 import { el, fill, prose, say } from "./dom.js";
 import { forget, plot } from "./plots.js";
-import { accuracyFigure, confusionFigure, gradientFigure, lossFigure, ratioFigure, tracksFigure } from "./runfigures.js";
+import { accuracyFigure, confusionFigure, gradientFigure, lossFigure, ratioFigure, reliabilityFigure, tracksFigure } from "./runfigures.js";
 import { ask, post } from "./server.js";
 import { counted, label, percent, STATES, STATE_WORDS, value } from "./words.js";
 
@@ -94,7 +94,7 @@ export class RunView {
     const p = (this.#parts = {
       title: el("h1", {}), badge: el("span", {}), trials: el("a", { hidden: true }, "Its trials"), report: el("a", { hidden: true, target: "_blank", rel: "noopener" }, "Report"),
       verdict: el("section", { class: "verdict", "aria-label": "Verdict" }, el("p", { class: "muted" }, "Reading the run …")),
-      findings: el("section", { class: "box", hidden: true }), confusion: box("confusion", "Confusion matrix", "tallish", ""),
+      findings: el("section", { class: "box", hidden: true }), confusion: box("confusion", "Confusion matrix", "tallish", ""), reliability: box("reliability", "Reliability", "middling", ""),
       figures, filters: el("section", { class: "box", hidden: true }), pictures: el("section", { class: "box", hidden: true }), neighbours: el("section", { class: "box", hidden: true }),
       facts: el("dl", {}), settings: el("dl", {}), checks: el("div", {}), steps: el("div", {}),
     });
@@ -109,7 +109,7 @@ export class RunView {
     p.note.addEventListener("keydown", (event) => event.key === "Enter" && (event.ctrlKey || event.metaKey) && this.#note());
     p.confusionPairs = el("div", { class: "scroll" });
     p.confusion.box.append(p.confusionPairs);
-    p.confusion.box.hidden = true;
+    p.confusion.box.hidden = p.reliability.box.hidden = true;
     p.actions = el("section", { class: "box", "aria-label": "Stop and note" }, el("h2", {}, "Stop and note"), el("p", { class: "actions" }, p.stop, p.keep), p.stopSaid, p.note, el("div", { class: "actions" }, p.save, p.noteSaid));
     const side = el("aside", { class: "side" }, p.actions,
       el("section", { class: "box" }, el("h2", {}, "About"), p.facts), el("section", { class: "box" }, el("h2", {}, "Settings"), p.settings),
@@ -119,7 +119,7 @@ export class RunView {
       p.verdict,
       el("div", { class: "split" },
         el("div", {}, p.findings, el("div", { class: "figs" }, Object.values(figures).map((f) => f.box)),
-          p.filters, p.confusion.box, p.pictures, p.neighbours), side));
+          p.filters, p.confusion.box, p.reliability.box, p.pictures, p.neighbours), side));
     say(p.title, run.name);
   }
 
@@ -218,6 +218,7 @@ export class RunView {
     p.figures.gradients.box.classList.toggle("wide", half % 2 === 1); // no hole beside it
     this.#filters(page.filters);
     this.#confusion(page.confusion);
+    this.#reliability(page.reliability);
     this.#pictures(run, page.mistakes);
     this.#neighbours(run, page.neighbours);
     pairs(p.facts, page.facts);
@@ -263,6 +264,14 @@ export class RunView {
       el("tbody", {}, confusion.pairs.map(([one, other, n, share]) => el("tr", {}, el("td", {}, one), el("td", {}, other), el("td", { class: "n" }, n), el("td", { class: "n" }, share))))) : el("p", { class: "muted" }, "Not one image was given a wrong class."));
   }
 
+  #reliability(reliability) {
+    const { box, said, node } = this.#parts.reliability;
+    box.hidden = !reliability;
+    if (!reliability) return;
+    say(said, reliabilityWords(reliability));
+    plot(node, () => reliabilityFigure(reliability));
+  }
+
   #pictures(run, mistakes) {
     const node = this.#parts.pictures;
     node.hidden = !mistakes.length;
@@ -304,6 +313,12 @@ function gapWords(accuracy) {
     parts.push(Math.abs(accuracy.gap) < 0.005 ? "Train and validation are level." : `Train is ${points} points ${accuracy.gap > 0 ? "ahead of" : "behind"} validation.`);
   }
   return parts.join(" ");
+}
+
+function reliabilityWords({ error, excess }) {
+  const points = (share) => `${Math.abs(100 * share).toFixed(1)} points`;
+  const side = Math.abs(excess) < 0.005 ? "on the whole neither too sure nor too unsure" : `on the whole ${points(excess)} too ${excess > 0 ? "sure" : "unsure"}`;
+  return `Where it says 80%, is it right in 80 of 100 cases? ${error === null ? "" : `It is off by ${points(error)} on average, `}${side}.`;
 }
 
 function shownOf(table) {
