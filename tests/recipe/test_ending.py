@@ -15,6 +15,7 @@ from wellfit.recipe.ending import (
     JUDGED,
     LATE,
     MOST_NETWORKS,
+    MOST_TRIALS,
     Means,
     judging_passes,
     networks,
@@ -58,6 +59,14 @@ def test_snapshots_are_taken_at_the_ends_of_cycles_or_late_in_a_training() -> No
     assert ending(Config(), rate="one_cycle").snapshots == LATE
     assert ending(Config(ensemble="none")).snapshots == ()
     assert ending(Config(), trains=False).snapshots == ()
+
+
+def test_trials_may_be_members_where_other_candidates_are_and_judging_them_is_cheap() -> None:
+    assert ending(Config(), searched=True).trials == MOST_TRIALS
+    assert ending(Config()).trials == 0
+    assert ending(Config(ensemble="none"), searched=True).trials == 0
+    assert ending(Config(), replace(AMPLE, seconds=0.5), searched=True).trials == 0
+    assert judging_passes(EndingPlan(1, (0.7, 1.0), trials=2), tests=0.0) == 4 + 2
 
 
 def test_views_are_tried_as_far_as_the_time_goes_and_mirrors_only_where_training_saw_them() -> None:

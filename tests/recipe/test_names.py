@@ -6,10 +6,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
 from tests.recipe.plans import small_plan
 from wellfit.config import Config, load_config
 from wellfit.errors import UserError
+from wellfit.models.zoo import build
 from wellfit.recipe.api import fit
 from wellfit.recipe.names import refuse_unknown_names
 from wellfit.recipe.plan import SearchPlan, load_plan, save_plan
@@ -95,3 +97,31 @@ def test_lbfgs_overrides_nothing_in_silence(changes: dict[str, object], sentence
 def test_a_long_table_lists_what_begins_alike() -> None:
     with pytest.raises(UserError, match=r"unknown model 'vgg61' .* such as vgg11, "):
         refuse_unknown_names(Config().replace(**{"model.name": "vgg61"}))
+
+
+def asked(weights: Path | str, model: str = "resnet20") -> Config:
+    return Config().replace(**{"model.name": model, "model.weights": str(weights), "model.image_size": 32})
+
+
+def test_weights_that_do_not_fit_are_refused_before_the_data_are_read(tmp_path: Path) -> None:
+    weights = tmp_path / "w.pth"
+    torch.save(
+        {f"module.{name}": value for name, value in build("resnet20", 7, image_size=32).module.state_dict().items()},
+        weights,
+    )
+    refuse_unknown_names(asked(weights))  # seven classes are no fault
+    text = tmp_path / "text.pth"
+    text.write_text("no weights")
+    wrong = [
+        (asked(weights, "resnet32"), "does not fit"),
+        (asked(text), "cannot be read"),
+        (asked(tmp_path / "no.pth"), "no.pth"),
+    ]
+    broken = tmp_path / "broken"
+    broken.mkdir()  # a folder without an image: reading it would be another mistake
+    for config, said in wrong:
+        with pytest.raises(UserError, match=said):
+            fit(broken, config=config, out=tmp_path / "run")
+        assert not (tmp_path / "run").exists()
+    with pytest.raises(UserError, match=r"no --model was given, so 'resnet18' was tried"):
+        refuse_unknown_names(asked(weights, "auto"))

@@ -1,7 +1,8 @@
-"""After a training: averages of its weights, its snapshots, networks from other seeds; what validation gains by stays.
+"""After a training: averages of its weights, its snapshots, other networks; what validation gains by stays.
 
 Three steps, in the order of what they cost when the model is used: averaged weights are one network like any other
-(SPEC E3), snapshots come from the training that there is (E2), further seeds are trainings of their own (E1).
+(SPEC E3), snapshots come from the training that there is (E2), trials of the search and networks from further seeds are
+trainings of their own (E1).
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from wellfit.inference.gain import Judged, gain, judge
 from wellfit.inference.selection import Selection, greedy, mean_answers
 from wellfit.models.zoo import Built, build
 from wellfit.randomness import generator
+from wellfit.recipe.best_trials import BestTrials, of_another_kind
 from wellfit.recipe.fitting import Fitted, Trained, train_member
 from wellfit.recipe.job import Job
 from wellfit.recipe.kept import Kept, place_of, set_aside
@@ -30,7 +32,6 @@ from wellfit.recipe.material import Material, Settings
 from wellfit.record import read_record
 from wellfit.training.averaging import recompute_batchnorm
 
-OTHER_KIND = 1.5  # times a learning rate
 REDONE = 2000  # training images that BatchNorm's statistics of averaged weights are measured on
 STEPS = ("averages", "snapshots", "ensemble")
 
@@ -43,7 +44,7 @@ class Candidate:
     """
 
     name: str
-    kind: str  # "best", "average", "snapshot" or "seed"
+    kind: str  # "best", "average", "snapshot", "trial" or "seed"
     weights: Callable[[], dict[str, torch.Tensor]]
     answers: np.ndarray
     judged: Judged
@@ -109,8 +110,10 @@ def combine(job: Job, material: Material, fitted: Fitted) -> Fitted:
         why = "the run was stopped" if stopped else "no snapshots and no further networks are planned"
         if fitted.probe is not None or fitted.held_out is not None:
             why = "a linear classifier on fixed features has no course of training to take from"
+        told = {outcome.name for outcome in job.outcomes}
         for name in STEPS:
-            job.skip(name, why)
+            if name not in told:
+                job.skip(name, why)
         return replace(fitted, interrupted=stopped)
     plan = material.plan
     plan.engine.activate()
@@ -122,9 +125,10 @@ def combine(job: Job, material: Material, fitted: Fitted) -> Fitted:
     chosen = _join_snapshots(job, bench, best, snapshots)
     seeds, stopped = _further(job, material, bench, fitted, best, [*averages, *snapshots], chosen)
     pool, selection = seeds or chosen or ([best], None)
-    if selection is None or not len(selection.chosen) > 1:
-        fitted.module.load_state_dict(best.weights())
-        return replace(fitted, score=best.judged.score, interrupted=stopped)
+    if selection is None or len(selection.chosen) == 1:
+        alone = best if selection is None else pool[selection.chosen[0]]
+        fitted.module.load_state_dict(alone.weights())
+        return replace(fitted, score=alone.judged.score, interrupted=stopped)
     members = [(pool[i], float(selection.weights[i])) for i in selection.chosen]
     _write(job, bench, pool, selection)
     built = ensemble_of(material, fitted, [member.weights() for member, _ in members], [share for _, share in members])
@@ -170,11 +174,11 @@ def _join_snapshots(job: Job, bench: Bench, best: Candidate, snapshots: list[Can
             return None
         pool = [best, *snapshots]
         selection = greedy([each.answers for each in pool], bench.targets, bench.material.plan.metric)
-        took = _worth(selection, asked=False)
+        took = worth(selection, asked=False)
         outcome.gain = round(selection.gain.score, 4) if took else 0.0
         last, every = snapshots[-1].judged.score, _judged_together(bench, snapshots)
         outcome.reason = (
-            f"{_verdict(selection, took)}; all {len(snapshots)} snapshots together {every.score:.4f}, the last alone "
+            f"{verdict(selection, took)}; all {len(snapshots)} snapshots together {every.score:.4f}, the last alone "
             f"{last:.4f}"
         )
         return (pool, selection) if took else None
@@ -189,16 +193,19 @@ def _further(
     others: list[Candidate],
     chosen: Chosen | None,
 ) -> tuple[Chosen | None, bool]:
-    """Networks from seeds of their own, joined with all that there is; and whether somebody asked to stop."""
+    """The search's best trials and networks from seeds of their own, joined with all that there is; and whether
+    somebody asked to stop.
+    """
     ending = material.plan.ending
+    trials = BestTrials(job, ending.trials).kept()
     if job.stop():
         job.skip("ensemble", "the run was stopped")
         return None, True
     with job.step("ensemble") as outcome:
-        if ending.members < 2:
+        if ending.members < 2 and not trials:
             outcome.skip("one training takes all of the time" if job.config.ensemble == "auto" else "not asked for")
             return None, False
-        pool = [best, *others]
+        pool = [best, *others, *(bench.candidate(each.name, "trial", each.weights) for each in trials)]
         stopped, found = False, settings_of_kinds(job, material, fitted.settings)
         for number in range(1, ending.members):
             settings = found[number % len(found)]
@@ -216,16 +223,17 @@ def _further(
             if stopped:
                 break
         selection = greedy([each.answers for each in pool], bench.targets, material.plan.metric)
-        took = _worth(selection, asked="ensemble" in ending.asked)
+        took = worth(selection, asked="ensemble" in ending.asked)
         if took and chosen is not None and not selection.judged.beats(chosen[1].judged):
             outcome.reason, outcome.gain = "the snapshots of the first training together are as good", 0.0
             return None, stopped
-        single = [best.judged.score, *(each.judged.score for each in pool if each.kind == "seed")]
         outcome.gain = round(selection.judged.score - best.judged.score, 4) if took else 0.0
-        outcome.reason = (
-            f"{_verdict(selection, took)}; the {len(single)} networks, each from a seed of its own, have "
-            f"{np.mean(single):.4f} on the average and take {bench.milliseconds:.2f} ms an image each"
-        )
+        outcome.reason = f"{verdict(selection, took)}; {_tried(pool)}, {bench.milliseconds:.2f} ms an image each"
+        if not took and gain(best.judged, selection.single).helps:
+            first = selection.steps[0].member
+            outcome.reason += f"; {pool[first].name} is better than the first network by itself, and taken"
+            outcome.gain = round(selection.single.score - best.judged.score, 4)
+            selection, took = Selection(np.eye(len(pool))[first], selection.steps[:1]), True
         return ((pool, selection) if took else None), stopped
 
 
@@ -245,8 +253,7 @@ def settings_of_kinds(job: Job, material: Material, chosen: Settings) -> list[Se
         near = last[0]["validation_accuracy"] - line["validation_accuracy"] <= (line.get("error") or 0.0)
         settings = Settings.of(material.plan, line["settings"])
         settings = replace(settings, lowest=chosen.lowest)
-        rates = [max(settings.lr, other.lr) / min(settings.lr, other.lr) for other in found]
-        if near and min(rates) > OTHER_KIND:
+        if near and of_another_kind(settings.lr, [other.lr for other in found]):
             found.append(settings)
     return found
 
@@ -260,17 +267,31 @@ def _another(job: Job, material: Material, settings: Settings, number: int) -> T
         return None
 
 
-def _worth(selection: Selection, *, asked: bool) -> bool:
+def worth(selection: Selection, *, asked: bool) -> bool:
+    """Whether a mean of several is used: where validation gains, or where it was asked for and does not lose."""
     if len(selection.chosen) < 2:
         return False
     return selection.gain.helps or (asked and selection.gain.score >= 0)
 
 
-def _verdict(selection: Selection, took: bool) -> str:
+def verdict(selection: Selection, took: bool) -> str:
+    """What became of a choice of members, in words."""
     if len(selection.chosen) < 2:
         return f"not kept: no member makes the log loss on validation better than {selection.single.loss:.4f}"
     said = f"{selection.single.score:.4f} → {selection.judged.score:.4f} on validation"
     return f"{'kept' if took else 'not kept'}: {len(selection.chosen)} members, {said}"
+
+
+def _tried(pool: Sequence[Candidate]) -> str:
+    """Beside the best network: those from seeds of their own with their mean score, and the search's trials."""
+    seeds = [pool[0].judged.score, *(each.judged.score for each in pool if each.kind == "seed")]
+    trials = [each.judged.score for each in pool if each.kind == "trial"]
+    said = []
+    if len(seeds) > 1:
+        said.append(f"the {len(seeds)} networks, each from a seed of its own, have {np.mean(seeds):.4f} on the average")
+    if trials:
+        said.append(f"the search's {len(trials)} best trials of different kind {', '.join(f'{s:.4f}' for s in trials)}")
+    return "; ".join(said) or "no other network was trained"
 
 
 def _judged_together(bench: Bench, candidates: Sequence[Candidate]) -> Judged:

@@ -13,6 +13,7 @@ from wellfit.training.schedules import schedule, snapshot_points
 # of its own brings more than training the first one longer.
 ENOUGH = 2.0
 MOST_NETWORKS = 5
+MOST_TRIALS = 3  # of a search, whose weights are kept to be members
 LATE = (0.7, 0.8, 0.9, 1.0)  # progress at which snapshots are taken under a schedule without restarts
 PASSING = 2.5  # how much quicker an image is judged than trained on
 JUDGED = 0.06  # of the time that is left: what trying views, or keeping and judging snapshots, may cost
@@ -38,10 +39,8 @@ class Means:
 
 def networks(config: Config, means: Means, reasons: list[str]) -> int:
     """How many networks are trained, each from a seed of its own."""
-    if config.ensemble == "none":
-        return 1
     if config.ensemble != "auto":
-        return int(config.ensemble)
+        return asked_networks(config)
     several = min(MOST_NETWORKS, int(means.affordable / (ENOUGH * means.wanted)))
     while several > 1 and means.judging(several) > JUDGED:
         several -= 1
@@ -54,12 +53,25 @@ def networks(config: Config, means: Means, reasons: list[str]) -> int:
     return several
 
 
-def plan_ending(
-    config: Config, means: Means, *, members: int, trains: bool, rate: str, augment: tuple[str, ...]
-) -> EndingPlan:
-    """Snapshots and views that the time allows trying. trains: whether a network is trained in mini-batches.
+def asked_networks(config: Config) -> int:
+    """How many members `--ensemble` asks for; 1 where it leaves that to the plan."""
+    return 1 if config.ensemble in ("auto", "none") else int(config.ensemble)
 
-    rate: the schedule. Mirror images are tried unasked only where the training sees them too.
+
+def plan_ending(
+    config: Config,
+    means: Means,
+    *,
+    members: int,
+    trains: bool,
+    rate: str,
+    augment: tuple[str, ...],
+    searched: bool = False,
+) -> EndingPlan:
+    """Snapshots, trials and views that the time allows trying. trains: whether a network is trained in mini-batches.
+
+    rate: the schedule. searched: whether a search comes before, none of whose trials is cross-validated.
+    Mirror images are tried unasked only where the training sees them too.
     """
     asked = tuple(name for name in ("ensemble", "views") if getattr(config, name) not in ("auto", "none"))
     points: tuple[float, ...] = ()
@@ -68,6 +80,9 @@ def plan_ending(
         points = points if len(points) > 1 else LATE
         if means.judging(len(points) + 2) > JUDGED:
             points = ()
+    trials = MOST_TRIALS if searched and (points or members > 1) else 0
+    while trials and means.judging(len(points) + 2 + trials) > JUDGED:
+        trials -= 1
     if config.views != "auto":
         views: tuple[str, ...] = (config.views,)
     else:
@@ -77,11 +92,12 @@ def plan_ending(
             if (preset(name).mirrored and "flip" not in augment) or means.judging(passes) > JUDGED:
                 continue
             views = (*views, name)
-    return EndingPlan(members, points, views, asked)
+    return EndingPlan(members, points, views, asked, trials)
 
 
 def judging_passes(ending: EndingPlan, tests: float) -> float:
     """Passes over validation that the plan's ending takes; tests: test images a validation image."""
     candidates = (len(ending.snapshots) + 2) * ending.members if ending.snapshots or ending.members > 1 else 0
+    candidates += ending.trials
     views = [preset(name).passes for name in ending.views]
     return candidates + sum(views) + (1 + tests) * (ending.members - 1 + max(views, default=1) - 1)

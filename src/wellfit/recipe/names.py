@@ -7,8 +7,9 @@ from wellfit.data.augmentations.table import mixing_names, parse_all
 from wellfit.dotted import load_dotted
 from wellfit.errors import UserError
 from wellfit.inference.views import preset
-from wellfit.models.zoo import resolve
-from wellfit.recipe.model_options import refuse_unknown_layers
+from wellfit.models.zoo import build, resolve
+from wellfit.recipe.model_choice import PRETRAINED
+from wellfit.recipe.model_options import model_options, refuse_unknown_layers
 from wellfit.training.optimizers import check_optimizer_name
 from wellfit.training.regularize import build_criterion
 from wellfit.training.schedules import schedule
@@ -16,7 +17,7 @@ from wellfit.training.schedules import schedule
 
 def refuse_unknown_names(config: Config) -> None:
     """UserError for a model, layer, optimizer, loss, schedule, augmentation or views that are not there, naming the
-    nearest.
+    nearest; and for weights that the model cannot start from.
     """
     if config.model.name != "auto":
         namespace, name = resolve(config.model.name)
@@ -34,6 +35,25 @@ def refuse_unknown_names(config: Config) -> None:
     if config.augment != ("auto",):
         parse_all(() if config.augment == ("none",) else config.augment)
     refuse_mixing_with(config.loss, config.augment)
+    refuse_unfit_weights(config)
+
+
+def refuse_unfit_weights(config: Config) -> None:
+    """UserError for weights that were asked for and cannot be had, read, or loaded into their network.
+
+    Published ones are fetched here where they are not on this machine.
+    """
+    wanted, name, size = config.model.weights, config.model.name, config.model.image_size or 224
+    if wanted in ("auto", "none"):
+        return
+    try:
+        build(PRETRAINED[0] if name == "auto" else name, 2, image_size=size, weights=wanted, **model_options(config))
+    except UserError as error:
+        if name != "auto":
+            raise
+        raise UserError(
+            f"{error} (no --model was given, so '{PRETRAINED[0]}' was tried: name the right one)"
+        ) from error
 
 
 def refuse_mixing_with(loss: str, augment: tuple[str, ...]) -> None:

@@ -93,8 +93,10 @@ class TrainingPlan:
 class EndingPlan:
     """What is tried once a network is trained; of all of it is kept what validation gains by (SPEC E4).
 
-    members: networks that are trained from seeds of their own, the first included. snapshots: shares of a training's
-    progress at which its weights are set aside. views: names of test-time views that are tried.
+    members: networks that are trained from seeds of their own, the first included; after a probe, stages whose
+    classifiers may be averaged. snapshots: shares of a training's
+    progress at which its weights are set aside. views: names of test-time views that are tried. trials: how many of the
+    search's best trials, each of another kind, may be members as they are.
     asked: what was asked for by name, "ensemble" or "views": it is kept unless validation loses by it.
     """
 
@@ -102,6 +104,7 @@ class EndingPlan:
     snapshots: tuple[float, ...] = ()
     views: tuple[str, ...] = ()
     asked: tuple[str, ...] = ()
+    trials: int = 0
 
 
 @dataclass(frozen=True)
@@ -208,9 +211,16 @@ def plan_in_words(plan: Plan) -> list[str]:
             f"augment {' + '.join(plan.augment) or 'none'}"
         )
     ending = plan.ending
-    tried = [f"an ensemble of {ending.members} networks from seeds of their own"] if ending.members > 1 else []
+    several = (
+        f"the mean of up to {ending.members} linear classifiers on different stages"
+        if model.transfer == "probe"
+        else f"an ensemble of {ending.members} networks from seeds of their own"
+    )
+    tried = [several] if ending.members > 1 else []
     if len(ending.snapshots) > 1 and training.steps:
         tried.append(f"{len(ending.snapshots)} snapshots of a training")
+    if ending.trials and tried:
+        tried.append(f"up to {ending.trials} of the search's trials")
     if ending.views:
         tried.append(f"test-time views ({', '.join(ending.views)})")
     if tried:

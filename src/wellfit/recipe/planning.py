@@ -12,7 +12,7 @@ from wellfit.data.symmetry import mirror_agreement, mirror_is_safe
 from wellfit.errors import UserError
 from wellfit.models.zoo import Built, build
 from wellfit.recipe.budget import in_words
-from wellfit.recipe.ending import PASSING, Means, judging_passes, networks, plan_ending
+from wellfit.recipe.ending import PASSING, Means, asked_networks, judging_passes, networks, plan_ending
 from wellfit.recipe.full_batch import PASSES, is_full_batch
 from wellfit.recipe.job import Job
 from wellfit.recipe.model_choice import (
@@ -93,6 +93,7 @@ def make_plan(job: Job, data: Prepared, *, left: float | None = None, transfer: 
     means = Means(left, rate, len(data.split.validation), tests, 0.0, wanted_epochs(images))
     if transfer == "probe":
         steps = _fine_tune_steps(config, images, usable, rate, batch_size, steps_per_epoch, reasons)
+        members = asked_networks(config)
     else:
         seconds = usable * (1 - CHECKS_SHARE) - search_seconds
         affordable = seconds * rate / images / (PASSES if whole else 1.0)
@@ -149,6 +150,7 @@ def make_plan(job: Job, data: Prepared, *, left: float | None = None, transfer: 
             trains=transfer != "probe" and not whole,
             rate=learning_schedule,
             augment=augment,
+            searched=bool(search.coarse_trials) and not search.folds,
         ),
     )
 
@@ -222,11 +224,12 @@ def expected_seconds(plan: Plan, data: Prepared, speed: float) -> dict[str, floa
     judged = search.validation_images * (search.coarse_trials + search.fine_trials)
     trial_images = training.batch_size * trained * max(1, search.folds) + judged / 3
     validation, tests = len(data.split.validation), len(data.split.test)
+    trained = plan.ending.members if plan.model.transfer != "probe" else 1
     features = 2 * (len(data.split.train) + len(data.split.validation)) / 2.5
     return {
         "search": trial_images / rate,
         "probe": features / speed * max(1, len(plan.model.probe_sizes)) if plan.model.transfer == "probe" else 0.0,
-        "training": training.steps * training.batch_size * plan.ending.members / rate,
+        "training": training.steps * training.batch_size * trained / rate,
         "ensemble and views": judging_passes(plan.ending, tests / max(1, validation)) * validation / speed / PASSING,
         "test and report": closing_time(data, speed),
     }

@@ -8,6 +8,7 @@ import shutil
 import time
 from typing import Any
 
+from wellfit.recipe.best_trials import BestTrials
 from wellfit.recipe.job import Job
 from wellfit.recipe.material import Material, Settings
 from wellfit.recipe.plan import Plan
@@ -41,6 +42,7 @@ def find_settings(job: Job, material: Material) -> Settings:
             job.record.write,
             rate=plan.schedule,
             keep=lambda task: plan.schedule == CONTINUABLE,
+            trained=BestTrials(job, plan.ending.trials),
         )
 
         def opened(round_: Round) -> None:

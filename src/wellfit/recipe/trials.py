@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -26,7 +26,7 @@ from wellfit.recipe.trial_pause import Pause, Paused
 from wellfit.recipe.trial_settings import with_settings
 from wellfit.search.trial import Task, Trial
 from wellfit.training.checkpoint import load_checkpoint, save_checkpoint
-from wellfit.training.loop import Outcome, train
+from wellfit.training.loop import train
 from wellfit.training.pace import Pace
 from wellfit.training.schedules import plateau_of, schedule
 
@@ -34,6 +34,9 @@ EVALUATION_SHARE = 0.08  # of a trial's time: what looking at validation between
 CONTINUABLE = "constant"
 """The schedule under which a longer trial is the same training gone on with. Any other spans the whole of a trial, so
 that a longer one starts again, and settings of one length are judged alike however they came to it."""
+
+
+Result = TypeVar("Result")
 
 
 class WriteLine(Protocol):
@@ -62,6 +65,7 @@ class TrialRunner:
     stop: asked at each step; True stops the trial: Interrupted is raised, and it goes on from there when run again.
     clock: seconds of the search so far, for `Trial.ended`.
     keep: whether a trial's checkpoint is wanted, so that another can continue it.
+    trained: told of each network that was trained to its trial's end on the training split: task, network, score, rate.
     """
 
     material: Material
@@ -71,6 +75,7 @@ class TrialRunner:
     rate: str = "constant"
     stop: Callable[[], bool] = lambda: False
     keep: Callable[[Task], bool] = lambda task: True
+    trained: Callable[[Task, nn.Module, float, float], None] = lambda task, module, score, lr: None
     clock: Callable[[], float] = lambda: 0.0
 
     def __call__(self, task: Task) -> Trial:
@@ -224,6 +229,8 @@ class TrialRunner:
             return run
         value, figures = score.last if score.last is not None else score(module)
         run.score, run.loss = value, figures["loss"]
+        if train_on is None:  # a network of a fold has seen validation images
+            _keeping(self.trained, task, module, value, settings.lr)
         if self.keep(task):
             self._save(task, number, module, optimizer, batch_size, outcome.steps, outcome.epochs, curve)
         return run
@@ -263,8 +270,8 @@ class _Desk:
     done: list[OneRun]
 
 
-def _keeping(call: Callable[..., Outcome], *args: Any, **options: Any) -> Outcome:
-    """The training's outcome; a full disk is no fault of the trial."""
+def _keeping(call: Callable[..., Result], *args: Any, **options: Any) -> Result:
+    """What a call that writes files returns; a full disk is no fault of the trial."""
     try:
         return call(*args, **options)
     except UserError as error:
