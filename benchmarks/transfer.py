@@ -4,6 +4,9 @@ A ResNet-20 with published CIFAR-10 weights on Fashion-MNIST, with 50, 500 and 5
 out as validation, or five folds below 500). Every strategy is run in full and judged on the same test images; the
 policy sees validation alone. Regret: the best strategy's test accuracy less that of the one chosen, in points.
 
+What the strategies have in common is done once: the pass of the frozen network over the images, and the linear fit that
+both fine-tunings start from. Every training is run by itself. The processor seconds of each part are printed too.
+
 usage: WELLFIT_TEST_DATA=DIR python benchmarks/transfer.py [--draws 10] [--images 50 500 5000] [--out runs/transfer]
 
 Draws are disjoint. Finished ones are kept in OUT/results.jsonl and not run again; `--show` prints what there is.
@@ -12,6 +15,7 @@ Draws are disjoint. Finished ones are kept in OUT/results.jsonl and not run agai
 from __future__ import annotations
 
 import argparse
+import copy
 import json
 import math
 import os
@@ -39,7 +43,7 @@ from wellfit.recipe.job import Job
 from wellfit.recipe.machine import machine
 from wellfit.recipe.material import Material, Settings
 from wellfit.recipe.plan import ChecksPlan, ModelPlan, OptimizerPlan, Plan, ScratchPlan, SearchPlan, TrainingPlan
-from wellfit.recipe.planning import usual_rates
+from wellfit.recipe.planning import COMPARED_IMAGES, usual_rates
 from wellfit.recipe.prepare import Prepared
 from wellfit.recipe.probing import linear, probe
 from wellfit.recipe.transferring import choose_strategy, fine_tuning_settings
@@ -96,6 +100,7 @@ def plan_of(images: int, seed: int, weights: Path) -> Plan:
     lr, decay = usual_rates("adamw", tuned, batch, transfer=True)
     small_lr, small_decay = usual_rates("adamw", small, batch, transfer=False)
     steps = max(1, round(tuning * per_epoch))
+    net = ScratchPlan("whitened", SIZE, SIZE, 0, small_lr, small_decay, {"widths": WIDTHS})
     return Plan(
         seed=seed,
         metric="accuracy",
@@ -109,15 +114,8 @@ def plan_of(images: int, seed: int, weights: Path) -> Plan:
         checks=ChecksPlan(),
         search=SearchPlan(),
         training=TrainingPlan(steps, batch, per_epoch, max(1, steps // 4)),
-        scratch=ScratchPlan(
-            "whitened",
-            SIZE,
-            SIZE,
-            max(1, round(scratch * per_epoch)),
-            small_lr,
-            small_decay,
-            {"widths": WIDTHS},
-        ),
+        scratch=replace(net, steps=max(1, round(scratch * per_epoch))),
+        compared=replace(net, steps=math.ceil(COMPARED_IMAGES / batch)),
     )
 
 
@@ -126,26 +124,34 @@ def run(data: Images, draw: int, images: int, folder: Path) -> dict[str, Any]:
     shutil.rmtree(folder, ignore_errors=True)
     place = RunFolder(folder)
     folder.mkdir(parents=True)
-    begun = time.process_time()
+    clock = Clock()
     job = Job(None, Config(seed=draw), place, Record(place.record), Budget(None, time.monotonic()))
     try:
         material = Material.of(data.draw(draw, images), plan_of(images, draw, data.weights))
+        clock("data")
         looked = probe(job, material)
+        clock("probe")
         decision = choose_strategy(job, looked)
+        clock("policy")
         layers = looked.features.layers
         fitted = {
             PROBE: linear(looked, looked.best_at(layers[-1:])),
             EARLIER: linear(looked, looked.best_at(layers[:-1])),
         }
         settings = fine_tuning_settings(job, material, decision)
+        fitted_head = linear(looked, looked.best_at(layers[-1:]), unseen_validation=True)
+        clock("linear")
         for strategy in (TOP, ALL):
-            start = linear(looked, looked.best_at(layers[-1:]), unseen_validation=True)
+            start = replace(fitted_head, module=copy.deepcopy(fitted_head.module))
             nothing = replace(start, on_validation=-math.inf)
             shutil.rmtree(place.checkpoint.parent, ignore_errors=True)  # the other's: not to be gone on from
             fitted[strategy] = fine_tune(job, material, settings, nothing, start, top=strategy == TOP)
+            clock(strategy)
         small = material.from_scratch()
         fitted[SCRATCH] = train_network(job, small, Settings.of(small.plan))
+        clock(SCRATCH)
         tests = {name: judged(small if name == SCRATCH else material, one) for name, one in fitted.items()}
+        clock("tests")
     finally:
         job.record.close()
     scores = {name: one.score if name == SCRATCH else one.on_validation for name, one in fitted.items()}
@@ -159,8 +165,21 @@ def run(data: Images, draw: int, images: int, folder: Path) -> dict[str, Any]:
         "cell": list(decision.cell),
         "validation": scores,
         "test": tests,
-        "seconds": round(time.process_time() - begun, 1),
+        "seconds": round(sum(clock.parts.values()), 1),
+        "parts": clock.parts,
     }
+
+
+class Clock:
+    """Processor seconds since the call before, by the part that they went to."""
+
+    def __init__(self) -> None:
+        self.parts: dict[str, float] = {}
+        self.last = time.process_time()
+
+    def __call__(self, part: str) -> None:
+        now = time.process_time()
+        self.parts[part], self.last = round(now - self.last, 1), now
 
 
 def judged(material: Material, fitted: Fitted) -> float:
@@ -197,6 +216,14 @@ def table(rows: list[dict[str, Any]]) -> str:
         ]
         taken = np.mean([row["test"][row["chosen"]] for row in own])
         lines.append(f"{images:>8,}  policy {taken:.4f}  " + "  ".join(said))
+    timed = [(images, [row["parts"] for row in rows if row["images"] == images and "parts" in row]) for images in sizes]
+    if any(parts for _, parts in timed):
+        lines += ["", "processor seconds of a draw, by part"]
+    for images, parts in timed:
+        if parts:
+            means_of = {name: np.mean([one[name] for one in parts]) for name in parts[0]}
+            said = [f"{name} {seconds:.1f}" for name, seconds in means_of.items()]
+            lines.append(f"{images:>8,}  {sum(means_of.values()):.1f}: " + ", ".join(said))
     return "\n".join(lines)
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from tests.cli.conftest import Command
 
-KEYS = {"schema", "run", "to", "file", "bytes", "input", "output", "classes", "checked", "notes"}
+KEYS = {"schema", "run", "to", "file", "bytes", "input", "output", "classes", "views", "checked", "notes"}
 
 
 def test_in_words_and_as_json(wellfit: Command, finished_run: Path, tmp_path: Path) -> None:

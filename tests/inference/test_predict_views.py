@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -84,3 +85,8 @@ def test_the_exported_graph_holds_flip_and_says_what_it_does_not_hold(tmp_path: 
     assert not any("views" in note for note in flip["notes"])
     ten = export_model(saved(tmp_path / "ten", "ten"), "torchscript")
     assert any("over the views 'ten'" in note and "centre view alone" in note for note in ten["notes"])
+    assert (flip["views"], ten["views"]) == ("flip", "none")
+    extra = {"wellfit.json": ""}
+    torch.jit.load(ten["file"], _extra_files=extra)
+    told = json.loads(extra["wellfit.json"])
+    assert (told["views"], told["views_of_the_model"]) == ("none", "ten")

@@ -23,7 +23,7 @@ from wellfit.inference.export import export_model
 from wellfit.inference.predict import predict
 from wellfit.models.saved import load_model, read_card
 from wellfit.recipe import api
-from wellfit.recipe.answers import read_answers
+from wellfit.recipe.answers import keep_held_out, read_answers, read_held_out
 from wellfit.recipe.evaluation import evaluate_run
 from wellfit.recipe.joining import ensemble, opened
 from wellfit.recipe.plan import SearchPlan
@@ -203,6 +203,48 @@ def test_a_classifier_fitted_on_validation_too_leaves_nothing_to_choose_by(
     folders = [RunFolder(runs["a"]), RunFolder(other)]
     with pytest.raises(UserError, match=r"probe' was fitted on its validation images too"):
         shared_images(folders, [read_card(folder) for folder in folders], None, None)
+
+
+def test_a_classifier_fitted_on_validation_too_speaks_for_it_by_what_was_held_out(
+    runs: dict[str, Path], tmp_path: Path
+) -> None:
+    """The file says of half of the images what no network would: it is the file that is heard of these."""
+    other = tmp_path / "probe"
+    shutil.copytree(runs["b"], other)
+    card = read_card(RunFolder(other))
+    (other / "model.json").write_text(json.dumps(card | {"learnt": "train and validation"}), encoding="utf-8")
+    plain = shared_images([RunFolder(runs[name]) for name in "ab"], [card, card], None, None).data
+    half = plain.split.validation[::2]
+    wrong = np.full((len(half), len(card["classes"])), -20.0)
+    wrong[np.arange(len(half)), (plain.targets(half) + 1) % len(card["classes"])] = 0.0
+    keep_held_out(RunFolder(other), plain, half, wrong)
+    made = ensemble([runs["a"], other], out=tmp_path / "joined", equal=True)
+    line = made.ensemble
+    assert line is not None
+    assert line["images"] == len(half)  # of the others it has nothing to say that counts
+    assert line["tried"][1]["score"] == 0.0
+    assert line["tried"][0]["score"] > 0.8
+    assert read_card(made.folder)["learnt"] == "train and validation"
+    said = next(line for line in read_record(made.folder.record) if line["kind"] == "audit")
+    assert "answered in its probe" in said["sentences"][0]
+
+
+def test_what_was_held_out_comes_back_as_it_was_kept_and_a_damaged_file_is_named(
+    runs: dict[str, Path], tmp_path: Path
+) -> None:
+    cards = [read_card(RunFolder(runs[name])) for name in "ab"]
+    data = shared_images([RunFolder(runs[name]) for name in "ab"], cards, None, None).data
+    folder, some = RunFolder(tmp_path), data.split.validation[:3]
+    assert read_held_out(folder) is None
+    answers = np.log(np.random.default_rng(0).dirichlet(np.ones(10), 3))
+    keep_held_out(folder, data, some, answers)
+    kept = read_held_out(folder)
+    assert kept is not None
+    assert kept.images == [data.inspection.content_hash[i] for i in some.tolist()]
+    np.testing.assert_array_equal(kept.answers, answers.astype(np.float32))
+    (folder.arrays / "held-out.npz").write_bytes(b"torn")
+    with pytest.raises(UserError, match=r"held-out\.npz' is damaged"):
+        read_held_out(folder)
 
 
 def test_data_that_are_gone_or_changed_are_named(runs: dict[str, Path], tmp_path: Path) -> None:

@@ -6,6 +6,8 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import numpy as np
 import pytest
@@ -15,9 +17,11 @@ from tests.recipe.plans import longer, small_plan
 from wellfit.config import Config
 from wellfit.errors import UserError
 from wellfit.models.zoo import build
+from wellfit.recipe import planning
 from wellfit.recipe.budget import Budget
 from wellfit.recipe.job import Job
 from wellfit.recipe.material import Material
+from wellfit.recipe.model_choice import Candidate, Choice
 from wellfit.recipe.plan import Plan, ScratchPlan
 from wellfit.recipe.planning import make_plan
 from wellfit.recipe.prepare import Prepared
@@ -94,6 +98,24 @@ def test_the_finding_prints_the_table_with_the_numbers_that_were_measured(job: J
     assert made.table in said
     assert made.cell[0] == "little"
     assert job.outcomes[-1].name == "policy"
+
+
+def test_a_small_net_from_scratch_is_measured_where_the_plan_has_one(job: Job, looked: Looked, tmp_path: Path) -> None:
+    small = ScratchPlan("whitened", 16, 16, 40, 3e-3, 5e-2, {"widths": [16, 32, 64]})
+    plan = looked.material.plan.replace(compared=small)
+    made = choose_strategy(job, replace(looked, material=replace(looked.material, plan=plan)))
+    (line,) = [line for line in made.table.splitlines() if "small net from scratch" in line]
+    again = job_in(tmp_path / "again")
+    assert choose_strategy(again, replace(looked, material=replace(looked.material, plan=plan))).table == made.table
+    again.record.close()
+    assert float(line.split()[-1].rstrip("%")) > 25  # of ten classes, after 13 epochs of 100 images
+    assert not any(line["kind"] == "trial" for line in read_record(job.folder.record))
+    (finding,) = [finding for finding in job.findings if finding.id == "transfer-policy"]
+    assert "trained from scratch for a short time" in finding.message
+
+
+def test_without_one_the_policy_says_so(job: Job, looked: Looked) -> None:
+    assert any("no small net" in reason for reason in choose_strategy(job, looked).reasons)
 
 
 def test_random_weights_are_compared_on_the_same_images(looked: Looked) -> None:
@@ -189,7 +211,21 @@ def test_a_plan_has_time_for_what_was_asked_for(
     assert (plan.training.steps > 0, plan.scratch.steps > 0) == (tunes, scratch)
     little = make_plan(replace(job, config=Config().replace(**asked)), digits, left=60.0)
     assert (little.training.steps, little.scratch.steps) == (0, 0)
+    assert plan.compared.steps == 0  # nothing is left to decide
     assert any("a linear classifier is advised" in reason for reason in little.reasons)
+
+
+@pytest.mark.parametrize(("speed", "steps"), [(1e6, 188), (2000, 96), (500, 0)])
+def test_the_small_net_that_is_compared_with_takes_little_of_the_time(
+    digits: Prepared, monkeypatch: pytest.MonkeyPatch, speed: float, steps: int
+) -> None:
+    """At 6,000 images a second and more all of them; 3% of 60 s at 2,000 × 0.85; too few to tell are none."""
+    net = Candidate("whitened", {"widths": [8, 8, 8]}, 16, speed)
+    monkeypatch.setattr(planning, "small_net", lambda *arguments: net)
+    choice = cast(Choice, SimpleNamespace(engine=None))
+    assert planning._compared(Config(), choice, digits, 60.0, 32).steps == steps
+    asked = Config().replace(**{"training.transfer": "probe"})
+    assert planning._compared(asked, choice, digits, 60.0, 32).steps == 0
 
 
 def test_a_mistyped_strategy_names_the_nearest() -> None:

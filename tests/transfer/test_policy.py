@@ -79,6 +79,18 @@ def test_weights_no_better_than_random_ones_are_those_of_different_data() -> Non
     assert (helped.cell[1], helped.helps) == ("similar", True)
 
 
+def test_a_small_net_from_scratch_that_does_better_makes_data_different() -> None:
+    worse = decide(evidence(500, 0.7, 0.9, scratch=(0.55, 0.9), scratch_images=400))
+    assert worse.cell == ("little", "similar")
+    assert "small net from scratch  55.0%" in worse.table
+    by_chance = decide(evidence(500, 0.7, 0.9, scratch=(0.905, 0.9), scratch_images=400))
+    assert by_chance.cell == ("little", "similar")
+    better = decide(evidence(500, 0.7, 0.9, scratch=(0.95, 0.9), scratch_images=400))
+    assert better.cell == ("little", "different")
+    assert better.strategies == (EARLIER,)
+    assert any("reaches 95.0% of 400" in reason and "different data set" in reason for reason in better.reasons)
+
+
 def test_a_network_of_one_stage_has_no_earlier_one() -> None:
     one = Evidence(100, 2, 100, "accuracy", [Stage("only", "mean", 0.6, 0.7)], control=(0.5, 0.5), control_images=50)
     assert decide(one).strategies == (PROBE,)

@@ -45,8 +45,9 @@ def export_model(
     to: "onnx", "torchscript" or "safetensors". out: the file; by default RUN/export/model.onnx, .pt or .safetensors.
     fixed: the file takes images of the network's own size and holds no resize; by default it takes images of any size.
 
-    Returns {"run", "to", "file", "bytes", "input", "output", "classes", "checked", "notes"}; checked: {"against",
-    "images", "difference"}, or None for weights alone. Raises UserError where a package is missing, where the file
+    Returns {"run", "to", "file", "bytes", "input", "output", "classes", "views", "checked", "notes"}; views: the
+    test-time views that the file holds, "none" or "flip"; checked: {"against", "images", "difference"}, or None for
+    weights alone. Raises UserError where a package is missing, where the file
     cannot be written, and for a network that cannot be exported, naming the operation that stands in the way.
     """
     if to not in FORMATS:
@@ -70,12 +71,13 @@ def export_model(
         fixed=fixed,
         mirrored=views == "flip",
     ).eval()
-    about = _about(card, preprocessing, fixed)
+    inside = views if views in IN_THE_FILE and to != "safetensors" else "none"
+    about = _about(card, preprocessing, fixed, inside)
     checked, notes = write(graph, card, about, path, _images(preprocessing, fixed))
-    if views not in IN_THE_FILE or (views != "none" and to == "safetensors"):
+    if views != inside:
         notes.append(
             f"wellfit itself averages this model's answers over the views '{views}'; the file answers from the centre "
-            "view alone"
+            "view alone, so its probabilities differ from those of `wellfit predict`"
         )
     return {
         "run": str(folder.path),
@@ -85,13 +87,14 @@ def export_model(
         "input": about["input"],
         "output": about["output"],
         "classes": len(card["classes"]),
+        "views": inside,
         "checked": checked,
         "notes": notes,
     }
 
 
-def _about(card: dict[str, Any], preprocessing: Preprocessing, fixed: bool) -> dict[str, str]:
-    """What is written into the file for whoever meets it later; all values are text."""
+def _about(card: dict[str, Any], preprocessing: Preprocessing, fixed: bool, views: str) -> dict[str, str]:
+    """What is written into the file for whoever meets it later; all values are text. views: those that it holds."""
     size, short = preprocessing.size, max(preprocessing.resize, SHORT_SIDE)
     if fixed:
         taken = f"uint8 N×3×{size}×{size}, RGB, 0-255: centre views of the images, already at this size"
@@ -108,6 +111,8 @@ def _about(card: dict[str, Any], preprocessing: Preprocessing, fixed: bool) -> d
         "classes": json.dumps(card["classes"], ensure_ascii=False),
         "preprocessing": json.dumps({**card["preprocessing"], "mean_image": None}),
         "temperature": str(card.get("temperature", 1.0)),
+        "views": views,
+        "views_of_the_model": str(card.get("views", "none")),
     }
 
 

@@ -2,6 +2,9 @@
 
 `arrays/answers-SPLIT.npz`: `images` (N×16 bytes, content hashes), `targets` and `predicted` (N class numbers) and
 `seen` (M×16 bytes, the images that the run was trained or chosen on).
+
+`arrays/held-out.npz`, of a linear classifier that was fitted on validation images too: `images` (N×16 bytes) and
+`answers` (float32 N×C log probabilities, classes as in model.json), each by a classifier fitted without that image.
 """
 
 from __future__ import annotations
@@ -20,6 +23,8 @@ from wellfit.record import RunFolder, write_atomically
 
 if TYPE_CHECKING:
     from wellfit.recipe.prepare import Prepared
+
+HELD_OUT = "held-out.npz"
 
 
 @dataclass
@@ -71,6 +76,40 @@ def read_answers(folder: RunFolder, split: str = "test") -> Answers | None:
     if not len(images) == len(targets) == len(predicted):
         raise UserError(f"'{path}' is damaged: its lists differ in length; copy it again, or give images to compare on")
     return Answers(images, targets, predicted, seen)
+
+
+@dataclass
+class HeldOut:
+    """images: content hashes; answers: N×C log probabilities, each by the model's like that had not seen the image."""
+
+    images: list[bytes]
+    answers: np.ndarray
+
+
+def keep_held_out(folder: RunFolder, data: Prepared, indices: np.ndarray, answers: np.ndarray) -> None:
+    """Write what was said of images that were held out in turn. indices: their source indices."""
+    hashes = data.inspection.content_hash
+    content = io.BytesIO()
+    np.savez_compressed(
+        content, images=_table([hashes[i] for i in indices.tolist()]), answers=answers.astype(np.float32)
+    )
+    folder.arrays.mkdir(parents=True, exist_ok=True)
+    write_atomically(folder.arrays / HELD_OUT, content.getvalue())
+
+
+def read_held_out(folder: RunFolder) -> HeldOut | None:
+    """What was kept; None where the run has none. UserError where the file is damaged."""
+    path = folder.arrays / HELD_OUT
+    if not path.is_file():
+        return None
+    try:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+            images, answers = _rows(arrays["images"]), arrays["answers"].astype(np.float32)
+        if answers.ndim != 2 or len(images) != len(answers):
+            raise ValueError(f"{len(images)} images have answers of shape {answers.shape}")
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        raise UserError(f"'{path}' is damaged ({error}); copy it again, or leave its run out") from error
+    return HeldOut(images, answers)
 
 
 def _table(hashes: list[bytes]) -> np.ndarray:

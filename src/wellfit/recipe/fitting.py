@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -45,6 +46,10 @@ class Fitted:
     settings: Settings
     interrupted: bool = False
     held_out: tuple[np.ndarray, np.ndarray] | None = None  # log probabilities N×C and targets N of unseen images
+    held_out_of: np.ndarray | None = None  # source indices of those images
+    over_views: tuple[np.ndarray, np.ndarray] | None = None  # as held_out, over the test-time views that were chosen
+    # Where the network was fitted on validation images too: its like, on the engine, fitted on training images alone.
+    apart: Callable[[], nn.Module] | None = None
     probe: Probe | None = None  # fitted on training and validation images, for when nothing more is trained
     kept: list[Kept] = field(default_factory=list)  # weights set aside on the way
     views: str = "none"  # a name of `inference.views.VIEWS`

@@ -22,6 +22,7 @@ from wellfit.inference.views import VIEWS, preset
 from wellfit.models.ensemble import Ensemble, entrance_of
 from wellfit.models.saved import load_model, read_card
 from wellfit.models.zoo import Built
+from wellfit.recipe.answers import HeldOut
 from wellfit.recipe.budget import Budget
 from wellfit.recipe.combining import Candidate, record_line
 from wellfit.recipe.common_view import common_view
@@ -149,7 +150,7 @@ def _join(job: Job, members: list[Joined], shared: Shared, config: Config, most:
     plan = _plan(members, config, engine, preprocessing, views)
     material = Material(data, plan, preprocessing)
     with job.step("ensemble") as outcome:
-        pool, seconds = _pool(material, members, ways)
+        pool, seconds = _pool(material, members, ways, shared.held_out)
         targets = data.targets(data.split.validation)
         tables = [each.answers for each in pool]
         chosen = (
@@ -169,6 +170,8 @@ def _join(job: Job, members: list[Joined], shared: Shared, config: Config, most:
         taken = [(members[i], ways[i], float(chosen.weights[i])) for i in chosen.chosen]
         built = _built(taken, preprocessing.size, engine)
     fitted = Fitted(built, built.module, chosen.judged.score, 0, Settings.of(plan))
+    if any(shared.held_out[i] is not None for i in chosen.chosen):  # what is saved has learnt from these images
+        fitted.held_out = mean_answers(tables, chosen.weights), targets
     fitted = choose_views(job, material, fitted)
     save(job, material, fitted)
     module, _ = load_model(job.folder)  # what is judged is what was saved
@@ -179,18 +182,37 @@ def _join(job: Job, members: list[Joined], shared: Shared, config: Config, most:
 
 
 def _pool(
-    material: Material, members: Sequence[Joined], ways: Sequence[dict[str, Any]]
+    material: Material,
+    members: Sequence[Joined],
+    ways: Sequence[dict[str, Any]],
+    held_out: Sequence[HeldOut | None],
 ) -> tuple[list[Candidate], float]:
-    """Each run's answers as the ensemble will hear them, and the seconds that they took together."""
+    """Each run's answers as the ensemble will hear them, and the seconds that they took together.
+
+    Of images that a run has learnt from, what it said of them held out.
+    """
     plan, batches = material.plan, material.evaluation(material.data.split.validation)
     begun, pool = time.monotonic(), []
-    for member, way in zip(members, ways, strict=True):
+    for member, way, held in zip(members, ways, held_out, strict=True):
         entrance = entrance_of({"image_size": member.preprocessing.size, **way}, material.preprocessing.size)
         alone = plan.engine.place(Ensemble([member.module], [1.0], [entrance]).eval())
         answers = logits_of(alone, batches, plan.engine, material.preprocessing)
+        if held is not None:
+            _answer_as_held_out(answers, held, member.card["classes"], material)
         judged = judge(answers, batches.targets, plan.metric)
         pool.append(Candidate(str(member.folder.path), "run", member.module.state_dict, answers, judged))
     return pool, time.monotonic() - begun
+
+
+def _answer_as_held_out(answers: np.ndarray, held: HeldOut, classes: Sequence[str], material: Material) -> None:
+    """Put what a run said of images held out in the place of what it says of them now. classes: in its own order."""
+    row_of = {image: row for row, image in enumerate(held.images)}
+    hashes, validation = material.data.inspection.content_hash, material.data.split.validation
+    order = [list(classes).index(name) for name in material.data.classes]
+    for position, index in enumerate(validation.tolist()):
+        row = row_of.get(hashes[index])
+        if row is not None:
+            answers[position] = held.answers[row, order]
 
 
 def _all_alike(tables: list[np.ndarray], targets: np.ndarray, metric: str) -> Selection:

@@ -21,7 +21,7 @@ from wellfit.models.probe_net import ProbeNet, last_feature_map
 from wellfit.models.zoo import Built, build
 from wellfit.randomness import generator
 from wellfit.recipe.earlier import card_beside, match_classes, preprocessing_beside
-from wellfit.recipe.plan import ModelPlan, Plan
+from wellfit.recipe.plan import ModelPlan, Plan, ScratchPlan
 from wellfit.recipe.prepare import Prepared
 from wellfit.training.optimizers import build_optimizer
 from wellfit.training.regularize import Penalty, balanced_class_weights, build_criterion
@@ -130,9 +130,9 @@ class Material:
             net = ProbeNet(backbone, len(self.data.classes), size, layer=spot.layer, pooling=spot.pooling)
         return replace(built, module=net, name="probe_net", options=options), net
 
-    def from_scratch(self) -> Material:
-        """The same data with the plan's small net in the place of the pretrained network."""
-        small, training = self.plan.scratch, self.plan.training
+    def from_scratch(self, small: ScratchPlan | None = None) -> Material:
+        """The same data with a small net, by default the plan's, in the place of the pretrained network."""
+        small, training = small or self.plan.scratch, self.plan.training
         model = ModelPlan(small.name, "none", small.image_size, small.resize, "none", 0, dict(small.options))
         plan = self.plan.replace(
             model=model,

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from wellfit.config import Config
 from wellfit.data.augmentations.table import mixing_names, parse_all
 from wellfit.dotted import load_dotted
 from wellfit.errors import UserError
 from wellfit.inference.views import preset
+from wellfit.models.pretrained import PUBLISHED_WORDS
+from wellfit.models.weights import read_state
 from wellfit.models.zoo import build, resolve
+from wellfit.recipe.earlier import card_beside
 from wellfit.recipe.model_choice import PRETRAINED
 from wellfit.recipe.model_options import model_options, refuse_unknown_layers
 from wellfit.training.optimizers import check_optimizer_name
@@ -41,19 +46,25 @@ def refuse_unknown_names(config: Config) -> None:
 def refuse_unfit_weights(config: Config) -> None:
     """UserError for weights that were asked for and cannot be had, read, or loaded into their network.
 
-    Published ones are fetched here where they are not on this machine.
+    Published ones are fetched here where they are not on this machine. A network of the user's own may want its classes
+    known before its weights fit: of its file it is only seen whether it can be read.
     """
-    wanted, name, size = config.model.weights, config.model.name, config.model.image_size or 224
+    wanted, size = config.model.weights, config.model.image_size or 224
     if wanted in ("auto", "none"):
         return
+    name = PRETRAINED[0] if config.model.name == "auto" else config.model.name
+    if resolve(name)[0] == "user":
+        if wanted not in PUBLISHED_WORDS and not wanted.startswith(("http://", "https://")):
+            read_state(Path(wanted).expanduser())
+        return
+    card = card_beside(wanted)
+    classes = len(card["classes"]) if card is not None else 2
     try:
-        build(PRETRAINED[0] if name == "auto" else name, 2, image_size=size, weights=wanted, **model_options(config))
+        build(name, classes, image_size=size, weights=wanted, **model_options(config))
     except UserError as error:
-        if name != "auto":
+        if config.model.name != "auto":
             raise
-        raise UserError(
-            f"{error} (no --model was given, so '{PRETRAINED[0]}' was tried: name the right one)"
-        ) from error
+        raise UserError(f"{error} (no --model was given, so '{name}' was tried: name the right one)") from error
 
 
 def refuse_mixing_with(loss: str, augment: tuple[str, ...]) -> None:

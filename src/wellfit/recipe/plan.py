@@ -93,10 +93,10 @@ class TrainingPlan:
 class EndingPlan:
     """What is tried once a network is trained; of all of it is kept what validation gains by (SPEC E4).
 
-    members: networks that are trained from seeds of their own, the first included; after a probe, stages whose
-    classifiers may be averaged. snapshots: shares of a training's
-    progress at which its weights are set aside. views: names of test-time views that are tried. trials: how many of the
-    search's best trials, each of another kind, may be members as they are.
+    members: networks that are trained from seeds of their own, the first included; after a probe, how many stages'
+    classifiers may be averaged. snapshots: shares of a training's progress at which its weights are set aside. views:
+    names of test-time views that are tried. trials: how many of the search's best trials, each of another kind, may be
+    members as they are.
     asked: what was asked for by name, "ensemble" or "views": it is kept unless validation loses by it.
     """
 
@@ -143,6 +143,7 @@ class Plan:
     ending: EndingPlan = field(default_factory=EndingPlan)
     transfer_strategy: str = "auto"  # or one of transfer.policy.STRATEGIES
     scratch: ScratchPlan = field(default_factory=ScratchPlan)
+    compared: ScratchPlan = field(default_factory=ScratchPlan)  # a short training that the weights are compared with
     schema: int = SCHEMA
 
     @property

@@ -21,6 +21,7 @@ from wellfit.recipe.model_choice import (
     LOOP_EFFICIENCY,
     SEARCH_SHARE,
     SMALL_IMAGES,
+    Candidate,
     Choice,
     choose_model,
     closing_time,
@@ -36,6 +37,7 @@ from wellfit.training.schedules import scaled_lr
 from wellfit.transfer.policy import LITTLE, SCRATCH
 
 FEWEST_EPOCHS = 3.0  # of a small net from scratch: with fewer it has no chance against pretrained weights
+COMPARED_IMAGES, COMPARED_SHARE = 6000, 0.03  # that the small net of the policy sees; of the time that is left
 MOST_EPOCHS = 8  # times the epochs that a network of this size of data wants: more would only pass the time
 SHORTEST_TRIAL = 2000  # images of a coarse trial: shorter ones cannot tell learning rates apart
 MOST_STEPS_NEEDED = 200  # of a tiny batch, which sees few images in many steps
@@ -112,6 +114,7 @@ def make_plan(job: Job, data: Prepared, *, left: float | None = None, transfer: 
         preprocessing=config.preprocessing,
         transfer_strategy=config.training.transfer,
         scratch=_scratch(config, choice, data, usable, base_size, reasons) if transfer == "probe" else ScratchPlan(),
+        compared=_compared(config, choice, data, usable, base_size) if transfer == "probe" else ScratchPlan(),
         schedule=learning_schedule,
         augment=augment,
         reasons=tuple(reasons),
@@ -312,13 +315,29 @@ def _scratch(
     if epochs < FEWEST_EPOCHS and asked != SCRATCH:
         reasons.append(f"no small net from scratch: the time allows {epochs:.1f} epochs of it")
         return ScratchPlan()
+    steps = max(1, round(max(1.0, epochs) * max(1, images // min(batch_size, images))))
+    return _small_plan(small, config, data, batch_size, steps)
+
+
+def _compared(config: Config, choice: Choice, data: Prepared, usable: float, batch_size: int) -> ScratchPlan:
+    """A small net from scratch for a moment, with which the policy compares the weights; none without time for it."""
+    if config.training.transfer != "auto":
+        return ScratchPlan()
+    small = small_net(config, data, choice.engine, usable)
+    images = min(COMPARED_IMAGES, COMPARED_SHARE * usable * small.speed * LOOP_EFFICIENCY)
+    if images < COMPARED_IMAGES / 4:
+        return ScratchPlan()
+    return _small_plan(small, config, data, batch_size, math.ceil(images / min(batch_size, len(data.split.train))))
+
+
+def _small_plan(small: Candidate, config: Config, data: Prepared, batch_size: int, steps: int) -> ScratchPlan:
     built = build(small.name, len(data.classes), image_size=small.image_size, seed=config.seed, **small.options)
     lr, decay = usual_rates("adamw", built.module, batch_size, transfer=False)
     return ScratchPlan(
         name=small.name,
         image_size=small.image_size,
         resize=_resize(small.image_size, data, None),
-        steps=max(1, round(max(1.0, epochs) * max(1, images // min(batch_size, images)))),
+        steps=steps,
         lr=lr,
         weight_decay=decay,
         options=built.options,

@@ -132,7 +132,16 @@ def linear(looked: Looked, result: ProbeResult, *, unseen_validation: bool = Fal
     held_out = np.log(result.held_out[unseen] + 1e-12), looked.targets[unseen]
     settings, on_validation = Settings.of(material.plan), looked.validation_score(result)
     return Fitted(
-        built, net, result.score, 0, settings, held_out=held_out, probe=result.probe, on_validation=on_validation
+        built,
+        net,
+        result.score,
+        0,
+        settings,
+        held_out=held_out,
+        held_out_of=looked.indices[unseen],
+        apart=lambda: linear(looked, result, unseen_validation=True).module,
+        probe=result.probe,
+        on_validation=on_validation,
     )
 
 

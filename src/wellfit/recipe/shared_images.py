@@ -2,7 +2,8 @@
 
 Runs that were divided alike (one seed of the split, or splits that the data state) share theirs. Of runs that were
 divided apart only images count that each of them held out: an image is told by its content, so that a copy under
-another name is no way around it.
+another name is no way around it. A linear classifier that was fitted on its validation images too speaks for them by
+what its like had said of them in the probe, each image held out in turn.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import numpy as np
 from wellfit.config import load_config
 from wellfit.data.split import Split
 from wellfit.errors import UserError
-from wellfit.recipe.answers import read_answers
+from wellfit.recipe.answers import HeldOut, read_answers, read_held_out
 from wellfit.recipe.prepare import Prepared, look_at_data, split_of
 from wellfit.record import RunFolder, read_record
 
@@ -29,23 +30,34 @@ Listener = Callable[[str, dict[str, Any]], None]
 class Shared:
     """The first run's data, divided anew. data.split.validation: what no run has trained on; train: all the rest.
 
-    seen: content hashes of all that any run was trained or chosen on. sentences: what was done, for people.
+    seen: content hashes of all that any run was trained or chosen on. sentences: what was done, for people. held_out:
+    one a run; what it says of images that it has learnt from, by classifiers that had not; None where it has none.
     """
 
     data: Prepared
     seen: set[bytes]
     sentences: list[str]
+    held_out: list[HeldOut | None]
 
 
 @dataclass
 class Divided:
-    """How one run divided its images, by content. learnt_all: its model was fitted on validation images too."""
+    """How one run divided its images, by content. A model that was fitted on validation images too has none of them.
+
+    held_out: what it says of training images by classifiers that had not seen them.
+    """
 
     folder: RunFolder
     data: Prepared
     train: set[bytes]
     validation: set[bytes]
     test: set[bytes]
+    held_out: HeldOut | None = None
+
+    @property
+    def unanswered(self) -> set[bytes]:
+        """Images that it can say nothing of that counts."""
+        return self.train - set(self.held_out.images if self.held_out is not None else ())
 
 
 def shared_images(
@@ -63,18 +75,20 @@ def shared_images(
                 f"'{other.folder.path}' have no image in common; join runs of one data set"
             )
     learnt = set[bytes]().union(*(each.train for each in divided))
+    unanswered = set[bytes]().union(*(each.unanswered for each in divided))
     sealed = set[bytes]().union(*(each.test for each in divided))
     chosen_on = set[bytes]().union(*(each.validation for each in divided))
+    seen = learnt | chosen_on
     split = base.split
-    usable = np.concatenate([split.train, split.validation])
-    validation = np.array([i for i in usable.tolist() if hashes[i] not in learnt | sealed], dtype=np.int64)
-    test = np.array([i for i in split.test.tolist() if hashes[i] not in learnt | chosen_on], dtype=np.int64)
+    usable, out = np.concatenate([split.train, split.validation]), unanswered | sealed
+    validation = np.array([i for i in usable.tolist() if hashes[i] not in out], dtype=np.int64)
+    test = np.array([i for i in split.test.tolist() if hashes[i] not in seen], dtype=np.int64)
     if len(validation) < FEWEST:
         raise UserError(_too_few(divided, len(validation)))
     sentences = _sentences(divided, len(split.validation), len(validation), len(split.test), len(test))
     rest = np.setdiff1d(usable, validation)
     joined: Split = replace(split, train=rest, validation=validation, test=test, folds=None, sentences=sentences)
-    return Shared(replace(base, split=joined), learnt | chosen_on, sentences)
+    return Shared(replace(base, split=joined), seen, sentences, [each.held_out for each in divided])
 
 
 def _divided(
@@ -119,7 +133,7 @@ def _divided(
     if kept is not None:  # whatever it learnt from, also where it went on from another run
         train |= kept.seen - validation
     if learnt_validation(card):
-        train, validation = train | validation, set()
+        return Divided(folder, prepared, train | validation, set(), test, read_held_out(folder))
     return Divided(folder, prepared, train, validation, test)
 
 
@@ -131,10 +145,11 @@ def learnt_validation(card: dict[str, Any]) -> bool:
 
 def _too_few(divided: Sequence[Divided], left: int) -> str:
     for each in divided:
-        if not each.validation:
+        if not each.validation and each.held_out is None:
             return (
                 "members are chosen on images that none was trained on, but the classifier of "
-                f"'{each.folder.path}' was fitted on its validation images too; leave it out, or fine-tune it"
+                f"'{each.folder.path}' was fitted on its validation images too, and its folder does not keep what "
+                "others said of them; leave it out, or fit it anew"
             )
     return (
         f"members are chosen on validation images that none of them was trained on, and these {len(divided)} runs, "
@@ -143,6 +158,11 @@ def _too_few(divided: Sequence[Divided], left: int) -> str:
 
 
 def _sentences(divided: Sequence[Divided], validation: int, left: int, tests: int, tests_left: int) -> list[str]:
+    if any(each.held_out is not None for each in divided):
+        return [
+            f"{len(divided)} runs: {left:,} images are left to choose members by, which each run either held out or "
+            f"answered in its probe by a classifier that had not seen them, and {tests_left:,} of {tests:,} test images"
+        ]
     if left == validation and tests_left == tests:
         return [f"{len(divided)} runs that were divided alike: {left:,} validation and {tests_left:,} test images"]
     said = [

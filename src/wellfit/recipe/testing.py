@@ -20,7 +20,7 @@ from wellfit.inference.metrics import abstention_threshold, fit_temperature, sum
 from wellfit.inference.thumbnails import save_thumbnail
 from wellfit.inference.views import answers_of
 from wellfit.models.saved import card_of, read_card, save_model
-from wellfit.recipe.answers import keep_answers
+from wellfit.recipe.answers import keep_answers, keep_held_out
 from wellfit.recipe.fitting import Fitted
 from wellfit.recipe.job import Job
 from wellfit.recipe.material import Material
@@ -38,7 +38,9 @@ def save(job: Job, material: Material, fitted: Fitted) -> None:
         module = fitted.module
         data, plan = material.data, material.plan
         if fitted.held_out is not None:  # a probe was fitted on validation too: only its folds are unseen
-            logits, targets = fitted.held_out
+            logits, targets = fitted.over_views or fitted.held_out
+            if fitted.held_out_of is not None:
+                keep_held_out(job.folder, data, fitted.held_out_of, fitted.held_out[0])
         else:
             batches = material.evaluation(data.split.validation)
             logits = answers_of(module, batches, fitted.views, plan.engine, material.preprocessing)

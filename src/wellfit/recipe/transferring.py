@@ -9,6 +9,9 @@ from wellfit.recipe.fitting import Fitted, fine_tune, train_network
 from wellfit.recipe.job import Job
 from wellfit.recipe.material import Material, Settings
 from wellfit.recipe.probing import Looked, control, linear, probe
+from wellfit.recipe.stage_ensemble import join_stages
+from wellfit.recipe.trials import TrialRunner
+from wellfit.search.trial import Task
 from wellfit.transfer.policy import ALL, EARLIER, FASTER, SCRATCH, TOP, Decision, Evidence, Stage, decide
 from wellfit.transfer.rates import LOWEST
 
@@ -17,13 +20,16 @@ def transfer(job: Job, material: Material) -> tuple[Material, Fitted]:
     """Probe, decide, and train what the decision asks for; the material at the size that was chosen, and the best."""
     looked = probe(job, material)
     decision = choose_strategy(job, looked)
-    return carry_out(job, looked, decision)
+    material, fitted = carry_out(job, looked, decision)
+    if material is not looked.material or fitted.interrupted or job.stop():
+        return material, fitted
+    return material, join_stages(job, looked, fitted)
 
 
 def choose_strategy(job: Job, looked: Looked) -> Decision:
     """Weigh the evidence; the finding prints the taught table with these numbers."""
     with job.step("policy") as outcome:
-        decision = decide(evidence_of(looked))
+        decision = decide(evidence_of(looked, _small_net(job, looked)))
         wanted = looked.material.plan.transfer_strategy
         if wanted != "auto":
             decision = replace(
@@ -44,8 +50,24 @@ def choose_strategy(job: Job, looked: Looked) -> Decision:
         return decision
 
 
-def evidence_of(looked: Looked) -> Evidence:
-    """The measured numbers: linear classifiers by stage, and the same network with random weights."""
+def _small_net(job: Job, looked: Looked) -> float | None:
+    """The validation score of the plan's small net after a short training from random weights; None without one."""
+    small = looked.material.plan.compared
+    if not small.steps:
+        return None
+    material = looked.material.from_scratch(small)
+    folder = job.folder.checkpoint.parent / "compared"
+    runner = TrialRunner(
+        material, folder, lambda kind, **fields: None, rate=material.plan.schedule, keep=lambda task: False
+    )
+    images, batch_size = len(material.data.split.train), material.plan.training.batch_size
+    trial = runner(Task(0, "compared", {}, small.steps / max(1, images // min(batch_size, images))))
+    looked.material.plan.engine.activate()
+    return trial.score
+
+
+def evidence_of(looked: Looked, scratch: float | None = None) -> Evidence:
+    """The measured numbers: linear classifiers by stage, the same network with random weights, a small net's score."""
     plan, data = looked.material.plan, looked.material.data
     rows = looked.result.stages(plan.metric)
     stages = [
@@ -54,6 +76,11 @@ def evidence_of(looked: Looked) -> Evidence:
         for row in [rows[layer]]
     ]
     compared = control(looked)
+    unmeasured = []
+    if compared is None:
+        unmeasured.append("too few images to compare with random weights")
+    if scratch is None:
+        unmeasured.append("no small net was trained from scratch to compare with")
     return Evidence(
         images=len(data.split.train),
         classes=len(data.classes),
@@ -62,7 +89,9 @@ def evidence_of(looked: Looked) -> Evidence:
         stages=stages,
         control=None if compared is None else compared[:2],
         control_images=0 if compared is None else compared[2],
-        unmeasured=("too few images to compare with random weights",) if compared is None else (),
+        scratch=None if scratch is None else (scratch, looked.validation_score(looked.result)),
+        scratch_images=len(looked.on_validation),
+        unmeasured=unmeasured,
     )
 
 

@@ -5,6 +5,9 @@ from __future__ import annotations
 import time
 from dataclasses import replace
 
+import numpy as np
+from torch import nn
+
 from wellfit.inference.gain import Judged, gain, judge
 from wellfit.inference.views import answers_of, preset
 from wellfit.recipe.fitting import Fitted
@@ -21,15 +24,17 @@ def choose_views(job: Job, material: Material, fitted: Fitted) -> Fitted:
     plan, data = material.plan, material.data
     names = [name for name in plan.ending.views if name != "none"]
     with job.step("views") as outcome:
-        if fitted.held_out is not None:
-            outcome.skip("the classifier was fitted on the validation images too, so none are left to judge views on")
-            return fitted
         if not names or fitted.interrupted:
             asked = "none" in plan.ending.views
             outcome.skip("not asked for" if asked else "the run was stopped" if fitted.interrupted else "not planned")
             return fitted
+        if fitted.held_out is not None and fitted.apart is None:
+            outcome.skip("the classifier was fitted on the validation images too, so none are left to judge views on")
+            return fitted
+        # What was fitted on validation images too is judged by its like that was not.
+        module = fitted.module if fitted.apart is None else fitted.apart()
         images, tests = len(data.split.validation), len(data.split.test)
-        plain_seconds, plain = _timed(fitted, material, "none")
+        plain_seconds, answers, plain = _timed(module, material, "none")
         asked = "views" in plan.ending.asked
         best, chosen, late = plain, "none", []
         for name in names:
@@ -39,7 +44,7 @@ def choose_views(job: Job, material: Material, fitted: Fitted) -> Fitted:
             if not asked and expected > job.budget.left - closing_time(data):
                 late.append(name)
                 continue
-            seconds, judged = _timed(fitted, material, name)
+            seconds, over_views, judged = _timed(module, material, name)
             change = gain(best, judged)
             kept = change.helps or (asked and judged.score >= plain.score)
             job.record.write(
@@ -56,7 +61,7 @@ def choose_views(job: Job, material: Material, fitted: Fitted) -> Fitted:
                 kept=kept,
             )
             if kept:
-                best, chosen = judged, name
+                best, chosen, answers = judged, name, over_views
         outcome.gain = round(best.score - plain.score, 4)
         tried = ", ".join(name for name in names if name not in late)
         if chosen == "none":
@@ -70,12 +75,16 @@ def choose_views(job: Job, material: Material, fitted: Fitted) -> Fitted:
             outcome.reason += f"; no time for {', '.join(late)}"
         if not tried:
             outcome.skip(f"no time for {', '.join(late)}")
-        return replace(fitted, views=chosen)
+        fitted = replace(fitted, views=chosen, apart=None)
+        if fitted.held_out is None or chosen == "none":
+            return fitted
+        # The temperature belongs to the answers over these views.
+        return replace(fitted, over_views=(answers, data.targets(data.split.validation)))
 
 
-def _timed(fitted: Fitted, material: Material, views: str) -> tuple[float, Judged]:
-    """Seconds that the validation images took over these views, and what came of it."""
+def _timed(module: nn.Module, material: Material, views: str) -> tuple[float, np.ndarray, Judged]:
+    """Seconds that the validation images took over these views, the answers N×C, and how good they are."""
     begun = time.monotonic()
     batches = material.evaluation(material.data.split.validation)
-    answers = answers_of(fitted.module, batches, views, material.plan.engine, material.preprocessing)
-    return time.monotonic() - begun, judge(answers, batches.targets, material.plan.metric)
+    answers = answers_of(module, batches, views, material.plan.engine, material.preprocessing)
+    return time.monotonic() - begun, answers, judge(answers, batches.targets, material.plan.metric)

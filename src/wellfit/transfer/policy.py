@@ -39,8 +39,9 @@ class Evidence:
     """What was measured. images: that could be trained on; judged: that the scores rest on.
 
     stages: from the input on. control: of `control_images` images, the best score of the pretrained stages and of the
-    same network with random weights; None where it was not measured. scratch: the validation score of a small net from
-    scratch, beside that of the best stage on the same images; None where there was none. unmeasured: why not.
+    same network with random weights; None where it was not measured. scratch: on `scratch_images` validation images,
+    the score of a small net trained from scratch for a short time, and that of the best linear classifier; None where
+    there was none. unmeasured: why not.
     """
 
     images: int
@@ -51,6 +52,7 @@ class Evidence:
     control: tuple[float, float] | None = None
     control_images: int = 0
     scratch: tuple[float, float] | None = None
+    scratch_images: int = 0
     unmeasured: Sequence[str] = field(default_factory=tuple)
 
     @property
@@ -96,7 +98,7 @@ def decide(evidence: Evidence) -> Decision:
     """From the measured numbers to the cell of the table and what it advises.
 
     Little and similar: a linear classifier on top. Little and different: linear classifiers on earlier stages. A lot
-    and similar: fine-tune the top, then all. A lot and different: fine-tune all, and a small net from scratch beside.
+    and similar: fine-tune all layers. A lot and different: fine-tune all, and a small net from scratch beside.
     """
     little = evidence.images < LITTLE
     similar, helps, reasons = _similar(evidence)
@@ -143,9 +145,13 @@ def _similar(evidence: Evidence) -> tuple[bool, bool, list[str]]:
             reasons.append("weights that help so little are those of a different data set")
     if evidence.scratch is not None:
         scratch, linear = evidence.scratch
+        beaten = scratch > linear + evidence.error(linear, evidence.scratch_images)
         reasons.append(
-            f"a small net from scratch reaches {scratch:.1%} on validation, the linear classifier {linear:.1%}"
+            f"a small net, trained from scratch for a short time, reaches {scratch:.1%} of {evidence.scratch_images:,} "
+            f"validation images, the linear classifier {linear:.1%}"
+            + (": weights that serve so little are those of a different data set" if beaten else "")
         )
+        similar = similar and not beaten
     return similar, helps, [*reasons, *evidence.unmeasured]
 
 
