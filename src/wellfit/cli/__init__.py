@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import sys
 import time
+from pathlib import Path
 
 STARTED = time.monotonic()  # the budget counts from here, before anything heavy is imported
 
@@ -12,4 +15,7 @@ def main() -> None:
     from wellfit.cli.commands import wellfit
     from wellfit.cli.exits import run
 
+    # Of torchrun's processes the first one speaks; mistakes are said by any.
+    if os.environ.get("RANK", "0") != "0" and "MASTER_ADDR" in os.environ:
+        sys.stdout = Path(os.devnull).open("w", encoding="utf-8")
     run(wellfit)

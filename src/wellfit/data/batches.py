@@ -31,12 +31,13 @@ if TYPE_CHECKING:
 @dataclass(frozen=True)
 class Batch:
     """images: uint8 N×3×S×S, channels_last; targets: int64 N, or float32 N×C where labels are blended (rows sum to 1);
-    positions: int64 N, which of the split's images.
+    positions: int64 N, which of the split's images; weight: of the loss, where several processes share a batch.
     """
 
     images: torch.Tensor
     targets: torch.Tensor
     positions: np.ndarray
+    weight: float = 1.0
 
 
 class Images(Protocol):
@@ -137,19 +138,29 @@ class TrainingBatches:
                 self._order = epoch, draw.choice(self.images, self.images, p=self._chance)
         return self._order[1][within * self.batch_size : (within + 1) * self.batch_size]
 
-    def batch(self, step: int) -> Batch:
+    def batch(self, step: int, part: slice | None = None) -> Batch:
+        """The batch of a step; part: only these of its images, which are the same as in the whole batch."""
         import torch
 
-        positions = self.positions(step)
-        epoch = step // self.steps_per_epoch
+        whole = self.positions(step)
+        part = part or slice(0, len(whole))
+        positions, epoch = whole[part], step // self.steps_per_epoch
+        pixels, targets = self._views_of(positions, epoch), self.targets[positions]
+        blend = self.chain.blend(step, len(whole))
+        if blend is not None:  # partners may lie in other parts of the batch
+            partners = whole[blend.order[part]]
+            alone = len(positions) == len(whole)
+            others = pixels[blend.order] if alone else self._views_of(partners, epoch)
+            pixels, targets = blend(pixels, others, targets, self.targets[partners])
+        images = torch.from_numpy(np.ascontiguousarray(pixels)).permute(0, 3, 1, 2)
+        return Batch(images, torch.from_numpy(targets), positions)
+
+    def _views_of(self, positions: np.ndarray, epoch: int) -> np.ndarray:
         if self._views is not None:
             pixels = self.views.random(positions, self._views.rows(epoch, positions))
         else:
             pixels = self.views.fixed(positions)
-        pixels = self.chain(pixels, positions, epoch)
-        pixels, targets = self.chain.mix(pixels, self.targets[positions], step)
-        images = torch.from_numpy(np.ascontiguousarray(pixels)).permute(0, 3, 1, 2)
-        return Batch(images, torch.from_numpy(targets), positions)
+        return self.chain(pixels, positions, epoch)
 
 
 class EvaluationBatches:
@@ -157,7 +168,7 @@ class EvaluationBatches:
 
     def __init__(
         self,
-        store: PixelStore,
+        store: Images,
         rows: np.ndarray,
         targets: np.ndarray,
         preprocessing: Preprocessing,
@@ -170,6 +181,13 @@ class EvaluationBatches:
 
     def __len__(self) -> int:
         return -(-self.images // self.batch_size)
+
+    def part(self, part: slice) -> EvaluationBatches:
+        """The same of some of the split's images."""
+        views = self.views
+        return EvaluationBatches(
+            views.store, views.rows[part], self.targets[part], views.preprocessing, self.batch_size
+        )
 
     def batch(self, number: int) -> Batch:
         import torch

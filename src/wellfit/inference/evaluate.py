@@ -68,7 +68,10 @@ class ValidationScore:
         self.engine, self.preprocessing, self.metric = engine, preprocessing, metric
 
     def __call__(self, module: nn.Module) -> tuple[float, dict[str, float]]:
-        logits = logits_of(module, self.batches, self.engine, self.preprocessing)
+        return self.judge(logits_of(module, self.batches, self.engine, self.preprocessing))
+
+    def judge(self, logits: np.ndarray) -> tuple[float, dict[str, float]]:
+        """The score and all figures of logits N×C, in the order of the split."""
         figures = {"loss": cross_entropy(logits, self.batches.targets)}
         predicted = logits.argmax(axis=1)
         for name, score in SCORES.items():

@@ -26,6 +26,7 @@ from wellfit.recipe.opening import (
 )
 from wellfit.recipe.plan import Plan, load_plan, save_plan
 from wellfit.recipe.run import Run
+from wellfit.recipe.sharing import follow, follows, refuse_full_batch, refuse_several, shared
 from wellfit.record import RunFolder, read_record, write_atomically
 from wellfit.trackers import check_trackers
 
@@ -63,6 +64,8 @@ def fit(
 
     Raises UserError for bad input, GateFailed where a check fails, Interrupted when stopped.
     """
+    if follows():
+        return Run(follow(data))
     started = time.monotonic() if started is None else started
     config, log = config or Config(), check_trackers(log)
     seconds = None if plan is not None else parse_budget(budget)
@@ -78,6 +81,7 @@ def fit(
     if given is not None:
         refuse_unknown_names_of(replace(config, loss=given.loss, augment=given.augment))
     config = config.replace(**{"data.test": lasting(config.data.test)})
+    refuse_full_batch(given.optimizer.name if given is not None else config.optimizer.name)
     folder = new_folder(out)
     write_atomically(folder.config, config_to_toml(config))
     if given is not None:
@@ -105,6 +109,8 @@ def resume(
     data: only for a run that was given arrays or a Dataset, which a folder cannot name.
     storage: only for a search whose study has an address with a password, which is not written down.
     """
+    if follows():
+        return Run(follow(data))
     started = time.monotonic() if started is None else started
     folder = RunFolder.open(run)
     lines = list(read_record(folder.record))
@@ -132,6 +138,7 @@ def resume(
         raise UserError(f"the run in '{run}' was given data from Python's memory; call wellfit.resume('{run}', data=…)")
     refuse_missing(data)
     if "search" in request:
+        refuse_several("a search")
         from wellfit.recipe.searching import resume_search
 
         return resume_search(folder, request, data, storage=storage, started=started, listener=listener)
@@ -328,5 +335,6 @@ def _run(
     from wellfit.recipe.steps import run_recipe
 
     job = job_of(folder, data, config, budget, bool(request["force"]), listener, request.get("log", ()))
-    run_session(job, run_recipe, request=request, command=command, spent=spent)
+    with shared(job):
+        run_session(job, run_recipe, request=request, command=command, spent=spent)
     return Run(folder)

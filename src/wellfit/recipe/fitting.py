@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,10 +24,11 @@ from wellfit.recipe.kept import Kept, place_of, set_aside
 from wellfit.recipe.material import Material, Settings
 from wellfit.recipe.model_choice import closing_time
 from wellfit.recipe.plan import Plan
-from wellfit.training.averaging import WeightAverage
-from wellfit.training.loop import Best, Lines, Outcome, train
+from wellfit.recipe.sharing import Order, refuse_full_batch, shared_training
+from wellfit.recipe.training_parts import TrainingParts
+from wellfit.training.distributed import SharedScore, Together
+from wellfit.training.loop import Best, Evaluation, Lines, Outcome, train
 from wellfit.training.pace import Pace
-from wellfit.training.schedules import plateau_of, schedule
 from wellfit.transfer.probe import Probe
 from wellfit.transfer.rates import freeze_below_top
 
@@ -110,7 +112,7 @@ def train_member(job: Job, material: Material, settings: Settings, number: int =
             kept = _kept(job, plan, number, name)
             return Trained(built, module, best, tried, about["steps"], about["epochs"], "finished", kept)
         share = 1 / (plan.ending.members - number)  # the networks still to come have their time too
-        result = _train(job, material, module, tried, name=name, share=share, shown=not number)
+        result = _train(job, material, built, module, tried, name=name, share=share, shown=not number)
         if result.reason != "diverged":
             break
         job.report(_diverged(rate, result, last=attempt == RETRIES))
@@ -154,7 +156,7 @@ def fine_tune(
         module, before = start.module, probed.on_validation
         if top:
             freeze_below_top(module, material.plan.model.image_size)
-        result = _train(job, material, module, settings, name="fine-tune", share=share)
+        result = _train(job, material, start.built, module, settings, name="fine-tune", share=share, top=top)
         if not result.best.weights or result.best.score <= before:
             outcome.reason = f"not kept: {result.best.score:.4f} on validation against the probe's {before:.4f}"
             outcome.gain = 0.0
@@ -170,27 +172,50 @@ def fine_tune(
 def _train(
     job: Job,
     material: Material,
+    built: Built,
     module: nn.Module,
     settings: Settings,
     *,
     name: str,
     share: float = 1.0,
     shown: bool = True,
+    top: bool = False,
 ) -> Outcome:
     """share: of the time that is left. shown: its curves are the record's, and the monitor watches."""
     plan = material.plan
     training = plan.training
-    average = WeightAverage(module, training.average, ramp=True) if training.average else None
     end = job.budget.deadline
     pace = Pace(0, end if end is None or share == 1.0 else time.monotonic() + share * (end - time.monotonic()))
     # Under a deadline the time decides; an epoch count that was asked for is kept to.
     longer = pace.deadline is not None and not job.config.training.epochs
     pace.steps = 3 * training.steps if longer else training.steps
-    evaluate = _TimedScore(material, pace, job.budget.seconds)
+    score = material.validation_score()
+    evaluate = _TimedScore(material, pace, job.budget.seconds, score)
     checkpoint = job.folder.checkpoint.with_name(f"{name}.safetensors")
     if is_full_batch(plan.optimizer.name):
+        refuse_full_batch(plan.optimizer.name)
         return train_on_all(job, material, module, settings, pace=pace, evaluate=evaluate, checkpoint=checkpoint)
-    optimizer = material.optimizer(module, settings)
+    order = Order.of(material, built, module, settings, top=top, steps=pace.steps)
+    with shared_training(job, order, material.data, module) as together:
+        if job.group is not None:
+            evaluate.score = SharedScore(score, job.group)
+        return _with_parts(job, material, module, settings, pace, evaluate, checkpoint, together, name, shown)
+
+
+def _with_parts(
+    job: Job,
+    material: Material,
+    module: nn.Module,
+    settings: Settings,
+    pace: Pace,
+    evaluate: _TimedScore,
+    checkpoint: Path,
+    together: Together,
+    name: str,
+    shown: bool,
+) -> Outcome:
+    plan, parts = material.plan, TrainingParts.of(material, module, settings)
+    average = parts.average
 
     def keep(point: float, net: nn.Module) -> None:
         if point in plan.ending.snapshots:
@@ -201,22 +226,14 @@ def _train(
 
     points = sorted({*plan.ending.snapshots, 1.0}) if _sets_aside(plan) else ()
     record: Lines = job.record if shown else _Told(job)
-    with Monitor(module, optimizer, classes=len(material.data.classes), every=20) as monitor:
+    with Monitor(module, parts.optimizer, classes=len(material.data.classes), every=20) as monitor:
         result = train(
             module,
-            material.training(plan.seed, settings.balance),
-            material.criterion(settings.balance),
-            optimizer,
-            engine=plan.engine,
-            preprocessing=material.preprocessing,
-            schedule=schedule(plan.schedule),
-            plateau=plateau_of(plan.schedule),
+            parts.batches,
+            parts.criterion,
+            parts.optimizer,
             pace=pace,
-            penalty=material.penalty(),
             evaluate=evaluate,
-            evaluate_every=training.evaluate_every,
-            average=average,
-            patience=training.patience,
             monitor=monitor,
             record=record,
             checkpoint=checkpoint,
@@ -225,6 +242,8 @@ def _train(
             on_evaluation=_Alarms(job, monitor) if shown else lambda step: None,
             snapshots=points,
             on_snapshot=keep,
+            together=together,
+            **parts.options,
         )
         if shown and len(monitor.history.losses):  # none where a resumed training had nothing left to do
             job.report(*monitor.findings())
@@ -263,8 +282,8 @@ class _TimedScore:
     time, so that a machine that has become slower still ends on time.
     """
 
-    def __init__(self, material: Material, pace: Pace, budget: float | None) -> None:
-        self.score, self.pace, self.end, self.budget = material.validation_score(), pace, pace.deadline, budget
+    def __init__(self, material: Material, pace: Pace, budget: float | None, score: Evaluation) -> None:
+        self.score, self.pace, self.end, self.budget = score, pace, pace.deadline, budget
         self.data, self.images, self.plan = material.data, len(material.data.split.validation), material.plan
         self._keep(self.images / CAUTIOUS_SPEED)
 

@@ -6,13 +6,16 @@ import contextlib
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from wellfit.config import Config
 from wellfit.errors import Interrupted
 from wellfit.findings import Finding
 from wellfit.recipe.budget import Budget
 from wellfit.record import Record, RunFolder
+
+if TYPE_CHECKING:
+    from wellfit.training.distributed import Group
 
 
 @dataclass
@@ -43,6 +46,7 @@ class Job:
     stop_now: Callable[[], bool] = lambda: False  # asked not to wait for the end of the epoch
     outcomes: list[Outcome] = field(default_factory=list)
     findings: list[Finding] = field(default_factory=list)
+    group: Group | None = None  # the processes that share this run's trainings, where there are several
 
     @contextlib.contextmanager
     def step(self, name: str) -> Iterator[Outcome]:

@@ -17,6 +17,7 @@ from wellfit.recipe.budget import Budget
 from wellfit.recipe.interrupts import interrupts
 from wellfit.recipe.job import Job
 from wellfit.recipe.machine import machine
+from wellfit.recipe.sharing import processes
 from wellfit.record import SCHEMA, Listener, Record, RunFolder, read_record
 from wellfit.trackers import feeds
 
@@ -77,7 +78,7 @@ def run_session(
         schema=SCHEMA,
         command=command,
         versions={package: version(package) for package in PACKAGES},
-        machine=machine(),
+        machine=machine() | {"processes": processes()},
         seed=job.config.seed,
         started=time.time() - (job.budget.spent - spent),
         spent_before=spent,

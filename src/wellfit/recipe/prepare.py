@@ -57,6 +57,16 @@ def look_at_data(
 
     open_test: decode a given test split too; never where a training follows.
     """
+    source, inspection, store = read_data(data, config, progress)
+    opened = None
+    sealed = np.flatnonzero(~_open_to_us(source) & inspection.usable)
+    if open_test and len(sealed):
+        opened = build_store(source, inspection, sealed, short_side=LARGEST_SHORT_SIDE, progress=progress)
+    return source, inspection, store, audit(source, inspection, store, opened)
+
+
+def read_data(data: Any, config: DataConfig, progress: Any = None) -> tuple[Source, Inspection, PixelStore]:
+    """Open, inspect and decode; the images of a given test split are not decoded."""
     source = open_source(
         data,
         image_column=config.image_column,
@@ -65,14 +75,16 @@ def look_at_data(
         test=config.test,
     )
     inspection = inspect(source)
-    open_to_us = np.array([split != "test" for split in source.splits], dtype=bool)
-    indices = np.flatnonzero(open_to_us & inspection.usable)
-    store = build_store(source, inspection, indices, short_side=LARGEST_SHORT_SIDE, progress=progress)
-    opened = None
-    if open_test and not open_to_us.all():
-        sealed = np.flatnonzero(~open_to_us & inspection.usable)
-        opened = build_store(source, inspection, sealed, short_side=LARGEST_SHORT_SIDE, progress=progress)
-    return source, inspection, store, audit(source, inspection, store, opened)
+    indices = np.flatnonzero(_open_to_us(source) & inspection.usable)
+    return (
+        source,
+        inspection,
+        build_store(source, inspection, indices, short_side=LARGEST_SHORT_SIDE, progress=progress),
+    )
+
+
+def _open_to_us(source: Source) -> np.ndarray:
+    return np.array([split != "test" for split in source.splits], dtype=bool)
 
 
 def seed_of_split(config: Config) -> int:

@@ -24,6 +24,7 @@ from wellfit.engine import Engine
 from wellfit.randomness import key_to_integer
 from wellfit.training.averaging import WeightAverage
 from wellfit.training.checkpoint import load_checkpoint, save_checkpoint
+from wellfit.training.distributed import ALONE, Together
 from wellfit.training.pace import Pace
 from wellfit.training.schedules import Plateau
 
@@ -117,6 +118,7 @@ def train(
     on_evaluation: Callable[[int], None] = lambda step: None,
     snapshots: Sequence[float] = (),
     on_snapshot: Callable[[float, nn.Module], None] = lambda point, module: None,
+    together: Together = ALONE,
 ) -> Outcome:
     """Train `module` in place until `pace` is finished; weights of the best validation score are in `Outcome.best`.
 
@@ -134,6 +136,8 @@ def train(
     on_evaluation(step): called after each evaluation, when the monitor has its figures.
     snapshots: progress in (0, 1], ascending, such as `schedules.snapshot_points` gives; once each is reached,
         on_snapshot(point, module) is called. A resumed training calls it again for points after its checkpoint.
+    together: the processes that share this training, each of which calls this function. Only the first is given what
+        writes, watches or stops; `evaluate` answers all of them alike.
     """
     begun = time.monotonic()
     evaluate_every = evaluate_every or batches.steps_per_epoch
@@ -142,7 +146,7 @@ def train(
     best, stale, losses, earlier_seconds = Best(), 0, [], 0.0
     tally = _Tally()
 
-    state = load_checkpoint(checkpoint) if checkpoint is not None else None
+    state = together.same(load_checkpoint(checkpoint) if checkpoint is not None else None)
     if state is not None:
         module.load_state_dict(state["module"])
         optimizer.load_state_dict(state["optimizer"])
@@ -175,37 +179,47 @@ def train(
                 },
             )
 
+    def asked() -> bool:
+        at_evaluation = pace.step % evaluate_every == 0 and not pace.finished
+        return stop() or (at_evaluation and stop_at_evaluation())
+
     points_left = [point for point in snapshots if point > pace.progress + LAST_BIT]
     engine.activate()
     module.train()
     reason, saved = "patience" if patience and stale >= patience else "finished", time.monotonic()
     steps_left = range(pace.step, pace.steps) if reason == "finished" else range(0)
     unread: list[tuple[dict[str, Any], torch.Tensor, torch.Tensor]] = []
+    forward, share = together.forward(module, penalty), together.batches(batches, criterion)
     step_begun = time.perf_counter()
-    for batch, waited in prefetch(batches.batch, steps_left):
+    for batch, waited in prefetch(share, steps_left):
         if pace.finished:
             break
         multiplier = schedule(pace.progress) * (plateau.multiplier if plateau is not None else 1.0)
         for group, rate in zip(optimizer.param_groups, rates, strict=True):
             group["lr"] = rate * multiplier
 
-        torch.manual_seed(key_to_integer(batches.seed, "dropout", pace.step))  # the same at this step after a resume
+        draws = pace.step, *together.draws(batches.batch_size)
+        torch.manual_seed(key_to_integer(batches.seed, "dropout", *draws))  # the same at this step after a resume
         inputs = engine.inputs(batch.images, preprocessing)
         targets = batch.targets.to(engine.device, non_blocking=True)
         labels = targets.argmax(1) if targets.ndim == 2 else targets  # of blended labels the one with the larger share
         with engine.autocast():
-            outputs = module(inputs)
+            outputs, term = forward(inputs)
             loss = criterion(outputs, targets)
-        if penalty is not None:
-            loss = loss + penalty(module)
+        if batch.weight != 1.0:
+            loss = loss * batch.weight
+        if term is not None:
+            loss = loss + term
         loss.backward()
         optimizer.step()
         if monitor is not None:
             monitor.step(loss.detach(), targets=labels)
         optimizer.zero_grad()
+        together.mean_buffers(module)
         if average is not None:
             average.update(module)
         pace.advance()
+        asked_to_stop = together.agree(pace, asked)
         while points_left and pace.progress >= points_left[0] - LAST_BIT:
             on_snapshot(points_left.pop(0), module)
 
@@ -214,7 +228,7 @@ def train(
             "step": pace.step,
             "epoch": pace.step / batches.steps_per_epoch,
             "lr": rates[0] * multiplier,
-            "images_per_second": len(targets) / (now - step_begun),
+            "images_per_second": batches.batch_size / (now - step_begun),
             "wait": waited / (now - step_begun),
             "of": pace.expected_steps,
         }
@@ -224,13 +238,13 @@ def train(
         correct = (outputs.detach().argmax(1) == labels).sum()
         unread.append((fields, loss.detach(), correct))
         planned = pace.step % evaluate_every == 0 or pace.finished
-        asked_to_stop = stop() or (planned and not pace.finished and stop_at_evaluation())
         due = planned or asked_to_stop
         if len(unread) == READ_LOSS_EVERY or due:
-            for fields, value, hits in unread:
-                fields["loss"] = float(value)
-                losses.append(fields["loss"])
-                tally.add(fields["loss"], int(hits), batches.batch_size)
+            read = together.read([value for _, value, _ in unread], [correct for _, _, correct in unread])
+            for (fields, _, _), (value, hits) in zip(unread, read, strict=True):
+                fields["loss"] = value
+                losses.append(value)
+                tally.add(value, hits, batches.batch_size)
                 if record is not None:
                     record.write("step", **fields)
             unread.clear()

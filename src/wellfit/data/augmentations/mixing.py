@@ -8,6 +8,7 @@ plain ones, and so is the mean of mixup's images.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -64,6 +65,36 @@ def soft_targets(targets: np.ndarray, partners: np.ndarray, share: float, classe
     return result
 
 
+@dataclass(frozen=True)
+class Blend:
+    """What a batch of N images is blended by. order: N, the partner of each; place: two numbers in [0, 1)."""
+
+    name: str
+    share: float
+    place: np.ndarray
+    order: np.ndarray
+    classes: int
+
+    def __call__(
+        self, images: np.ndarray, partners: np.ndarray, targets: np.ndarray, partners_targets: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Images and targets of the batch, or of a part of it, with those of their partners."""
+        mixed, left = MIXINGS[self.name](images, partners, self.share, self.place)
+        return mixed, soft_targets(targets, partners_targets, left, self.classes)
+
+
+def draw_blend(mixings: Sequence[tuple[str, float]], images: int, *, classes: int, seed: int, step: int) -> Blend:
+    """One of the (name, α), each with the same chance, for a batch of so many images.
+
+    The draws' key is (seed, "mixing", step): one λ and one order of partners for the batch.
+    """
+    draw = generator(seed, "mixing", step)
+    name, alpha = mixings[int(draw.integers(len(mixings)))]
+    share = float(draw.beta(alpha, alpha))
+    place = draw.random(2)
+    return Blend(name, share, place, draw.permutation(images), classes)
+
+
 def mix(
     images: np.ndarray,
     targets: np.ndarray,
@@ -73,14 +104,6 @@ def mix(
     seed: int,
     step: int,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Mix a batch by one of the (name, α), each with the same chance: images uint8 N×S×S×3, targets float32 N×C.
-
-    The draws' key is (seed, "mixing", step): one λ and one order of partners for the batch.
-    """
-    draw = generator(seed, "mixing", step)
-    name, alpha = mixings[int(draw.integers(len(mixings)))]
-    share = float(draw.beta(alpha, alpha))
-    place = draw.random(2)
-    order = draw.permutation(len(images))
-    mixed, left = MIXINGS[name](images, images[order], share, place)
-    return mixed, soft_targets(targets, targets[order], left, classes)
+    """Mix a whole batch by what `draw_blend` draws: images uint8 N×S×S×3, targets float32 N×C."""
+    blend = draw_blend(mixings, len(images), classes=classes, seed=seed, step=step)
+    return blend(images, images[blend.order], targets, targets[blend.order])
