@@ -105,6 +105,49 @@ class Served:
             time.sleep(0.05)
 
 
+class Page:
+    """The open page; every look waits until what is looked for is there."""
+
+    def __init__(self, driver: Any, served: Served) -> None:
+        self.driver, self.address = driver, f"http://127.0.0.1:{served.port}/"
+
+    def open(self, where: str = "", width: int = 1280, height: int = 800, dark: bool = False) -> None:
+        self.driver.get("about:blank")
+        metrics = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 600}
+        self.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+        scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
+        self.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [scheme]})
+        self.driver.get(self.address + where)
+
+    def js(self, script: str, *given: Any) -> Any:
+        return self.driver.execute_script(f"return ({script});", *given)
+
+    def until(self, script: str, *given: Any, seconds: float = 40) -> Any:
+        deadline = time.monotonic() + seconds
+        while not (found := self.js(script, *given)):
+            assert time.monotonic() < deadline, (script, self.js("document.body.innerText"))
+            time.sleep(0.1)
+        return found
+
+    def find(self, selector: str) -> Any:
+        self.until("document.querySelector(arguments[0])", selector)
+        return self.driver.find_element("css selector", selector)
+
+    def names(self) -> list[str]:
+        return list(self.js("[...document.querySelectorAll('#grid-view .card .head a')].map((a) => a.textContent)"))
+
+    def wait_for_names(self, *names: str) -> None:
+        self.until(
+            "[...document.querySelectorAll('#grid-view .card .head a')].map((a) => a.textContent).sort().join('|')"
+            " === arguments[0]",
+            "|".join(sorted(names)),
+        )
+
+    def problems(self) -> list[str]:
+        """What the browser complained of, blocked scripts and failed loads included."""
+        return [entry["message"] for entry in self.driver.get_log("browser") if entry["level"] == "SEVERE"]
+
+
 @pytest.fixture
 def serve(tmp_path: Path) -> Iterator[Callable[..., Served]]:
     """serve(root, token=…) starts a dashboard, which is ended with the test."""

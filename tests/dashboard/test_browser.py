@@ -13,11 +13,12 @@ from typing import Any
 
 import pytest
 
-from tests.dashboard.conftest import Served, append, opening, step, training
+from tests.dashboard.conftest import Page, Served, append, opening, step, training
 from tests.recipe.plans import longer, write_plan
 from tests.report.conftest import write_run
 from wellfit.dashboard.serve import open_server
 from wellfit.record import RunFolder, read_record
+from wellfit.report.page import write_report
 from wellfit.request import read_request
 
 HOSTILE = '<img src=x onerror="window.broken=1">'
@@ -30,49 +31,6 @@ try:
 except wellfit.Interrupted:
     sys.exit(130)
 """
-
-
-class Page:
-    """The open page; every look waits until what is looked for is there."""
-
-    def __init__(self, driver: Any, served: Served) -> None:
-        self.driver, self.address = driver, f"http://127.0.0.1:{served.port}/"
-
-    def open(self, where: str = "", width: int = 1280, height: int = 800, dark: bool = False) -> None:
-        self.driver.get("about:blank")
-        metrics = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 600}
-        self.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
-        scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
-        self.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [scheme]})
-        self.driver.get(self.address + where)
-
-    def js(self, script: str, *given: Any) -> Any:
-        return self.driver.execute_script(f"return ({script});", *given)
-
-    def until(self, script: str, *given: Any, seconds: float = 40) -> Any:
-        deadline = time.monotonic() + seconds
-        while not (found := self.js(script, *given)):
-            assert time.monotonic() < deadline, (script, self.js("document.body.innerText"))
-            time.sleep(0.1)
-        return found
-
-    def find(self, selector: str) -> Any:
-        self.until("document.querySelector(arguments[0])", selector)
-        return self.driver.find_element("css selector", selector)
-
-    def names(self) -> list[str]:
-        return list(self.js("[...document.querySelectorAll('#grid-view .card .head a')].map((a) => a.textContent)"))
-
-    def wait_for_names(self, *names: str) -> None:
-        self.until(
-            "[...document.querySelectorAll('#grid-view .card .head a')].map((a) => a.textContent).sort().join('|')"
-            " === arguments[0]",
-            "|".join(sorted(names)),
-        )
-
-    def problems(self) -> list[str]:
-        """What the browser complained of, blocked scripts and failed loads included."""
-        return [entry["message"] for entry in self.driver.get_log("browser") if entry["level"] == "SEVERE"]
 
 
 @pytest.fixture(scope="module")
@@ -213,14 +171,42 @@ def test_trials_of_a_run_are_a_grid_with_the_edges_of_their_stages(page: Page) -
     page.until("document.querySelector('#trials-view .plot[data-setting=lr]')?.layout?.shapes?.length === 4")
 
 
+def test_what_cannot_be_drawn_is_said_in_words(page: Page, live: Path) -> None:
+    failed = [opening(), {"kind": "end", "status": "failed", "reason": "the disk is full"}]
+    append(live / "blank-failed", *failed)
+    (live / "blank-noise").mkdir()
+    (live / "blank-noise" / "record.jsonl").write_text("no line of ours\n")
+    try:
+        page.open("#/?q=blank-")
+        page.wait_for_names("blank-failed", "blank-noise")
+        said = (
+            "[...document.querySelectorAll('#grid-view .card .problem:not([hidden])')].map((p) => p.textContent).sort()"
+        )
+        page.until(f"{said}.length === 2 && {said}[0].includes('no line that can be understood')")
+        assert page.js(said)[1] == "the disk is full"
+        page.js("(location.hash = '#/run/blank-failed', 1)")
+        page.until("document.querySelector('#run-view .split .notice')?.offsetHeight > 0")
+        assert "The run failed: the disk is full." in page.find("#run-view .verdict").text
+    finally:
+        shutil.rmtree(live / "blank-failed")
+        shutil.rmtree(live / "blank-noise")
+
+
 def test_a_phone_has_everything_in_one_column(page: Page) -> None:
     for where in ("", f"#/run/{FINISHED[0]}"):
         page.open(where, width=390, height=844, dark=True)
         page.until("document.querySelector('.card, [data-figure=loss] .plot .main-svg')")
         assert page.js("document.documentElement.scrollWidth") <= 390
         assert page.js("getComputedStyle(document.body).backgroundColor") == "rgb(17, 22, 27)"
+        if where:  # what can be done about a run stands above its figures
+            stop, figures = "#run-view .stop-and-note", "#run-view .figs"
+            page.find(stop)
+            top = "document.querySelector(arguments[0]).getBoundingClientRect().top"
+            assert page.js(top, stop) < page.js(top, figures)
     page.open("", width=390, height=844)
     page.until("document.querySelectorAll('#grid-view .card').length >= 7")
+    cut = "[...document.querySelectorAll('#grid-view .tabs button')].filter((b) => b.scrollWidth > b.clientWidth)"
+    assert page.js(f"{cut}.map((b) => b.textContent)") == []
     lefts = page.js("[...document.querySelectorAll('#grid-view .card')].map((c) => c.getBoundingClientRect().left)")
     assert len(set(lefts)) == 1
     tools = "[...document.querySelectorAll('#grid-view .tools button, #grid-view .tools select')]"
@@ -305,3 +291,18 @@ def test_an_empty_folder_says_how_to_begin(chromium: Any, serve: Callable[..., S
     training(tmp_path / "runs" / "first")
     page.wait_for_names("first")
     page.driver.get("about:blank")
+
+
+def test_a_report_on_paper_says_what_findings_mean_and_leaves_their_lists_out(chromium: Any, tmp_path: Path) -> None:
+    report = write_report(write_run(tmp_path / "run", steps=30))
+    try:
+        chromium.get(report.as_uri())
+        pre = "return getComputedStyle(document.querySelector('.findings details pre')).display"
+        meaning = "return document.querySelector('.findings details p').checkVisibility({contentVisibilityAuto: true})"
+        assert chromium.execute_script(pre) != "none"
+        chromium.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})
+        assert chromium.execute_script(pre) == "none"
+        assert chromium.execute_script(meaning)
+    finally:
+        chromium.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": ""})
+        chromium.get("about:blank")

@@ -96,6 +96,11 @@ def test_a_damaged_configuration_says_nothing(text: str) -> None:
 
 def test_results_and_state() -> None:
     summary = Summary()
+    assert summary.status(0) == "starting"
+    assert summary.status(1000) == "silent"
+    summary.take([b"no line of ours"])
+    assert summary.status(0) == "starting"
+    summary.take(encoded(opening()))
     assert summary.status(0) == "running"
     assert summary.progress is None
     summary.take(encoded(opening(), step(1, 2.0), step(500, 1.0)))

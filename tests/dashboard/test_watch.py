@@ -17,6 +17,7 @@ from wellfit.dashboard import watch as watching
 from wellfit.dashboard.folders import find_runs, is_inside, leads_out
 from wellfit.dashboard.watch import Watch
 from wellfit.record import RunFolder
+from wellfit.report.listing import SILENT_SECONDS
 from wellfit.request import ask_to_stop, leave_note
 
 Told = dict[str, dict[str, Any]]
@@ -89,7 +90,8 @@ def test_folders_in_every_state_are_shown_as_such(page: Page) -> None:
     append(root / "newer", opening(schema=99))
     append(root / "damaged", opening(schema="x"))
     (root / "half").mkdir()
-    (root / "half" / "config.toml").write_text("seed = 1")
+    (root / "half" / "plan.toml").write_text("steps = 1")
+    (root / "config.toml").write_text("")  # of something else: it hides no run
     (root / "torn").mkdir()
     (root / "torn" / "record.jsonl").write_text('{"kind": "ru')
     (root / "no-run").mkdir()
@@ -98,10 +100,36 @@ def test_folders_in_every_state_are_shown_as_such(page: Page) -> None:
     assert "damaged" in runs["damaged"]["problem"]
     assert "no record.jsonl yet" in runs["half"]["problem"]
     assert runs["torn"]["problem"] == ""
+    assert runs["torn"]["state"] == "starting"
     assert runs["group/good"]["results"]["validation_accuracy"] == 0.8
     assert runs["group/good"]["settings"]["lr"] == 0.01
     append(root / "half", opening(), step(1, 1.0))  # the copy goes on
     page.until(lambda runs: runs["half"]["problem"] == "" and runs["half"]["results"].get("step") == 1)
+
+
+def test_records_without_a_line_and_torn_ones_are_said_to_be_so(page: Page) -> None:
+    root = page.watch.root
+    texts = {
+        "noise": b"\x00\x01\nnot JSON\n", "empty": b"", "begun": b'{"kind": "ru',
+        "torn": json.dumps(opening()).encode() + b'\n{"kind": "st',
+    }  # fmt: skip
+    for name, text in texts.items():
+        (root / name).mkdir(parents=True)
+        (root / name / "record.jsonl").write_bytes(text)
+    runs = page.until(lambda runs: len(runs) == 4 and all(run["read"] for run in runs.values()))
+    assert {name: run["state"] for name, run in runs.items()} == {
+        "noise": "unreadable", "empty": "starting", "begun": "starting", "torn": "running",
+    }  # fmt: skip
+    assert "no line that can be understood" in runs["noise"]["problem"]
+    assert not runs["torn"]["torn"]  # somebody may be writing it at this moment
+    for run in page.watch._runs.values():
+        run.changed -= SILENT_SECONDS  # three minutes later
+    runs = page.until(lambda runs: runs["torn"]["state"] == "silent" and runs["empty"]["problem"] != "")
+    assert runs["torn"]["torn"]
+    assert "no whole line" in runs["begun"]["problem"]
+    with (root / "empty" / "record.jsonl").open("a") as file:
+        file.write(json.dumps(opening()) + "\n")
+    page.until(lambda runs: runs["empty"]["problem"] == "" and runs["empty"]["state"] == "running")
 
 
 def test_a_deleted_run_goes_and_one_of_its_name_is_another(page: Page) -> None:

@@ -83,7 +83,7 @@ def test_steps_that_were_skipped_for_the_same_reason_stand_together(make_run: Ru
     assert any(line.startswith("  save ") and line.endswith("FAILED; disk full") for line in lines)
 
 
-@pytest.mark.parametrize("until", ["run", "plan", "trial", "epoch", "evaluation"])
+@pytest.mark.parametrize("until", ["audit", "plan", "trial", "epoch", "evaluation"])
 def test_show_of_an_unfinished_run_says_so(make_run: RunMaker, until: str) -> None:
     text = show(make_run(steps=12, trials=3, until=until))
     assert "unfinished" in text

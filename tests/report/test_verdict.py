@@ -108,7 +108,20 @@ def test_a_complete_run_needs_no_remark_and_a_broken_one_gets_it(make_run: RunMa
     assert "a test evaluation" in killed
     assert "model.json" in killed
     failed = state_sentences(read_history(make_run("failed", steps=10, trials=2, status="failed")))
-    assert failed == ["The run failed: what it wrote until then is shown, and the findings say why it stopped."]
+    assert failed == ["The run failed; the findings say why it stopped. What it wrote until then is shown."]
+
+
+def test_why_a_run_failed_is_said_and_an_empty_record_is_no_run_to_go_on_with(make_run: RunMaker) -> None:
+    history = read_history(make_run("failed", steps=10, trials=2, status="failed"))
+    history.end = {**history.end, "reason": "the disk is full: make room."}
+    assert state_sentences(history)[0].startswith("The run failed: the disk is full: make room. What")
+    empty = read_history(make_run("empty", until="run"))
+    assert empty.empty
+    assert "no whole line" in state_sentences(empty)[0]
+    assert "resume" not in " ".join([*state_sentences(empty), *judge(empty).sentences])
+    begun = read_history(make_run("begun", until="audit"))
+    assert not begun.empty
+    assert "resume" in judge(begun).next
 
 
 def test_every_sentence_is_one_sentence(make_run: RunMaker) -> None:

@@ -157,12 +157,12 @@ def _column(name: str, value: Any) -> Any:
 
 def _loss(history: History) -> dict[str, Any] | None:
     curve = curves.loss_curve(history)
-    return curve and _drawn(curve, lost=curve.lost[:20], limit=curve.limit)
+    return None if curve is None else _drawn(curve, lost=curve.lost[:20], limit=curve.limit)
 
 
 def _reliability(history: History) -> dict[str, Any] | None:
     found = curves.reliability(history)
-    return found and _drawn(found, excess=found.excess)
+    return None if found is None else _drawn(found, excess=found.excess)
 
 
 def _ratios(history: History) -> dict[str, Any] | None:

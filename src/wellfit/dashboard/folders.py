@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from wellfit.record import RunFolder
+from wellfit.report.listing import MARKS
 
 DEEPEST = 3  # folders of folders of runs
 MOST_FOLDERS = 20_000
-_MARKS = ("record.jsonl", "plan.toml", "config.toml")  # a folder with one of these is a run, or was to become one
 _READ = ("record.jsonl", "config.toml", "plan.toml", "model.json", "request.json", "report.html", "arrays", "workers")
 
 
@@ -45,7 +45,7 @@ def find_runs(root: Path) -> Found:
                 found.runs[name] = path  # it is said at the run that it cannot be read
             continue
         names = {entry.name for entry in inside}
-        if names.intersection(_MARKS):
+        if names.intersection(MARKS):
             found.runs[name or "."] = path
             continue
         if depth == DEEPEST:

@@ -11,6 +11,7 @@ from typing import Any
 from wellfit.dashboard.small_curve import SmallCurve
 from wellfit.record import SCHEMA
 from wellfit.report.history import Line, mapping
+from wellfit.report.listing import SILENT_SECONDS
 from wellfit.report.words import number, plain
 
 MOST_EPOCHS = 200
@@ -39,7 +40,7 @@ class Summary:
         self.settings: dict[str, Value] = {}
         self.results: dict[str, float] = {}
         self.end: Line = {}
-        self.problem = ""
+        self.known = False  # whether there was a line that could be understood
         self.schema: object = SCHEMA
         self.started: float | None = None
         self.session: float | None = None  # when the latest session began
@@ -69,6 +70,7 @@ class Summary:
             line = _parsed(raw)
             if line is None:
                 continue
+            self.known = True
             if line["kind"] == "step":
                 last_step = raw
                 if number(line.get("step")) >= 0:
@@ -78,6 +80,7 @@ class Summary:
                 self._take(line)
         line = _parsed(last_step)
         if line is not None:
+            self.known = True
             self._progress = line
             self._result("step", line.get("step"))
             self._result("epoch", line.get("epoch"))
@@ -91,12 +94,16 @@ class Summary:
         self.settings |= {k: v for k, v in asked.items() if not _is_open(k, v)}
 
     def status(self, quiet_seconds: float) -> str:
-        """ "done", "interrupted" or "failed" by its end; else "running", or "silent" where nothing comes any more."""
+        """ "done", "interrupted" or "failed" by its end; else "running", or "silent" where nothing comes any more.
+
+        "starting": its record has no line yet.
+        """
         ended = str(self.end.get("status", ""))
         if ended in ("done", "interrupted", "failed"):
             return ended
-        # A step of a slow network, an evaluation or a search's trial may take minutes.
-        return "running" if quiet_seconds < 180 else "silent"
+        if quiet_seconds >= SILENT_SECONDS:
+            return "silent"
+        return "running" if self.known else "starting"
 
     @property
     def progress(self) -> float | None:

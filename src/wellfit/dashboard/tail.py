@@ -23,6 +23,11 @@ class Tail:
         """Whether the last read left something that was there already, more than a torn line."""
         return self._left
 
+    @property
+    def torn(self) -> bool:
+        """Whether the file, as last seen, ends within a line."""
+        return not self._left and self.size > self.offset
+
     _left = False
 
     def read(self) -> tuple[list[bytes], bool]:

@@ -42,6 +42,7 @@ class Watched:
     asked_to_stop: bool = False
     read: bool = False
     barred: bool = False  # it holds a link out of the folder
+    torn: bool = False  # its record ends within a line, and nobody is at it any more
     line: bytes = b""  # the JSON that pages are given
 
     def as_dict(self) -> dict[str, Any]:
@@ -56,6 +57,7 @@ class Watched:
             "note": self.note,
             "stopping": self.asked_to_stop and self.state in ("running", "silent", "starting"),
             "read": self.read,
+            "torn": self.torn,
         }
         return shown
 
@@ -230,7 +232,7 @@ class Watch:
                 run.changed = time.time() if run.read else run.tail.changed_ns / 1e9
             first = not run.read and not more
             run.read = run.read or not more
-            run.problem = _problem(run.summary)
+            run.problem = _problem(run)
             self._settle(run, changed=bool(lines or anew or first), before=before)
         return more
 
@@ -282,6 +284,7 @@ class Watch:
     def _settle(self, run: Watched, changed: bool = False, before: tuple[Any, ...] | None = None) -> None:
         """Raise the version where anything that is shown has changed."""
         run.state = "unreadable" if run.problem else run.summary.status(time.time() - run.changed)
+        run.torn = run.state not in ("running", "starting") and run.tail.torn
         if changed or before is None or before != (run.state, run.note, run.asked_to_stop):
             self.version += 1
             run.version = self.version
@@ -294,14 +297,19 @@ class Watch:
                 self._settle(run)
 
 
-def _problem(summary: Summary) -> str:
-    schema = summary.schema
+def _problem(run: Watched) -> str:
+    schema = run.summary.schema
     if isinstance(schema, bool) or not isinstance(schema, int):
         return "Its record says no version that can be understood: it was changed, or is damaged."
     if schema > SCHEMA:
         return (
             f"It was written by a newer wellfit (record version {schema}, this one reads {SCHEMA}); upgrade to see it."
         )
+    if run.read and not run.summary.known:
+        if run.tail.offset > 0:
+            return "Its record holds no line that can be understood: it is damaged, or no record of wellfit."
+        if run.summary.status(time.time() - run.changed) == "silent":
+            return "Its record holds no whole line: it was killed as it began, or only a part of it was copied."
     return ""
 
 

@@ -63,6 +63,12 @@ class History:
         return status if status in ("done", "interrupted", "failed") else "unfinished"
 
     @property
+    def empty(self) -> bool:
+        """Whether the record holds no line that says anything of the run."""
+        parts = (self.run, self.audit, self.steps, self.epochs, self.trials, self.evaluations, self.recipe_steps)
+        return not any(parts) and not self.end
+
+    @property
     def evaluation(self) -> Line:
         """The test evaluation; else the validation one, else any; else empty."""
         for split in ("test", "validation", *self.evaluations):

@@ -25,7 +25,7 @@ STATES = ("running", "finished", "stopped", "failed", "silent", "unreadable")
 SILENT_SECONDS = 180.0
 MOST_STEPS = 240  # of a run that are parsed for its curve
 _STEP = b'{"kind": "step"'
-_MARKS = ("record.jsonl", "plan.toml", "model.json")  # a folder with one of these is a run's
+MARKS = ("record.jsonl", "plan.toml", "model.json")  # a folder with one of these is a run's
 _ENDS = {"done": "finished", "interrupted": "stopped", "failed": "failed"}
 _GOES_ON = ("run", "audit", "engine", "plan", "trial", "probe")
 
@@ -100,7 +100,7 @@ def list_runs(root: str | Path, sort: str = "started", now: float | None = None)
 def run_folders(root: Path) -> Iterator[Path]:
     """Folders that hold a run, `root` itself among them; links are not followed, hidden folders are left out."""
     for place, folders, files in os.walk(root):
-        if any(mark in files for mark in _MARKS):
+        if any(mark in files for mark in MARKS):
             folders.clear()  # what is in a run is its own
             yield Path(place)
         else:

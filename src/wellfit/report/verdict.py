@@ -177,6 +177,8 @@ def _what_next(history: History, facts: Verdict) -> str:
     errors, warnings = (_of(history, severity) for severity in ("error", "warning"))
     if errors:
         return _advice("Deal first with", errors[0])
+    if history.empty:
+        return "There is nothing to go on from: bring record.jsonl back from a copy, or run `wellfit fit` anew."
     if not facts.measured and history.status in ("interrupted", "unfinished"):
         return f"Go on where it stopped with `wellfit resume {run}`."
     if warnings:
@@ -218,13 +220,17 @@ def state_sentences(history: History) -> list[str]:
     """What is missing or unusual about the run itself, for the top of the page; empty for a complete run."""
     run = plain(history.folder.path, 200)
     said = []
-    if history.status == "unfinished":
+    if history.empty:
+        said.append("Its record.jsonl holds no whole line: it was killed as it began, or the file is damaged.")
+    elif history.status == "unfinished":
         said.append(f"The record has no end: the run is still going or was killed. `wellfit resume {run}` goes on.")
     elif history.status == "interrupted":
         kept = "all trials that were done" if history.is_search else "the best model that it had"
         said.append(f"The run was interrupted and kept {kept}. `wellfit resume {run}` goes on.")
     elif history.status == "failed":
-        said.append("The run failed: what it wrote until then is shown, and the findings say why it stopped.")
+        reason = plain(history.end.get("reason"), 400).rstrip(".")
+        why = f"The run failed: {reason}." if reason else "The run failed; the findings say why it stopped."
+        said.append(f"{why} What it wrote until then is shown.")
     missing = {
         "the audit of the data": not history.audit,
         "the plan": not history.plan,

@@ -14,8 +14,9 @@ const store = new Store();
 const address = (run, kind = "run") => `#/${kind}/${encodeURIComponent(run.name)}`;
 
 let folder = "";
+const home = () => `#/${grid.address ? `?${grid.address}` : ""}`;
 const grid = new GridView(at("grid-view"), {
-  id: "runs", noun: "run", link: (run) => (run.problem ? null : address(run)),
+  id: "runs", noun: "run", onAddress: () => view === "grid" && told(home()), link: (run) => (run.problem ? null : address(run)),
   visit: (key) => {
     const run = store.runs.get(key);
     if (run) location.hash = address(run);
@@ -26,24 +27,34 @@ const grid = new GridView(at("grid-view"), {
     store.ready ? el("p", {}, el("code", {}, `wellfit fit photos/ --out ${folder || "runs"}/first`)) : null,
   ],
 });
-const run = new RunView(at("run-view"), store, address);
-const trials = new TrialsView(at("trials-view"), store, address);
+const run = new RunView(at("run-view"), store, { address, home });
+const trials = new TrialsView(at("trials-view"), store, {
+  address, home, onAddress: (asked, name) => view === "trials" && told(`${address({ name }, "trials")}${asked ? `?${asked}` : ""}`),
+});
 let scrolled = 0, view = "";
 
+// The address follows what is asked, and no step back is added for it.
+function told(hash) {
+  if (location.hash !== hash && (location.hash || hash !== "#/")) history.replaceState(null, "", hash);
+  document.querySelector(".brand").href = home();
+}
+
 function route() {
-  const [, kind, rest = ""] = /^#\/(run|trials)\/(.+)$/.exec(location.hash) ?? [null, "grid"];
+  const [, kind = "grid", rest = "", asked = ""] = /^#\/(?:(run|trials)\/([^?]+))?(?:\?(.*))?$/.exec(location.hash) ?? [];
   if (view === "grid" && kind !== "grid") scrolled = scrollY;
   const name = decoded(rest);
   at("grid-view").hidden = kind !== "grid";
   at("run-view").hidden = kind !== "run";
   at("trials-view").hidden = kind !== "trials";
   run.open(kind === "run" ? name : "");
-  trials.open(kind === "trials" ? name : "");
+  trials.open(kind === "trials" ? name : "", asked);
   document.title = kind === "grid" ? "wellfit dashboard" : `${name} · wellfit`;
   scrollTo(0, kind === "grid" ? scrolled : 0);
   if (view && view !== kind) at("main").focus({ preventScroll: true });
   view = kind;
-  if (kind === "grid") show();
+  if (kind !== "grid") return;
+  if (asked !== grid.address) grid.address = asked;
+  show();
 }
 
 function decoded(text) {

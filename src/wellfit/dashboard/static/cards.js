@@ -7,7 +7,7 @@ import { el, fill, say } from "./dom.js";
 import { ask } from "./server.js";
 import { number, percent, STATES, STATE_WORDS, value, label, ago } from "./words.js";
 
-const AT_ONCE = 48; // curves of one request
+const AT_ONCE = 12; // curves of one request: what is parsed and kept between two frames
 const BATCH = 40; // cards built between two frames
 const FRAME = 6; // milliseconds of drawing in one frame
 const MOST_ALIVE = 160; // canvases that keep their drawing
@@ -129,10 +129,11 @@ export class Cards {
     card.badge.className = `badge ${state}`;
     say(card.badge, run.stateText ?? STATES[state] ?? state);
     card.badge.title = STATE_WORDS[state] ?? "";
-    card.canvas.hidden = Boolean(run.problem);
-    card.problem.hidden = !run.problem;
-    say(card.problem, run.problem ?? "");
-    const share = run.progress ?? (run.state === "done" ? 1 : 0);
+    const instead = run.problem || wordsWithoutChart(run);
+    card.canvas.hidden = Boolean(instead);
+    card.problem.hidden = !instead;
+    say(card.problem, instead);
+    const share = run.state === "done" ? 1 : run.progress ?? 0; // a deadline may end a run before its planned steps
     card.bar.parentNode.hidden = Boolean(run.problem);
     card.bar.style.width = `${(100 * share).toFixed(1)}%`;
     const best = run.results.validation_accuracy, test = run.results.test_accuracy, loss = run.results.loss;
@@ -143,7 +144,7 @@ export class Cards {
     }
     if (loss !== undefined && test === undefined) figures.push(el("span", { class: "t" }, number(loss)), el("span", {}, "loss"));
     if (run.search) figures.push(el("span", {}, `${run.trials} trials`));
-    if (!figures.length && !run.problem) figures.push(el("span", {}, run.read === false ? "being read …" : "no figure yet"));
+    if (!figures.length && !instead) figures.push(el("span", {}, run.read === false ? "being read …" : "no figure yet"));
     if (run.errors || run.warnings) {
       const n = run.errors || run.warnings;
       const word = run.errors ? "error" : "warning";
@@ -153,6 +154,8 @@ export class Cards {
     const told = this.shownSettings.filter((name) => name in run.settings).slice(0, 7);
     const named = told.map((name) => `${label(name)} ${value(name, run.settings[name])}`);
     if (run.note) named.unshift(`“${run.note.split("\n")[0].slice(0, 60)}”`);
+    if (run.state === "failed" && run.reason && !instead) named.unshift(run.reason.slice(0, 90));
+    if (run.torn && !run.problem) named.push("last line torn");
     if (run.started && run.state !== "running" && !run.problem) named.push(ago(run.changed));
     say(card.settings, named.join(" · "));
     const chart = `Loss ${number(loss)}, best validation accuracy ${percent(best)}`;
@@ -178,9 +181,9 @@ export class Cards {
         this.#want(key);
       } else {
         this.#visible.delete(key);
-        this.#release();
       }
     }
+    this.#release();
   }
 
   #want(key) {
@@ -208,6 +211,7 @@ export class Cards {
           this.#curves.set(Number(key), curve);
           this.#paint(Number(key));
         }
+        await new Promise(requestAnimationFrame);
       }
     } catch {
       this.#wanted.clear(); // the next look at the runs asks again
@@ -264,4 +268,16 @@ export class Cards {
     const steps = Math.max(1, ...known.map((curve) => curve.steps.at(-1) ?? 1));
     return { loss: [Math.min(...ranges.map((r) => r[0])), Math.max(...ranges.map((r) => r[1]))], steps };
   }
+}
+
+// What stands where there is nothing to draw; "" where there is a chart, or will be in a moment.
+function wordsWithoutChart(run) {
+  const known = run.results;
+  if (run.read === false || "loss" in known || "train_accuracy" in known || run.lost) return "";
+  if (run.search && "validation_accuracy" in known) return "";
+  if (run.state === "failed") return run.reason || "It failed before its first step.";
+  if (run.state === "deleted") return "Its folder is gone.";
+  if (run.state === "running" || run.state === "starting") return `Its chart begins with the first ${run.search ? "trial" : "step"}.`;
+  if (run.state === "done" && "validation_accuracy" in known) return "Classifiers on frozen features: there is no loss to draw.";
+  return `It ended before its first ${run.search ? "trial" : "step"}.`;
 }

@@ -1,6 +1,7 @@
 // The grid with its tools: find, sort, filter, pick, compare. It shows runs, or the trials of one search: both are things
 // with settings, results and a curve.
 
+import { read, written } from "./address.js";
 import { Cards } from "./cards.js";
 import { choose, columnsOf, leadingResult, OWN, tellingOf, within } from "./choose.js";
 import { choices, el, fill, say } from "./dom.js";
@@ -15,23 +16,26 @@ export class GridView {
   #stages = {};
   #query = "";
 
-  // id: of what is remembered. visit(key), link(item): the page of one.
-  constructor(parent, { id, noun, link, visit, curvesOf, head, empty }) {
+  // id: of what is remembered. visit(key), link(item): the page of one. onAddress(text): what is asked has changed.
+  constructor(parent, { id, noun, link, visit, curvesOf, head, empty, onAddress }) {
     this.id = `wellfit-${id}`;
     this.noun = noun;
     this.empty = empty;
     const kept = remembered(this.id);
-    this.sortBy = kept.sort ?? (id === "runs" ? "started" : "validation_accuracy");
-    this.down = kept.down ?? true;
+    this.usual = { sort: id === "runs" ? "started" : "validation_accuracy" };
+    this.sortBy = this.usual.sort;
+    this.down = true;
+    this.judgedBy = ""; // a result; "": what most have
+    this.onAddress = onAddress;
     this.search = el("input", {
-      type: "search", class: "search", placeholder: "Find: resnet lr<0.01 state=training", "aria-label": "Find runs by words and comparisons",
+      type: "search", class: "search", placeholder: id === "runs" ? "Find: resnet lr<0.01 state=training" : "Find: lr<0.01 validation>60%", "aria-label": `Find ${noun}s by words and comparisons`,
       autocomplete: "off", spellcheck: "false", oninput: () => this.#soon(),
     });
     this.sort = el("select", { onchange: () => this.#sorted() });
     this.direction = el("button", { type: "button", onclick: () => { this.down = !this.down; this.#sorted(); } });
     this.curve = el("select", { "aria-label": "What each chart draws", onchange: () => { this.cards.what = this.curve.value; this.cards.redraw(); } });
     choices(this.curve, [["both", "loss, accuracy"], ["loss", "loss"], ["accuracy", "accuracy"], ["lr", "learning rate"]]);
-    this.judged = el("select", { onchange: () => this.#show() });
+    this.judged = el("select", { onchange: () => { this.judgedBy = this.judged.value; this.#show(); } });
     this.same = el("input", { type: "checkbox", onchange: () => { this.cards.same = this.same.checked; this.cards.redraw(); } });
     this.filterButton = el("button", { type: "button", "aria-expanded": "false", onclick: () => this.#openFilters() }, "Filter …");
     this.filters = el("div", { class: "filters", hidden: true });
@@ -52,7 +56,7 @@ export class GridView {
     this.cards.picked = this.#picked;
     const wide = matchMedia("(min-width: 800px)").matches;
     this.panels = new Panels(comparison, {
-      open: kept.panel ?? (wide ? "parallel" : ""), cards: this.cards, visit,
+      open: kept.panel ?? (wide ? "parallel" : ""), cards: this.cards, visit, noun,
       onBrush: (name, range) => this.#brush(name, range),
     });
     this.panels.onOpen = (panel) => remember(this.id, { panel });
@@ -67,8 +71,20 @@ export class GridView {
     this.#show();
   }
 
-  get state() {
-    return { query: this.#query, ranges: this.#ranges, sort: this.sortBy, down: this.down };
+  // What is asked, as the page's address holds it.
+  get address() {
+    return written({ query: this.#query, ranges: this.#ranges, sort: this.sortBy, down: this.down, judged: this.judgedBy }, this.usual);
+  }
+
+  set address(text) {
+    const asked = read(text, this.usual);
+    this.#query = this.search.value = asked.query;
+    this.#ranges = asked.ranges;
+    this.sortBy = asked.sort;
+    this.down = asked.down;
+    this.judgedBy = asked.judged;
+    this.#order = null;
+    this.#show();
   }
 
   #soon() {
@@ -82,7 +98,6 @@ export class GridView {
 
   #sorted() {
     this.sortBy = this.sort.value;
-    remember(this.id, { sort: this.sortBy, down: this.down });
     this.#order = null;
     this.#show();
   }
@@ -111,7 +126,7 @@ export class GridView {
     const columns = columnsOf(items);
     this.columns = columns;
     const results = columns.filter((c) => c.result).map((c) => c.name);
-    const judged = results.includes(this.judged.value) ? this.judged.value : leadingResult(items);
+    const judged = results.includes(this.judgedBy) ? this.judgedBy : leadingResult(items);
     choices(this.judged, results.length ? results.map((name) => [name, label(name)]) : [[judged, label(judged)]], judged);
     const sortable = [...Object.keys(OWN), ...columns.map((c) => c.name)];
     choices(this.sort, [...new Set(sortable)].map((name) => [name, OWN[name] ?? label(name)]), sortable.includes(this.sortBy) ? this.sortBy : "name");
@@ -145,6 +160,9 @@ export class GridView {
         el("p", {}, "A comparison is written without spaces: lr<0.01, validation>90%, model=resnet18."),
         el("button", { type: "button", onclick: () => this.#clear() }, "Show all again"));
     }
+    // A brush that is dragged asks for something else in each frame; a browser takes some addresses a second, no more.
+    clearTimeout(this.telling);
+    this.telling = setTimeout(() => this.onAddress?.(this.address), 250);
   }
 
   // Cards keep their places while data arrive: results that change reorder nothing until somebody asks. New ones come
@@ -178,7 +196,7 @@ export class GridView {
 
   #sayFilters() {
     const chips = Object.entries(this.#ranges).map(([name, range]) => {
-      const text = range.values ? `${label(name)}: ${range.values.join(", ") || "none"}` : `${label(name)}: ${value(name, range.low)} to ${value(name, range.high)}`;
+      const text = range.values ? `${label(name)}: ${range.values.join(", ") || "none"}` : `${label(name)}: ${between(name, range)}`;
       return el("button", { type: "button", class: "chip", "aria-label": `Remove the filter ${text}`, "data-filter": name, onclick: () => this.#brush(name, null) },
         text.length > 70 ? `${text.slice(0, 69)}…` : text, el("span", { class: "cross", "aria-hidden": "true" }, "×"));
     });
@@ -211,12 +229,15 @@ export class GridView {
         const known = [...chosen.seen.keys()].filter(Number.isFinite);
         const low = el("input", { type: "text", inputmode: "decimal", "aria-label": "from", placeholder: value(chosen.name, Math.min(...known)) });
         const high = el("input", { type: "text", inputmode: "decimal", "aria-label": "to", placeholder: value(chosen.name, Math.max(...known)) });
-        const read = (node, otherwise) => {
+        const typed = (node, otherwise) => {
           const text = node.value.trim(), share = text.endsWith("%");
           const found = Number(share ? text.slice(0, -1) : text);
           return text === "" || Number.isNaN(found) ? otherwise : share ? found / 100 : found;
         };
-        const take = () => this.#brush(chosen.name, { low: read(low, -Infinity), high: read(high, Infinity) });
+        const take = () => {
+          const range = { low: typed(low, -Infinity), high: typed(high, Infinity) };
+          this.#brush(chosen.name, Number.isFinite(range.low) || Number.isFinite(range.high) ? range : null);
+        };
         fill(where, el("form", { class: "row", onsubmit: (event) => { event.preventDefault(); take(); } }, low, " to ", high, " ", el("button", {}, "Keep these")));
       } else {
         const names = [...chosen.seen.keys()].map(String).sort().slice(0, 60);
@@ -231,6 +252,11 @@ export class GridView {
     ends();
     column.focus();
   }
+}
+
+function between(name, { low, high }) {
+  if (low === -Infinity) return `up to ${value(name, high)}`;
+  return high === Infinity ? `from ${value(name, low)}` : `${value(name, low)} to ${value(name, high)}`;
 }
 
 function remembered(id) {

@@ -13,7 +13,7 @@ const MOST_SETTINGS = 12;
 export const MOST_OVERLAID = 40;
 
 export class Panels {
-  constructor(parent, { onBrush, open, cards, visit }) {
+  constructor(parent, { onBrush, open, cards, visit, noun }) {
     this.cards = cards;
     this.open = open;
     this.tabs = TABS.map(([id, name], i) => el("button", {
@@ -33,7 +33,7 @@ export class Panels {
     parent.append(el("section", { class: "panel", "aria-label": "Comparison" },
       el("div", { class: "tabs", role: "tablist" }, this.tabs, this.fold), Object.values(this.bodies)));
     this.parallel = new Parallel(this.bodies.parallel, onBrush);
-    this.scatter = new ResultBySetting(this.bodies.settings, visit);
+    this.scatter = new ResultBySetting(this.bodies.settings, visit, noun);
     this.overlay = new Overlay(this.bodies.overlay, cards);
     this.#mark();
   }
@@ -81,8 +81,10 @@ export class Panels {
 class ResultBySetting {
   #plots = new Map();
 
-  constructor(parent, visit) {
+  // visit(key): opens one; null where there is no page to open.
+  constructor(parent, visit, noun) {
     this.visit = visit;
+    this.noun = noun;
     this.row = el("div", { class: "row" });
     this.box = el("div", { class: "multiples" });
     parent.append(this.row, this.box);
@@ -94,11 +96,11 @@ class ResultBySetting {
     const measured = runs.filter((run) => typeof run.results[result] === "number");
     if (!shown.length || !measured.length) {
       this.#clear(new Set());
-      fill(this.row, el("p", {}, "Nothing to compare yet: no setting differs between runs that have a result."));
+      fill(this.row, el("p", {}, `Nothing to compare yet: no setting differs between ${this.noun}s that have a result.`));
       return;
     }
-    const edges = Object.keys(stages ?? {}).length ? " Dashed lines are the edges of each stage: a best run on an edge asks for a wider range." : "";
-    fill(this.row, el("span", {}, `Each dot is a run; a click opens it.${edges}`),
+    const edges = Object.keys(stages ?? {}).length ? " Dashed lines are the edges of each stage: a best one on an edge asks for a wider range." : "";
+    fill(this.row, el("span", {}, `Each dot is a ${this.noun}${this.visit ? "; a click opens it" : ""}.${edges}`),
       settings.length > shown.length ? el("span", {}, `Shown are ${shown.length} of ${settings.length} settings.`) : null);
     this.#clear(new Set(shown.map((c) => c.name)));
     for (const column of shown) {
@@ -108,7 +110,7 @@ class ResultBySetting {
         this.#plots.set(column.name, node);
       }
       this.box.append(node);
-      plot(node, () => figure(measured, column, result, ranges, stages), (point) => this.visit(point.customdata));
+      plot(node, () => figure(measured, column, result, ranges, stages), this.visit && ((point) => this.visit(point.customdata)));
     }
   }
 

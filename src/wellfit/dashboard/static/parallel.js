@@ -82,7 +82,7 @@ export class Parallel {
 
   #left(i) {
     const share = this.#axes.length > 1 ? i / (this.#axes.length - 1) : 0.5;
-    return `calc(56px + (100% - 104px) * ${share})`;
+    return `calc(66px + (100% - 114px) * ${share})`;
   }
 
   // Brush from the filter's range, in shares of the axis.
@@ -166,7 +166,7 @@ export class Parallel {
     const pen = this.canvas.getContext("2d");
     pen.scale(ratio, ratio);
     const last = this.#axes.length - 1;
-    const xs = this.#axes.map((_, i) => 56 + (width - 104) * (i / last));
+    const xs = this.#axes.map((_, i) => 66 + (width - 114) * (i / last));
     const down = (share) => TOP + (height - TOP - BOTTOM) * (1 - share);
     const muted = colours().grid;
     const passes = [[], []];

@@ -16,10 +16,12 @@ export class RunView {
   #next = 0;
   #timer = 0;
 
-  constructor(parent, store, address) {
+  // address(run, kind): of a run's page, or of its trials. home(): of all runs, as they were last asked for.
+  constructor(parent, store, { address, home }) {
     this.parent = parent;
     this.store = store;
     this.address = address;
+    this.home = home;
     store.addEventListener("changed", () => this.#look());
     store.addEventListener("looked", () => this.#name && !this.#parts && this.#look());
   }
@@ -45,7 +47,7 @@ export class RunView {
     const run = this.store.byName(name);
     if (!run) {
       if (this.store.ready && !this.store.behind && !this.#parts) {
-        fill(this.parent, el("div", { class: "notice" }, el("h2", {}, `There is no run “${name}” here`), el("p", {}, "It may have been moved or deleted."), el("a", { href: "#/" }, "All runs")));
+        fill(this.parent, el("div", { class: "notice" }, el("h2", {}, `There is no run “${name}” here`), el("p", {}, "It may have been moved or deleted."), el("a", { href: this.home() }, "All runs")));
       }
       return;
     }
@@ -96,7 +98,7 @@ export class RunView {
       verdict: el("section", { class: "verdict", "aria-label": "Verdict" }, el("p", { class: "muted" }, "Reading the run …")),
       findings: el("section", { class: "box", hidden: true }), confusion: box("confusion", "Confusion matrix", "tallish", ""), reliability: box("reliability", "Reliability", "middling", ""),
       figures, filters: el("section", { class: "box", hidden: true }), pictures: el("section", { class: "box", hidden: true }), neighbours: el("section", { class: "box", hidden: true }),
-      facts: el("dl", {}), settings: el("dl", {}), checks: el("div", {}), steps: el("div", {}),
+      nothing: el("p", { class: "notice", hidden: true }, "Nothing to draw: it ended before its first step."), facts: el("dl", {}), settings: el("dl", {}), checks: el("div", {}), steps: el("div", {}),
     });
     p.stop = el("button", { type: "button", class: "danger", onclick: () => this.#stop() }, "Stop after this epoch");
     p.keep = el("button", { type: "button", hidden: true, onclick: () => this.#unsure() }, "Let it train");
@@ -110,15 +112,15 @@ export class RunView {
     p.confusionPairs = el("div", { class: "scroll" });
     p.confusion.box.append(p.confusionPairs);
     p.confusion.box.hidden = p.reliability.box.hidden = true;
-    p.actions = el("section", { class: "box", "aria-label": "Stop and note" }, el("h2", {}, "Stop and note"), el("p", { class: "actions" }, p.stop, p.keep), p.stopSaid, p.note, el("div", { class: "actions" }, p.save, p.noteSaid));
+    p.actions = el("section", { class: "box stop-and-note", "aria-label": "Stop and note" }, el("h2", {}, "Stop and note"), el("p", { class: "actions" }, p.stop, p.keep), p.stopSaid, p.note, el("div", { class: "actions" }, p.save, p.noteSaid));
     const side = el("aside", { class: "side" }, p.actions,
       el("section", { class: "box" }, el("h2", {}, "About"), p.facts), el("section", { class: "box" }, el("h2", {}, "Settings"), p.settings),
       el("section", { class: "box" }, el("h2", {}, "Checks"), p.checks), el("section", { class: "box" }, el("h2", {}, "Steps"), p.steps));
     fill(this.parent,
-      el("div", { class: "run-head" }, p.title, p.badge, el("span", { class: "links" }, p.trials, p.report, el("a", { href: "#/" }, "All runs"))),
+      el("div", { class: "run-head" }, p.title, p.badge, el("span", { class: "links" }, p.trials, p.report, el("a", { href: this.home() }, "All runs"))),
       p.verdict,
       el("div", { class: "split" },
-        el("div", {}, p.findings, el("div", { class: "figs" }, Object.values(figures).map((f) => f.box)),
+        el("div", {}, p.nothing, p.findings, el("div", { class: "figs" }, Object.values(figures).map((f) => f.box)),
           p.filters, p.confusion.box, p.reliability.box, p.pictures, p.neighbours), side));
     say(p.title, run.name);
   }
@@ -195,7 +197,7 @@ export class RunView {
     // What the report says of a record without an end is for one that was killed; this one goes on before our eyes.
     const going = run.state === "running";
     const sentences = going ? [...page.verdict.slice(0, 1), "It is still at work: how sure this is, and what to do next, is said at its end."] : page.verdict;
-    fill(p.verdict, sentences.map((text) => el("p", {}, prose(text))), going ? null : page.state.map((text) => el("p", { class: "state" }, prose(text))));
+    fill(p.verdict, sentences.map((text) => el("p", {}, prose(text))), going ? null : [...page.state, ...(run.torn ? ["The last line of its record is torn; the others are shown."] : [])].map((text) => el("p", { class: "state" }, prose(text))));
     p.report.hidden = !page.report;
     p.report.href = `/report/${run.key}`;
     this.#findings(page);
@@ -221,6 +223,7 @@ export class RunView {
     this.#reliability(page.reliability);
     this.#pictures(run, page.mistakes);
     this.#neighbours(run, page.neighbours);
+    p.nothing.hidden = [...Object.values(p.figures).map((f) => f.box), p.findings, p.filters, p.confusion.box, p.reliability.box, p.pictures].some((node) => !node.hidden);
     pairs(p.facts, page.facts);
     const asked = Object.entries(run.settings).map(([name, given]) => [label(name), value(name, given)]);
     pairs(p.settings, [...(page.settings.length > 2 ? page.settings : asked), ...page.probe]);

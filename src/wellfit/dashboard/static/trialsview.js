@@ -8,9 +8,11 @@ import { counted, percent, label } from "./words.js";
 export class TrialsView {
   #name = "";
   #version = -1;
+  #known = false;
   #curves = new Map();
 
-  constructor(parent, store, address) {
+  // home(): the address of all runs. onAddress(text, name): what is asked of the trials of that search.
+  constructor(parent, store, { address, home, onAddress }) {
     this.store = store;
     this.title = el("h1", {});
     this.back = el("a", {}, "Its page");
@@ -18,18 +20,28 @@ export class TrialsView {
     this.said = el("div", { class: "said muted" });
     const head = el("div", {}, el("div", { class: "run-head" }, this.title, el("span", { class: "links" }, this.back, this.all)), this.said);
     this.grid = new GridView(parent, {
-      id: "trials", noun: "trial", head, link: () => null, visit: () => {},
+      id: "trials", noun: "trial", head, link: () => null, visit: null, onAddress: (text) => onAddress(text, this.#name),
       curvesOf: async (keys) => Object.fromEntries(keys.filter((key) => this.#curves.has(key)).map((key) => [key, this.#curves.get(key)])),
-      empty: () => [el("h2", {}, "No trials yet"), el("p", {}, "They appear here as the search makes them.")],
+      empty: () => this.#known ? [el("h2", {}, "No trials yet"), el("p", {}, "They appear here as the search makes them.")] : [el("h2", {}, "Reading the trials …")],
     });
     this.address = address;
+    this.home = home;
     store.addEventListener("changed", () => this.#look());
   }
 
-  open(name) {
+  open(name, asked = "") {
+    const other = name !== this.#name;
     this.#name = name;
-    this.#version = -1;
-    if (name) this.#look();
+    if (!name) return;
+    this.all.href = this.home();
+    if (other) {
+      this.#version = -1;
+      this.#known = false;
+      fill(this.said);
+      this.grid.update([]); // not those of another search, until its own are there
+    }
+    if (other || asked !== this.grid.address) this.grid.address = asked;
+    this.#look();
   }
 
   async #look() {
@@ -47,6 +59,7 @@ export class TrialsView {
       return;
     }
     if (this.#name !== name) return;
+    this.#known = true;
     const version = run.version;
     for (const item of found.runs) this.#curves.set(item.key, { ...item.curve, version });
     const items = found.runs.map((item) => ({ ...item, version, progress: null, stateText: item.best ? "chosen" : { done: item.stage, interrupted: "broken off", failed: "failed" }[item.state], note: "" }));
