@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-import sys
 import time
 from pathlib import Path
 
@@ -15,7 +15,9 @@ def main() -> None:
     from wellfit.cli.commands import wellfit
     from wellfit.cli.exits import run
 
-    # Of torchrun's processes the first one speaks; mistakes are said by any.
-    if os.environ.get("RANK", "0") != "0" and "MASTER_ADDR" in os.environ:
-        sys.stdout = Path(os.devnull).open("w", encoding="utf-8")
-    run(wellfit)
+    with contextlib.ExitStack() as stack:
+        # Of torchrun's processes the first one speaks; mistakes are said by any.
+        if os.environ.get("RANK", "0") != "0" and "MASTER_ADDR" in os.environ:
+            nowhere = stack.enter_context(Path(os.devnull).open("w", encoding="utf-8"))
+            stack.enter_context(contextlib.redirect_stdout(nowhere))
+        run(wellfit)

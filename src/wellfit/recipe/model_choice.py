@@ -19,6 +19,7 @@ from wellfit.recipe.earlier import card_beside, perhaps_seen
 from wellfit.recipe.job import Job
 from wellfit.recipe.model_options import fits_published_weights, model_options
 from wellfit.recipe.prepare import Prepared
+from wellfit.recipe.sharing import processes
 
 SMALL_IMAGES = 48  # pixels: up to here the native size is used
 WORTH_TRANSFER = 64  # pixels: smaller images hold too little of what ImageNet weights know
@@ -210,7 +211,7 @@ def _choose(
             _module(candidate, data, config), engine, shape, batch, len(data.classes), seconds
         )
         usable = max(1.0, left - closing_time(data, candidate.speed)) * (1 - SEARCH_SHARE - CHECKS_SHARE)
-        candidate.epochs = usable * candidate.speed * LOOP_EFFICIENCY / images
+        candidate.epochs = usable * candidate.speed * LOOP_EFFICIENCY * processes() / images
         if best is None or candidate.epochs >= wanted:
             best = candidate
         if candidate.epochs < wanted:

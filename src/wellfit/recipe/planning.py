@@ -32,6 +32,7 @@ from wellfit.recipe.model_choice import (
 from wellfit.recipe.optimizer_advice import advice
 from wellfit.recipe.plan import ChecksPlan, ModelPlan, OptimizerPlan, Plan, ScratchPlan, SearchPlan, TrainingPlan
 from wellfit.recipe.prepare import Prepared
+from wellfit.recipe.sharing import processes
 from wellfit.training.full_batch import check_settings, refuse_noise
 from wellfit.training.schedules import scaled_lr
 from wellfit.transfer.policy import LITTLE, SCRATCH
@@ -98,7 +99,7 @@ def make_plan(job: Job, data: Prepared, *, left: float | None = None, transfer: 
         members = asked_networks(config)
     else:
         seconds = usable * (1 - CHECKS_SHARE) - search_seconds
-        affordable = seconds * rate / images / (PASSES if whole else 1.0)
+        affordable = seconds * rate * processes() / images / (PASSES if whole else 1.0)
         means = replace(means, affordable=affordable)
         members = networks(config, means, reasons) if not whole else 1
         affordable /= members
@@ -295,7 +296,7 @@ def _fine_tune_steps(
     seconds = usable * 0.9 - 2 * images / (2.5 * rate)
     if config.training.epochs:
         return max(1, round(config.training.epochs * steps_per_epoch))
-    epochs = min(10.0 if images >= LITTLE else 30.0, seconds * rate / images)
+    epochs = min(10.0 if images >= LITTLE else 30.0, seconds * rate * processes() / images)
     if epochs < 1 and asked == "auto":  # what was asked for is tried, as far as the time goes
         reasons.append("no fine-tuning: the time after the features allows less than one epoch")
         return 0

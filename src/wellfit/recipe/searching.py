@@ -47,6 +47,7 @@ from wellfit.recipe.search_plan import (
 from wellfit.recipe.search_request import HIDDEN, SearchRequest, without_password
 from wellfit.recipe.search_run import SearchRun
 from wellfit.recipe.search_work import News, Orders, concluded, wait_for_others, work
+from wellfit.recipe.sharing import refuse_several
 from wellfit.recipe.trial_settings import refuse_unfit
 from wellfit.recipe.workforce import Workforce, choose_workforce, with_threads
 from wellfit.record import RunFolder, read_record, write_atomically
@@ -101,6 +102,7 @@ def search(
 
     Raises UserError for bad input, GateFailed where a check fails or no trial finishes, Interrupted when stopped.
     """
+    refuse_several("a search")
     started = time.monotonic() if started is None else started
     log = check_trackers(log)
     given = {"model.name": model, "seed": seed}

@@ -167,8 +167,8 @@ class Group:
     def forward(self, module: nn.Module, penalty: Penalty | None) -> Forward:
         # Looking for parameters that a step leaves out costs a pass over the graph: for networks that nobody knows.
         strange = any(type(part).__module__.partition(".")[0] not in KNOWN for part in module.modules())
-        whole = _WithPenalty(module, penalty)
-        return DistributedDataParallel(whole, find_unused_parameters=strange, **{_SYNC: False})
+        options: dict[str, Any] = {_SYNC: False}  # they are averaged after each step
+        return DistributedDataParallel(_WithPenalty(module, penalty), find_unused_parameters=strange, **options)
 
     @torch.no_grad()
     def mean_buffers(self, module: nn.Module) -> None:
