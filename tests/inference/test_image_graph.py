@@ -10,7 +10,9 @@ from torch import nn
 from wellfit.data.decode import decode
 from wellfit.data.preprocess import Preprocessing
 from wellfit.data.views import evaluation_view
-from wellfit.inference.image_graph import CentreView, ImageGraph
+from wellfit.inference.image_graph import Cut, ImageGraph
+from wellfit.inference.places import PLACES
+from wellfit.inference.views import VIEWS, preset
 
 SIZES = [
     *((8, 8), (28, 28), (32, 32), (16, 40), (41, 33), (100, 101), (224, 224), (300, 257), (320, 320), (321, 640)),
@@ -34,7 +36,7 @@ def test_views_are_those_of_a_prediction_to_the_last_bit(height: int, width: int
     short = max(resize, 320)
     expected = evaluation_view(decode(image, short_side=short), resize, size)
     tensor = torch.from_numpy(image).permute(2, 0, 1)[None].float()
-    view = CentreView(size, resize, short)(tensor)[0].permute(1, 2, 0).numpy()
+    view = Cut(size, short, size / resize)(tensor)[0].permute(1, 2, 0).numpy()
     assert view.shape == (size, size, 3)
     different = view != expected
     assert np.abs(view - expected).max() <= 1
@@ -42,12 +44,30 @@ def test_views_are_those_of_a_prediction_to_the_last_bit(height: int, width: int
     assert different.mean() < 1e-4
 
 
+@pytest.mark.parametrize(("resize", "size"), [(32, 32), (256, 224)])
+@pytest.mark.parametrize("name", [name for name in VIEWS if not VIEWS[name].mirrored] + ["all"])
+def test_every_view_is_cut_as_a_prediction_cuts_it(name: str, resize: int, size: int) -> None:
+    for height, width in [(28, 28), (41, 33), (375, 500), (500, 333), (3, 2)]:
+        image = decode(picture(height, width), short_side=max(resize, 320))
+        tensor = torch.from_numpy(picture(height, width)).permute(2, 0, 1)[None].float()
+        expected = preset(name).layout(resize, size)(*image.shape[:2])
+        plain = [view for view in expected if not view.mirrored]
+        places = PLACES[name](resize, size)
+        assert len(places) == len(plain)
+        for place, view in zip(places, plain, strict=True):
+            cut = Cut(size, max(resize, 320), place.share, place.down, place.across, place.moved)
+            got = cut(tensor)[0].permute(1, 2, 0).numpy()
+            different = got != view.cut(image, size)
+            assert np.abs(got - view.cut(image, size)).max() <= 1, (height, width, place)
+            assert different.mean() < 1e-3, (height, width, place)
+
+
 def test_very_large_images_differ_by_the_shortcut_that_pillow_takes() -> None:
     # Pillow first averages whole blocks where more than three times too many pixels are there.
     image = picture(1930, 1940)
     expected = evaluation_view(decode(image, short_side=320), 256, 224).astype(float)
     tensor = torch.from_numpy(image).permute(2, 0, 1)[None].float()
-    view = CentreView(224, 256, 320)(tensor)[0].permute(1, 2, 0).numpy()
+    view = Cut(224, 320, 224 / 256)(tensor)[0].permute(1, 2, 0).numpy()
     assert np.abs(view - expected).mean() < 2
 
 

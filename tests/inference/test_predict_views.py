@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+import onnxruntime
 import pytest
 import torch
 
@@ -73,20 +74,42 @@ def test_unknown_views_are_refused_before_anything_is_read(tmp_path: Path) -> No
         next(predict(RunFolder(tmp_path), [], views="shifd"))
 
 
-def test_the_exported_graph_holds_flip_and_says_what_it_does_not_hold(tmp_path: Path) -> None:
+@pytest.mark.parametrize("views", VIEWS)
+@pytest.mark.parametrize("mean_image", [False, True])
+def test_an_exported_graph_averages_over_the_views(views: str, mean_image: bool) -> None:
+    image = np.random.default_rng(3).random((16, 16, 3)).astype(np.float32) if mean_image else None
+    sizes = Preprocessing(16, 18, (0.4, 0.5, 0.6), (1.0, 1.0, 1.0), "any", image)
     module = build("whitened", 3, image_size=16, seed=1, widths=[8, 8, 8]).module.eval()
-    graph = ImageGraph(module, SIZES, short_side=320, temperature=0.05, fixed=False, mirrored=True).eval()
-    images = random_images(3, 40, 40)
+    graph = ImageGraph(module, sizes, short_side=320, temperature=0.05, fixed=False, views=views).eval()
+    images = random_images(3, 40, 44)
     with torch.no_grad():
         got = graph(torch.from_numpy(images).permute(0, 3, 1, 2)).numpy()
-    logits = answers_over_views(module, MemoryStore(images), np.arange(3), "flip", engine=CPU, preprocessing=SIZES)
-    np.testing.assert_allclose(got, softmax(logits / 0.05), atol=1e-4)
-    flip = export_model(saved(tmp_path / "flip", "flip"), "torchscript")
-    assert not any("views" in note for note in flip["notes"])
-    ten = export_model(saved(tmp_path / "ten", "ten"), "torchscript")
-    assert any("over the views 'ten'" in note and "centre view alone" in note for note in ten["notes"])
-    assert (flip["views"], ten["views"]) == ("flip", "none")
+    logits = answers_over_views(module, MemoryStore(images), np.arange(3), views, engine=CPU, preprocessing=sizes)
+    np.testing.assert_allclose(got, softmax(logits / 0.05), atol=1e-3)
+
+
+def test_an_onnx_file_averages_over_views_of_any_number_of_images(tmp_path: Path) -> None:
+    run = saved(tmp_path / "run", "shift-flip")
+    told = export_model(run, "onnx")
+    session = onnxruntime.InferenceSession(told["file"], providers=["CPUExecutionProvider"])
+    for number, height, width in [(1, 40, 44), (5, 33, 20)]:
+        images = random_images(number, height, width)
+        found = session.run(None, {"images": np.ascontiguousarray(images.transpose(0, 3, 1, 2))})[0]
+        np.testing.assert_allclose(found, table(list(predict(run, images))), atol=1e-3)
+
+
+def test_a_file_says_which_views_it_holds_and_what_it_does_not_hold(tmp_path: Path) -> None:
+    ten = saved(tmp_path / "ten", "ten")
+    told = export_model(ten, "torchscript")
+    assert told["views"] == "ten"
+    assert not any("views" in note for note in told["notes"])
+    images = random_images(3, 40, 44)
+    found = torch.jit.load(told["file"])(torch.from_numpy(images).permute(0, 3, 1, 2)).detach().numpy()
+    np.testing.assert_allclose(found, table(list(predict(ten, images))), atol=1e-3)
+    fixed = export_model(ten, "torchscript", tmp_path / "fixed.pt", fixed=True)
+    assert fixed["views"] == "none"
+    assert any("over the views 'ten'" in note and "centre view alone" in note for note in fixed["notes"])
     extra = {"wellfit.json": ""}
-    torch.jit.load(ten["file"], _extra_files=extra)
-    told = json.loads(extra["wellfit.json"])
-    assert (told["views"], told["views_of_the_model"]) == ("none", "ten")
+    torch.jit.load(fixed["file"], _extra_files=extra)
+    kept = json.loads(extra["wellfit.json"])
+    assert (kept["views"], kept["views_of_the_model"]) == ("none", "ten")

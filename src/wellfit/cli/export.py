@@ -18,8 +18,9 @@ def export(run: str, to: str, out: str | None, fixed: bool, as_json: bool) -> No
     """Write RUN's model as one file that needs no wellfit.
 
     ONNX and TorchScript files hold the preprocessing: they take uint8 RGB images of any size, N×3×H×W, and give the
-    probabilities of the classes, which the file names. Each file is tried before it is written. Of test-time views only
-    flip is part of it; where RUN uses others, a note says that the file answers from the centre view.
+    probabilities of the classes, which the file names. Each file is tried before it is written. The
+    test-time views that RUN uses are part of it; with --fixed only flip can be, and a note says where others are left
+    out.
     """
     from wellfit.inference.export import export_model
 

@@ -58,7 +58,8 @@ ending_options = _options(
     click.option(
         "--ensemble",
         metavar="N",
-        help="auto (kept where validation gains), none, or how many networks are trained from seeds of their own.",
+        help="auto (kept where validation gains), none, or how many networks are trained from seeds of their own; "
+        "after a probe of pretrained weights, how many stages are averaged.",
     ),
     click.option(
         "--split-seed",

@@ -33,7 +33,7 @@ from wellfit.record import RunFolder, write_atomically
 OPSET = 20
 AGREEMENT = 1e-4  # the largest difference of a probability between the file and the network
 FREE_SIZES = ((40, 52), (330, 401))  # of the images that a file is tried on: one smaller and one larger than 320
-IN_THE_FILE = ("none", "flip")  # test-time views that a file can hold
+IN_FIXED = ("none", "flip")  # test-time views that a file of the network's own size can hold
 INPUT, OUTPUT = "images", "probabilities"
 
 
@@ -46,8 +46,8 @@ def export_model(
     fixed: the file takes images of the network's own size and holds no resize; by default it takes images of any size.
 
     Returns {"run", "to", "file", "bytes", "input", "output", "classes", "views", "checked", "notes"}; views: the
-    test-time views that the file holds, "none" or "flip"; checked: {"against", "images", "difference"}, or None for
-    weights alone. Raises UserError where a package is missing, where the file
+    test-time views that the file holds, a name of `inference.views.VIEWS`; checked: {"against", "images",
+    "difference"}, or None for weights alone. Raises UserError where a package is missing, where the file
     cannot be written, and for a network that cannot be exported, naming the operation that stands in the way.
     """
     if to not in FORMATS:
@@ -63,15 +63,15 @@ def export_model(
         raise UserError(f"'{path}' is the run's own model, which an export must not replace; choose another --out")
     module, card = load_model(folder)
     preprocessing, views = Preprocessing.from_dict(card["preprocessing"]), str(card.get("views", "none"))
+    inside = views if to != "safetensors" and (not fixed or views in IN_FIXED) else "none"
     graph = ImageGraph(
         module,
         preprocessing,
         short_side=max(preprocessing.resize, SHORT_SIDE),
         temperature=float(card.get("temperature", 1.0)),
         fixed=fixed,
-        mirrored=views == "flip",
+        views=inside,
     ).eval()
-    inside = views if views in IN_THE_FILE and to != "safetensors" else "none"
     about = _about(card, preprocessing, fixed, inside)
     checked, notes = write(graph, card, about, path, _images(preprocessing, fixed))
     if views != inside:
@@ -143,7 +143,7 @@ def _to_onnx(
 
     batch = torch.export.Dim("batch")
     free: dict[int, Any] = {0: batch}
-    if not isinstance(graph.view, nn.Identity):
+    if not isinstance(graph.cuts[0], nn.Identity):
         free |= {2: torch.export.Dim("height"), 3: torch.export.Dim("width")}
     program = None
     try:

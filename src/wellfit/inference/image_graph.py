@@ -12,6 +12,8 @@ import torch
 from torch import nn
 
 from wellfit.data.preprocess import Preprocessing
+from wellfit.inference.places import MIDDLE, PLACES
+from wellfit.inference.views import VIEWS
 
 PILLOW_BITS = 22  # Pillow's weights are whole numbers of 2⁻²²
 TORCH_LARGEST = 32767.5  # torch's are 16-bit: of 2⁻ᵖ, with the largest p at which the largest weight fits
@@ -22,8 +24,8 @@ class ImageGraph(nn.Module):
     """uint8 N×3×H×W RGB images → N×C probabilities.
 
     The images of one batch share H and W, which are free, unless `fixed`: then they are views of size×size already.
-    short_side: that larger images are reduced to first. temperature: by which logits are divided. mirrored: the mean
-    over the view and its mirror image ("flip" of `views.VIEWS`).
+    short_side: that larger images are reduced to first. temperature: by which logits are divided. views: a name of
+    `views.VIEWS`, over which probabilities are averaged; of images that are views already "none" or "flip".
     """
 
     def __init__(
@@ -34,12 +36,16 @@ class ImageGraph(nn.Module):
         short_side: int,
         temperature: float,
         fixed: bool,
-        mirrored: bool = False,
+        views: str = "none",
     ) -> None:
         super().__init__()
-        self.network, self.mirrored = network, mirrored
-        self.view = nn.Identity() if fixed else CentreView(preprocessing.size, preprocessing.resize, short_side)
+        self.network, self.mirrored = network, VIEWS[views].mirrored
+        size, places = preprocessing.size, PLACES[views](preprocessing.resize, preprocessing.size)
+        cuts = [Cut(size, short_side, each.share, each.down, each.across, each.moved) for each in places]
+        self.cuts = nn.ModuleList([nn.Identity()] if fixed else cuts)
         self.temperature = temperature
+        self.scale: torch.Tensor
+        self.shift: torch.Tensor
         self.mean_image: torch.Tensor | None
         if preprocessing.mean_image is None:
             std, mean = preprocessing.std, preprocessing.mean
@@ -54,26 +60,40 @@ class ImageGraph(nn.Module):
         self.register_buffer("mean_image", image, persistent=False)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        values = self.view(images.float()) * self.scale + self.shift
+        pixels = images.float()
+        views = [cut(pixels) for cut in self.cuts]
+        if self.mirrored:
+            views += [view.flip(3) for view in views]
+        values = (torch.cat(views) if len(views) > 1 else views[0]) * self.scale + self.shift
         if self.mean_image is not None:
             values = values - self.mean_image
         answers = self.network(values)
-        if self.mirrored:
-            both = [torch.log_softmax(each, dim=1) for each in (answers, self.network(values.flip(3)))]
-            answers = torch.logsumexp(torch.stack(both), dim=0)
+        if len(views) > 1:  # the softmax of these is the mean of the views' probabilities
+            each = torch.log_softmax(answers, dim=1).reshape(len(views), -1, answers.shape[1])
+            answers = torch.logsumexp(each, dim=0)
         return torch.softmax(answers / self.temperature, dim=1)
 
 
-class CentreView(nn.Module):
-    """N×3×H×W whole numbers from 0 to 255 → N×3×size×size: the evaluation view of the reduced image.
+class Cut(nn.Module):
+    """N×3×H×W whole numbers from 0 to 255 → N×3×size×size: a square of the reduced image, as `views.View.cut` gives it.
 
-    The steps between have as many rows and columns as the largest image needs; for smaller ones the rest weighs 0.
+    share, down, across, moved: as in `places.Place`; with share = size / resize alone it is the evaluation view. The
+    steps between have as many rows and columns as the largest image needs; for smaller ones the rest weighs 0.
     """
 
-    def __init__(self, size: int, resize: int, short_side: int) -> None:
+    def __init__(
+        self,
+        size: int,
+        short_side: int,
+        share: float,
+        down: float = MIDDLE,
+        across: float = MIDDLE,
+        moved: float = 0.0,
+    ) -> None:
         super().__init__()
-        self.size, self.share, self.short_side = size, size / resize, short_side
-        self.rows = max(1, round(short_side * size / resize))
+        self.size, self.share, self.short_side = size, share, short_side
+        self.down, self.across, self.moved = down, across, moved
+        self.rows = max(1, round(short_side * share))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         down = torch.arange(x.shape[2], dtype=torch.float32, device=x.device)
@@ -86,8 +106,10 @@ class CentreView(nn.Module):
         region = torch.minimum(small, torch.clamp(torch.round(side), min=1.0))
         shrunk_rows = self._reduced(height, short, limit)
         shrunk_columns = self._reduced(width, short, limit)
-        by_column = self._reduction(across, width, shrunk_columns, side, region)
-        by_row = self._reduction(down, height, shrunk_rows, side, region)
+        columns = self._positions(shrunk_columns, side, region, self.across)
+        rows = self._positions(shrunk_rows, side, region, self.down)
+        by_column = self._reduction(across, width, shrunk_columns, columns, region)
+        by_row = self._reduction(down, height, shrunk_rows, rows, region)
         bits = torch.full_like(short, float(PILLOW_BITS))
         x = _weighted(x, by_column, bits)
         x = _weighted(x.transpose(2, 3), by_row, bits).transpose(2, 3)
@@ -99,19 +121,32 @@ class CentreView(nn.Module):
         """A side after the reduction of the short side to the limit; as it is where the image is small."""
         return torch.where(short > limit, torch.maximum(limit, torch.round(length * limit / short)), length)
 
+    def _positions(self, reduced: torch.Tensor, side: torch.Tensor, region: torch.Tensor, place: float) -> torch.Tensor:
+        """Rows (or columns) of the reduced image that the square takes; over its edge the image is reflected."""
+        rows = torch.arange(self.rows, dtype=torch.float32, device=reduced.device)
+        start = (reduced - side) * place
+        if not self.moved:
+            return torch.minimum(torch.clamp(torch.round(start), min=0.0), reduced - region) + rows
+        start = start + side * self.moved
+        above = torch.clamp(torch.round(-start), min=0.0)
+        below = torch.clamp(torch.round(start + side - reduced), min=0.0)
+        first = torch.minimum(torch.clamp(torch.round(start + above), min=0.0), reduced + above + below - region)
+        at = first - above + rows
+        at = torch.where(at < 0, -1 - at, at)
+        return torch.where(at >= reduced, 2 * reduced - 1 - at, at)
+
     def _reduction(
         self,
         pixels: torch.Tensor,
         length: torch.Tensor,
         reduced: torch.Tensor,
-        side: torch.Tensor,
+        positions: torch.Tensor,
         region: torch.Tensor,
     ) -> torch.Tensor:
-        """rows×length bicubic weights in units of 2⁻²², for the reduced image's rows that lie in the centre square."""
-        first = torch.minimum(torch.clamp(torch.round((reduced - side) / 2), min=0.0), reduced - region)
+        """rows×length bicubic weights in units of 2⁻²², for the reduced image's rows that the square takes."""
         rows = torch.arange(self.rows, dtype=torch.float32, device=pixels.device)
         # In whole numbers, pixel and place in units of 1 / (2·reduced): a difference of fractions would lose bits.
-        distance = (2 * pixels[None, :] + 1) * reduced - (2 * (first + rows[:, None]) + 1) * length
+        distance = (2 * pixels[None, :] + 1) * reduced - (2 * positions[:, None] + 1) * length
         x = torch.abs(distance) / (2 * torch.maximum(length, reduced))
         near = (1.5 * x - 2.5) * x * x + 1.0
         far = ((-0.5 * x + 2.5) * x - 4.0) * x + 2.0

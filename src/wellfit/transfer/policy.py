@@ -69,6 +69,11 @@ class Evidence:
         close = [stage for stage in among if stage.score >= top - self.error(top)]
         return min(close, key=lambda stage: stage.loss)
 
+    @property
+    def last_is_best(self) -> bool:
+        """Whether the earlier stage to take has neither a higher score than the last one nor a lower loss."""
+        return self.earlier is None or (self.last.score >= self.earlier.score and self.last.loss <= self.earlier.loss)
+
     def error(self, score: float, judged: int = 0) -> float:
         """Standard error of a score in [0, 1] on the images that were judged."""
         judged = max(1, judged or self.judged)
@@ -98,19 +103,24 @@ def decide(evidence: Evidence) -> Decision:
     """From the measured numbers to the cell of the table and what it advises.
 
     Little and similar: a linear classifier on top. Little and different: linear classifiers on earlier stages. A lot
-    and similar: fine-tune all layers. A lot and different: fine-tune all, and a small net from scratch beside.
+    and similar: fine-tune all layers. A lot and different: fine-tune all, and a small net from scratch beside. Where
+    data are different by other signs and the last stage serves best, the linear classifier stays there.
     """
     little = evidence.images < LITTLE
     similar, helps, reasons = _similar(evidence)
     amount = "little" if little else "lot"
     kind = "similar" if similar else "different"
-    linear = PROBE if similar or evidence.earlier is None else EARLIER
+    linear = PROBE if similar or evidence.last_is_best else EARLIER
     further: tuple[str, ...] = () if little else (ALL,) if similar else (ALL, SCRATCH)
     reasons.insert(
         0,
         f"{evidence.images:,} training images, {'fewer' if little else 'not fewer'} than {LITTLE:,}: "
         + ("little data" if little else "a lot of data"),
     )
+    if not similar and linear == PROBE and evidence.earlier is not None:
+        reasons.append(
+            "no earlier stage scores better here, so the linear classifier sits on the last one all the same"
+        )
     return Decision((linear, *further), (amount, kind), helps, _table(evidence, amount, kind), tuple(reasons))
 
 
