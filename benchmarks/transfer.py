@@ -43,7 +43,7 @@ from wellfit.recipe.job import Job
 from wellfit.recipe.machine import machine
 from wellfit.recipe.material import Material, Settings
 from wellfit.recipe.plan import ChecksPlan, ModelPlan, OptimizerPlan, Plan, ScratchPlan, SearchPlan, TrainingPlan
-from wellfit.recipe.planning import COMPARED_IMAGES, usual_rates
+from wellfit.recipe.planning import compared_images, usual_rates
 from wellfit.recipe.prepare import Prepared
 from wellfit.recipe.probing import linear, probe
 from wellfit.recipe.transferring import choose_strategy, fine_tuning_settings
@@ -115,7 +115,7 @@ def plan_of(images: int, seed: int, weights: Path) -> Plan:
         search=SearchPlan(),
         training=TrainingPlan(steps, batch, per_epoch, max(1, steps // 4)),
         scratch=replace(net, steps=max(1, round(scratch * per_epoch))),
-        compared=replace(net, steps=math.ceil(COMPARED_IMAGES / batch)),
+        compared=replace(net, steps=math.ceil(compared_images(images) / batch)),
     )
 
 

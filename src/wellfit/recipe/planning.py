@@ -38,7 +38,8 @@ from wellfit.training.schedules import scaled_lr
 from wellfit.transfer.policy import LITTLE, SCRATCH
 
 FEWEST_EPOCHS = 3.0  # of a small net from scratch: with fewer it has no chance against pretrained weights
-COMPARED_IMAGES, COMPARED_SHARE = 6000, 0.03  # that the small net of the policy sees; of the time that is left
+COMPARED_IMAGES, COMPARED_EPOCHS = 6000, 40  # that the small net of the policy sees at most
+COMPARED_SHARE = 0.03  # of the time that is left, that it may take
 MOST_EPOCHS = 8  # times the epochs that a network of this size of data wants: more would only pass the time
 SHORTEST_TRIAL = 2000  # images of a coarse trial: shorter ones cannot tell learning rates apart
 MOST_STEPS_NEEDED = 200  # of a tiny batch, which sees few images in many steps
@@ -324,11 +325,17 @@ def _compared(config: Config, choice: Choice, data: Prepared, usable: float, bat
     """A small net from scratch for a moment, with which the policy compares the weights; none without time for it."""
     if config.training.transfer != "auto":
         return ScratchPlan()
-    small = small_net(config, data, choice.engine, usable)
-    images = min(COMPARED_IMAGES, COMPARED_SHARE * usable * small.speed * LOOP_EFFICIENCY)
-    if images < COMPARED_IMAGES / 4:
+    small, train = small_net(config, data, choice.engine, usable), len(data.split.train)
+    wanted = compared_images(train)
+    images = min(wanted, COMPARED_SHARE * usable * small.speed * LOOP_EFFICIENCY)
+    if images < wanted / 4:
         return ScratchPlan()
-    return _small_plan(small, config, data, batch_size, math.ceil(images / min(batch_size, len(data.split.train))))
+    return _small_plan(small, config, data, batch_size, math.ceil(images / min(batch_size, train)))
+
+
+def compared_images(train: int) -> int:
+    """How many images the small net that weights are compared with should see in its training."""
+    return min(COMPARED_IMAGES, COMPARED_EPOCHS * train)
 
 
 def _small_plan(small: Candidate, config: Config, data: Prepared, batch_size: int, steps: int) -> ScratchPlan:
