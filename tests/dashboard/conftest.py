@@ -122,7 +122,7 @@ class Page:
     def js(self, script: str, *given: Any) -> Any:
         return self.driver.execute_script(f"return ({script});", *given)
 
-    def until(self, script: str, *given: Any, seconds: float = 40) -> Any:
+    def until(self, script: str, *given: Any, seconds: float = 150) -> Any:
         deadline = time.monotonic() + seconds
         while not (found := self.js(script, *given)):
             assert time.monotonic() < deadline, (script, self.js("document.body.innerText"))
