@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from wellfit.recipe.job import Job
+from wellfit.recipe.sharing import processes
 from wellfit.request import Requests
 
 
@@ -35,6 +36,8 @@ def interrupts(job: Job) -> Iterator[None]:
     def handle(number: int, frame: Any) -> None:
         nonlocal asked
         if asked:
+            if processes() > 1:  # torchrun passes on what the terminal has sent already, and kills after 30 seconds
+                return
             raise KeyboardInterrupt
         asked = True
         job.say("stopping: what is under way is finished and saved; press Ctrl-C again to abort")
