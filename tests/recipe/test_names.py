@@ -13,7 +13,7 @@ from wellfit.config import Config, load_config
 from wellfit.errors import UserError
 from wellfit.models.zoo import build
 from wellfit.recipe.api import fit
-from wellfit.recipe.names import refuse_unknown_names
+from wellfit.recipe.names import refuse_unfit_weights, refuse_unknown_names
 from wellfit.recipe.plan import SearchPlan, load_plan, save_plan
 
 BOTH = r"mixing \(mixup\) blends the labels .* and the hinge loss takes one an image; use"
@@ -109,7 +109,7 @@ def test_weights_that_do_not_fit_are_refused_before_the_data_are_read(tmp_path: 
         {f"module.{name}": value for name, value in build("resnet20", 7, image_size=32).module.state_dict().items()},
         weights,
     )
-    refuse_unknown_names(asked(weights))  # seven classes are no fault
+    refuse_unfit_weights(asked(weights))  # seven classes are no fault
     text = tmp_path / "text.pth"
     text.write_text("no weights")
     wrong = [
@@ -124,4 +124,4 @@ def test_weights_that_do_not_fit_are_refused_before_the_data_are_read(tmp_path: 
             fit(broken, config=config, out=tmp_path / "run")
         assert not (tmp_path / "run").exists()
     with pytest.raises(UserError, match=r"no --model was given, so 'resnet18' was tried"):
-        refuse_unknown_names(asked(weights, "auto"))
+        refuse_unfit_weights(asked(weights, "auto"))

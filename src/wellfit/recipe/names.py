@@ -22,7 +22,7 @@ from wellfit.training.schedules import schedule
 
 def refuse_unknown_names(config: Config) -> None:
     """UserError for a model, layer, optimizer, loss, schedule, augmentation or views that are not there, naming the
-    nearest; and for weights that the model cannot start from.
+    nearest.
     """
     if config.model.name != "auto":
         namespace, name = resolve(config.model.name)
@@ -40,7 +40,6 @@ def refuse_unknown_names(config: Config) -> None:
     if config.augment != ("auto",):
         parse_all(() if config.augment == ("none",) else config.augment)
     refuse_mixing_with(config.loss, config.augment)
-    refuse_unfit_weights(config)
 
 
 def refuse_unfit_weights(config: Config) -> None:

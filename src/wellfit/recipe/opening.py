@@ -131,8 +131,10 @@ def refuse_unknown_names_of(config: Config) -> None:
 
 
 def with_known_names(config: Config) -> Config:
-    """The configuration as its optimizer needs it, its names looked up."""
+    """The configuration as its optimizer needs it, its names looked up, its weights tried."""
     from wellfit.recipe.full_batch import settle
+    from wellfit.recipe.names import refuse_unfit_weights
 
     refuse_unknown_names_of(config)
+    refuse_unfit_weights(config)
     return settle(config)
