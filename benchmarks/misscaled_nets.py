@@ -7,9 +7,11 @@ from torch import nn
 
 
 class Plain(nn.Module):
-    """Convolutions and ReLU in four stages, no normalisation, no shortcuts, Kaiming start. For 32 pixels."""
+    """Convolutions and ReLU in three stages, no normalisation, no shortcuts, Kaiming start. For 32 pixels."""
 
-    def __init__(self, num_classes: int, widths: tuple[int, ...], a_stage: int, scale: float = 1.0) -> None:
+    def __init__(
+        self, num_classes: int, *, widths: tuple[int, ...] = (12, 24, 48), a_stage: int = 1, scale: float = 1.0
+    ) -> None:
         super().__init__()
         layers: list[nn.Module] = []
         inputs = 3
@@ -20,7 +22,7 @@ class Plain(nn.Module):
             layers.append(nn.MaxPool2d(2))
         self.scale = scale
         self.features = nn.Sequential(*layers, nn.Flatten())
-        self.fc = nn.Linear(inputs * 4, num_classes)
+        self.fc = nn.Linear(inputs * 16, num_classes)
         for layer in self.features:
             if isinstance(layer, nn.Conv2d):
                 nn.init.kaiming_normal_(layer.weight)
@@ -30,14 +32,14 @@ class Plain(nn.Module):
 
 
 class TimesTwenty(Plain):
-    """Eight convolutions; its input is twenty times too large."""
+    """Its input is twenty times too large."""
 
     def __init__(self, num_classes: int) -> None:
-        super().__init__(num_classes, (16, 24, 32, 32), 2, scale=20.0)
+        super().__init__(num_classes, scale=20.0)
 
 
 class DeepPlain(Plain):
-    """Twelve convolutions."""
+    """Nine convolutions."""
 
     def __init__(self, num_classes: int) -> None:
-        super().__init__(num_classes, (16, 24, 32, 32), 3)
+        super().__init__(num_classes, widths=(8, 16, 24), a_stage=3)

@@ -4,7 +4,7 @@ Four tasks that are mis-scaled on purpose; each is fitted twice with the same pl
 the same number of training steps: once with the search, once at the plan's default rate. Both networks
 are then judged on 5,000 images of the official test split, which neither fit has seen.
 
-usage: WELLFIT_TEST_DATA=DIR python benchmarks/own_default.py [--seeds 0 1] [--budget 4m] [--optimizer nesterov]
+usage: WELLFIT_TEST_DATA=DIR python benchmarks/own_default.py [--seeds 0 1] [--budget 90s] [--optimizer nesterov]
        [--threads 1] [--tasks "pixels ×20" "batch of 4"] [--out runs/own-default]
 
 Finished pairs are kept in OUT/results.jsonl and not run again.
@@ -72,9 +72,9 @@ def task(name: str, seed: int, config: Config) -> tuple[Labelled, Labelled, Conf
 
 TASKS: dict[str, dict[str, object]] = {
     "pixels ×20": {"model.name": "misscaled_nets:TimesTwenty"},
-    "batch of 4": {"model.name": "misscaled_nets:DeepPlain", "training.batch_size": 4},
+    "batch of 4": {"model.name": "misscaled_nets:Plain", "training.batch_size": 4},
     "no normalisation": {"model.name": "misscaled_nets:DeepPlain"},
-    "20 classes of 30": {"model.name": "misscaled_nets:DeepPlain"},
+    "20 classes of 30": {"model.name": "misscaled_nets:Plain"},
 }
 
 
@@ -82,7 +82,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--optimizer", default="auto", help="auto is AdamW")
-    parser.add_argument("--budget", default="4m")
+    parser.add_argument("--budget", default="90s")
     parser.add_argument("--threads", type=int, default=0, help="of each fit; 0: as the probe finds")
     parser.add_argument("--tasks", nargs="+", default=list(TASKS), choices=list(TASKS))
     parser.add_argument("--out", type=Path, default=Path("runs/own-default"))
