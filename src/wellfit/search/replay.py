@@ -216,7 +216,8 @@ class Replay:
         drawn = made.settings[0] - len(tasks) - len(given)
         if self.asked.sampler == "grid" and drawn:
             drawn = len(grid(self.space, drawn))
-        self.reason += f"; {drawn} setting{'s are' if drawn != 1 else ' is'} {DRAWN[self.asked.sampler]}" if drawn else ""
+        if drawn:
+            self.reason += f"; {drawn} {'setting is' if drawn == 1 else 'settings are'} {DRAWN[self.asked.sampler]}"
         seen = {_key(trial.settings) for trial in self.done} | {_key(task.settings) for task in tasks}
         for place in range(-len(given), drawn):
             start = given[place + len(given)] if place < 0 else None
