@@ -8,8 +8,8 @@ does not count) is read twenty times a second, children included, and shown by s
 /proc, the peak resident size that the system reports is printed instead, mapped files included, and said to be so.
 
 A run of 100,000 images decodes 15 GB into its pixel store, so OUT needs about 20 GB. To reach: at most 2 GB beyond the
-model (its weights, gradients, optimizer's state and averages: the parameters × 24 bytes), whatever N. Finished sizes are
-kept in OUT/results.jsonl and not run again.
+model (its weights, gradients, optimizer's state and averages: the parameters × 24 bytes), whatever N. Finished sizes
+are kept in OUT/results.jsonl and not run again.
 """
 
 from __future__ import annotations

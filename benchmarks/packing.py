@@ -65,7 +65,8 @@ def packed(
     weights = {name: value.detach() for name, value in stacked.items()}
     velocity = {name: torch.zeros_like(value) for name, value in weights.items()}
     shape = copy.deepcopy(nets[0]).to("meta")
-    rates, strengths = torch.tensor(lr), torch.tensor(decay)
+    device = next(iter(weights.values())).device
+    rates, strengths = torch.tensor(lr, device=device), torch.tensor(decay, device=device)
 
     def loss(own: dict[str, Tensor], more: dict[str, Tensor], images: Tensor, targets: Tensor) -> Tensor:
         return cross_entropy(functional_call(shape, (own, more), (images,)), targets)

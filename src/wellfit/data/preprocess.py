@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -45,10 +46,8 @@ class Preprocessing:
         if self.mean_image is not None:
             centre = torch.as_tensor(self.mean_image, dtype=torch.float32, device=pixels.device).permute(2, 0, 1)
             return pixels.float().div_(255.0).sub_(centre)
-        shape = (1, -1, 1, 1)
-        scale = torch.tensor([1 / (255.0 * s) for s in self.std], device=pixels.device).view(shape)
-        shift = torch.tensor([-m / s for m, s in zip(self.mean, self.std, strict=True)], device=pixels.device)
-        return torch.addcmul(shift.view(shape), pixels.float(), scale)
+        scale, shift = _affine(self.mean, self.std, pixels.device)
+        return torch.addcmul(shift, pixels.float(), scale)
 
     def as_dict(self) -> dict[str, Any]:
         """JSON-serialisable; `from_dict` gives the object back."""
@@ -73,6 +72,17 @@ class Preprocessing:
             method=values.get("method", "standardise"),
             mean_image=None if image is None else np.asarray(image, dtype=np.float32),
         )
+
+
+@lru_cache(maxsize=64)
+def _affine(mean: tuple[float, ...], std: tuple[float, ...], device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+    """Scale and shift of x = pixel · scale + shift, 1×3×1×1; made once: a GPU is waited for at each copy to it."""
+    import torch
+
+    with torch.inference_mode(False):
+        scale = torch.tensor([1 / (255.0 * s) for s in std], device=device).view(1, -1, 1, 1)
+        shift = torch.tensor([-m / s for m, s in zip(mean, std, strict=True)], device=device).view(1, -1, 1, 1)
+    return scale, shift
 
 
 def fit_preprocessing(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
+
 from wellfit.report import (
     attempts,
     curves,
@@ -26,6 +28,8 @@ from wellfit.report.terminal_search import importance_after
 from wellfit.report.thumbnails import Thumbnails
 from wellfit.report.words import count, counted, number, percent, plain, points
 from wellfit.report.words import figure as number_text
+
+WAITING = 0.05  # of the steps' time: from here on the data hold the training up
 
 
 def training(history: History) -> Html:
@@ -68,7 +72,24 @@ def training(history: History) -> Html:
         figures.append(figure("Update / weight ratio", drawing, alt, text, size="wide" if shown > 8 else ""))
     if not figures:
         return nothing("No training step is recorded.")
-    return tag("div", *figures, class_="figures")
+    return join(_speed(history), tag("div", *figures, class_="figures"))
+
+
+def _speed(history: History) -> Html | None:
+    """Images a second, and how much of the steps' time was spent waiting for data."""
+    speeds, waits = (curves.column(history.steps, name) for name in ("images_per_second", "wait"))
+    known = np.isfinite(speeds) & (speeds > 0) & np.isfinite(waits)
+    if not known.any():
+        return None
+    lengths = 1 / speeds[known]  # of steps of one size
+    share = float((waits[known] * lengths).sum() / lengths.sum())
+    text = (
+        f"The median step trained {count(float(np.median(speeds[known])))} images a second; "
+        f"{percent(share)} of the steps' time was spent waiting for data."
+    )
+    if share > WAITING:
+        text += " The processors cannot prepare images as fast as the network takes them: fewer augmentations help."
+    return tag("p", text)
 
 
 def transfer(history: History) -> Html:

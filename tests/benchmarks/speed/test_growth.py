@@ -1,0 +1,70 @@
+"""The programs that measure growth, memory and the first pass, in their smallest sizes."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import first_pass
+import growth
+import memory
+import pytest
+from PIL import Image
+from spread import spread
+
+
+def test_spread_is_median_and_range() -> None:
+    assert spread([3.0, 1.0, 2.0]) == "2.00 (1.00-3.00)"
+    assert spread([1000.0], 0) == "1,000 (1,000-1,000)"
+
+
+def test_every_stage_is_timed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WELLFIT_CACHE", str(tmp_path / "cache"))
+    times = growth.data_stages(tmp_path, 300, 3)
+    assert list(times) == [
+        *("listing", "inspection", "store", "near-duplicates", "audit", "split", "preprocessing", "an epoch's batches")
+    ]
+    assert min(times.values()) >= 0
+    trials, times = growth.search_stages(tmp_path, 10)
+    assert 6 <= trials <= 10
+    assert list(times) == ["search bookkeeping", "conclusion", "report"]
+
+
+def test_the_exponent_is_that_of_the_larger_sizes(capsys: pytest.CaptureFixture[str]) -> None:
+    def line(size: int, linear: float, square: float) -> dict[str, object]:
+        return {"asked": size, "size": size, "times": {"linear": linear, "square": square, "short": 0.01}}
+
+    growth.print_axis("images", [line(10, 1.3, 1.0), line(100, 3.0, 2.0), line(1000, 30.0, 200.0)])
+    rows = {row.split()[0]: row for row in capsys.readouterr().out.splitlines() if row.startswith("  ")}
+    assert "exponent  1.00" in rows["linear"]
+    assert "above" not in rows["linear"]
+    assert "exponent  2.00 <- above linear" in rows["square"]
+    assert "too short" in rows["short"]
+
+
+def test_memory_is_read_with_that_of_children() -> None:
+    if not Path("/proc/self/status").exists():
+        pytest.skip("reads /proc, which this system has not")
+    before = memory.anonymous(os.getpid())
+    held = bytearray(b"x" * 30_000_000)
+    assert memory.anonymous(os.getpid()) - before > 0.9 * len(held)
+    assert memory.anonymous(2**22 + 1) == 0
+
+
+def test_synthetic_photographs_are_made_once_and_a_tenth_of_them_lie_on_their_side(tmp_path: Path) -> None:
+    photos = first_pass.make_photos(tmp_path, 20)
+    files = sorted(photos.rglob("*.jpg"))
+    turned = [file for file in files if Image.open(file).getexif().get(0x0112) == 6]
+    assert (len(files), len(turned)) == (20, 2)
+    when = files[0].stat().st_mtime_ns
+    assert first_pass.make_photos(tmp_path, 20) == photos
+    assert files[0].stat().st_mtime_ns == when
+    assert len(list(memory.make_images(tmp_path / "memory", 12).rglob("*.jpg"))) == 12
+
+
+def test_both_passes_have_a_speed(tmp_path: Path) -> None:
+    photos = first_pass.make_photos(tmp_path, 70)
+    with first_pass.empty_cache(tmp_path):
+        first, later = first_pass.passes(photos)
+    assert first > 0
+    assert later > 0
