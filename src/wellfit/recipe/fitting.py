@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -17,23 +16,20 @@ from wellfit.errors import Interrupted
 from wellfit.findings import Finding, GateFailed
 from wellfit.models.zoo import Built
 from wellfit.randomness import key_to_integer
-from wellfit.recipe.ending import judging_passes
 from wellfit.recipe.full_batch import is_full_batch, train_on_all
 from wellfit.recipe.job import Job
 from wellfit.recipe.kept import Kept, place_of, set_aside
 from wellfit.recipe.material import Material, Settings
-from wellfit.recipe.model_choice import closing_time
 from wellfit.recipe.plan import Plan
 from wellfit.recipe.sharing import Order, refuse_full_batch, shared_training
+from wellfit.recipe.timed_score import TimedScore
 from wellfit.recipe.training_parts import TrainingParts
 from wellfit.training.distributed import SharedScore, Together
-from wellfit.training.loop import Best, Evaluation, Lines, Outcome, train
+from wellfit.training.loop import Best, Lines, Outcome, train
 from wellfit.training.pace import Pace
 from wellfit.transfer.probe import Probe
 from wellfit.transfer.rates import freeze_below_top
 
-CAUTIOUS_SPEED = 500.0  # images a second that are judged, before the first evaluation has been timed
-AFFORDED = 0.02  # the share of a budget that may be kept for the features of the training images
 RETRIES = 2  # after a diverged training: each at a tenth of the rate before
 
 
@@ -184,13 +180,12 @@ def _train(
     """share: of the time that is left. shown: its curves are the record's, and the monitor watches."""
     plan = material.plan
     training = plan.training
-    end = job.budget.deadline
-    pace = Pace(0, end if end is None or share == 1.0 else time.monotonic() + share * (end - time.monotonic()))
+    pace = Pace(0, job.budget.deadline)
     # Under a deadline the time decides; an epoch count that was asked for is kept to.
     longer = pace.deadline is not None and not job.config.training.epochs
     pace.steps = 3 * training.steps if longer else training.steps
     score = material.validation_score()
-    evaluate = _TimedScore(material, pace, job.budget.seconds, score)
+    evaluate = TimedScore(score, pace, plan, material.data, budget=job.budget.seconds, share=share)
     checkpoint = job.folder.checkpoint.with_name(f"{name}.safetensors")
     if is_full_batch(plan.optimizer.name):
         refuse_full_batch(plan.optimizer.name)
@@ -208,7 +203,7 @@ def _with_parts(
     module: nn.Module,
     settings: Settings,
     pace: Pace,
-    evaluate: _TimedScore,
+    evaluate: TimedScore,
     checkpoint: Path,
     together: Together,
     name: str,
@@ -273,34 +268,6 @@ class _Alarms:
             if finding.severity != "info" and finding.id not in self.said:
                 self.said.add(finding.id)
                 self.job.record.write("alarm", step=step, **finding.as_dict())
-
-
-class _TimedScore:
-    """The validation score, which also moves the training's deadline.
-
-    What one pass over validation takes, saving will take again and the test images in proportion: measured anew each
-    time, so that a machine that has become slower still ends on time.
-    """
-
-    def __init__(self, material: Material, pace: Pace, budget: float | None, score: Evaluation) -> None:
-        self.score, self.pace, self.end, self.budget = score, pace, pace.deadline, budget
-        self.data, self.images, self.plan = material.data, len(material.data.split.validation), material.plan
-        self._keep(self.images / CAUTIOUS_SPEED)
-
-    def __call__(self, module: nn.Module) -> tuple[float, dict[str, float]]:
-        begun = time.monotonic()
-        result = self.score(module)
-        self._keep(time.monotonic() - begun)
-        return result
-
-    def _keep(self, validation_seconds: float) -> None:
-        if self.end is not None:
-            share = 1 + len(self.data.split.test) / max(1, self.images)
-            looking = validation_seconds * len(self.data.split.train) / max(1, self.images)
-            if looking > AFFORDED * (self.budget or 0.0):
-                looking = 0.0  # `wellfit neighbours` does it later
-            judging = judging_passes(self.plan.ending, share - 1) * validation_seconds
-            self.pace.deadline = self.end - closing_time(self.data) - share * validation_seconds - looking - judging
 
 
 def _diverged(rate: float, result: Outcome, *, last: bool) -> Finding:
