@@ -30,6 +30,8 @@ LOOP_EFFICIENCY = 0.85  # share of the bare step's speed that the loop with data
 CLOSING_SECONDS = 6.0  # saving, the report, leaving
 SEARCH_SHARE, CHECKS_SHARE = 0.18, 0.06  # of the time that is left after reading the data
 
+MEASURED_PIXELS = 64 * 64**2  # of a batch of small images that a candidate is measured on: its activations fill memory
+
 
 @dataclass(frozen=True)
 class Choice:
@@ -204,7 +206,8 @@ def _choose(
     wanted = wanted_epochs(images)
     best: Candidate | None = None
     for candidate in candidates:
-        batch = min(16 if candidate.image_size > 64 else 128, config.training.batch_size or usual_batch_size(images))
+        most = 16 if candidate.image_size > 64 else min(128, MEASURED_PIXELS // candidate.image_size**2)
+        batch = min(most, config.training.batch_size or usual_batch_size(images))
         shape = (3, candidate.image_size, candidate.image_size)
         seconds = min(0.8, 0.0025 * left)
         candidate.speed = training_speed(
