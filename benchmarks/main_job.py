@@ -1,20 +1,27 @@
 """The main job on real images: `wellfit fit` as a user types it, one row a data set and seed.
 
-usage: WELLFIT_TEST_DATA=DIR python benchmarks/main_job.py [ROW ...] [--seeds 0 1 2] [--out runs/main-job]
+usage: WELLFIT_TEST_DATA=DIR python benchmarks/main_job.py [ROW ...] [--seeds 0 1 2] [--budget 60s]
+           [--out runs/main-job] [--peer "fastai=peers/bin/python peer.py {train} {test} 224 4"]
 
 Rows: digits, fashion-mnist, cifar10, ants-bees. Finished rows are kept in OUT/results.jsonl and not run again.
-Whole commands are timed, start-up included.
+Whole commands are timed, start-up included. A peer is a command that prints its accuracy as `test_acc 0.9`; it runs
+after each of wellfit's, on the same files, unpacked, with the weights of the same TORCH_HOME.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
+import re
+import shlex
 import subprocess
 import sys
+import tarfile
 import time
 from pathlib import Path
+from typing import Any
 
 from wellfit.recipe.machine import machine
 
@@ -30,36 +37,46 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("rows", nargs="*", default=list(ROWS), metavar="ROW", help=f"of {', '.join(ROWS)}")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--budget", help="in the stead of each row's own")
+    parser.add_argument("--peer", metavar="NAME=COMMAND", help="with {train} and {test} for the folders")
     parser.add_argument("--out", type=Path, default=Path("runs/main-job"))
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
     results = arguments.out / "results.jsonl"
     done = [json.loads(line) for line in results.read_text().splitlines()] if results.exists() else []
+    who, _, command = (arguments.peer or "").partition("=")
     for seed in arguments.seeds:
         for row in arguments.rows:
-            if any(line["row"] == row and line["seed"] == seed for line in done):
-                continue
-            line = run(row, seed, arguments.out / f"{row}-{seed}-{int(time.time())}")
-            done.append(line)
-            with results.open("a") as file:
-                file.write(json.dumps(line) + "\n")
-            print(line, flush=True)
+            for name in ("wellfit", who) if who else ("wellfit",):
+                if any(line["row"] == row and line["seed"] == seed and line["who"] == name for line in done):
+                    continue
+                if name == "wellfit":
+                    budget = arguments.budget or ROWS[row][1]
+                    line = run(row, seed, budget, arguments.out / f"{row}-{seed}-{int(time.time())}")
+                else:
+                    line = run_peer(row, seed, name, command, arguments.out)
+                done.append(line)
+                with results.open("a") as file:
+                    file.write(json.dumps(line) + "\n")
+                print(line, flush=True)
     print(f"\n{machine()}")
-    print(f"{'row':<14} seed  budget  seconds  validation  test (95% interval)       images  engine")
+    print(f"{'row':<14} seed  who       budget  seconds  validation  test (95% interval)       images  engine")
     for line in done:
-        low, high = line["interval"]
-        test = f"{line['test']:.4f} ({low:.4f}-{high:.4f})"
+        test = f"{line['test']:.4f}"
+        if "interval" in line:
+            low, high = line["interval"]
+            test += f" ({low:.4f}-{high:.4f})"
+        budget, validation = line.get("budget", ""), line.get("validation", math.nan)
         print(
-            f"{line['row']:<14} {line['seed']:>4}  {line['budget']:>6}  {line['seconds']:7.1f}  "
-            f"{line['validation']:.4f}      {test}  {line['images']:>6}  {line['engine']}"
+            f"{line['row']:<14} {line['seed']:>4}  {line['who']:<8}  {budget:>6}  {line['seconds']:7.1f}  "
+            f"{validation:10.4f}  {test:<24}  {line['images']:>6}  {line.get('engine', '')}"
         )
 
 
-def run(row: str, seed: int, out: Path) -> dict[str, object]:
+def run(row: str, seed: int, budget: str, out: Path) -> dict[str, Any]:
     """One command, timed from outside."""
-    data, budget, options = ROWS[row]
-    root = Path(os.environ.get("WELLFIT_TEST_DATA", "."))
-    environment = {**os.environ, "TORCH_HOME": str(root / "weights")}
+    data, _, options = ROWS[row]
+    root, environment = surroundings()
     where = data if data == "digits" else str(root / data)
     command = [sys.executable, "-m", "wellfit", "fit", where, "--budget", budget, "--seed", str(seed)]
     command += ["--out", str(out), "--json", *options]
@@ -73,6 +90,7 @@ def run(row: str, seed: int, out: Path) -> dict[str, object]:
     return {
         "row": row,
         "seed": seed,
+        "who": "wellfit",
         "budget": budget,
         "seconds": round(seconds, 1),
         "validation": result["validation_accuracy"],
@@ -83,6 +101,36 @@ def run(row: str, seed: int, out: Path) -> dict[str, object]:
         "engine": engine["line"],
         "run": str(out),
     }
+
+
+def surroundings() -> tuple[Path, dict[str, str]]:
+    """The folder that holds the data, and the environment in which weights are found beside it."""
+    root = Path(os.environ.get("WELLFIT_TEST_DATA", "."))
+    return root, {**os.environ, "TORCH_HOME": str(root / "weights")}
+
+
+def run_peer(row: str, seed: int, name: str, command: str, out: Path) -> dict[str, Any]:
+    """The peer's command on the same images, unpacked into class folders; its accuracy is the one that it prints."""
+    root, environment = surroundings()
+    archive = root / ROWS[row][0]
+    if ".tar" not in archive.name:
+        raise SystemExit(f"a peer takes rows that are archives of class folders, got {row}")
+    folder = (out / archive.name.partition(".")[0]).resolve()
+    if not folder.exists():
+        with tarfile.open(archive) as file:
+            file.extractall(folder, filter="data")
+    train = next(path for path in sorted(folder.rglob("train")) if path.is_dir())
+    test = next(path for path in (train.parent / "test", train.parent / "val") if path.is_dir())
+    words = [word.format(train=train, test=test) for word in shlex.split(command)]
+    begun = time.monotonic()
+    said = subprocess.run(words, env=environment, stdout=subprocess.PIPE, text=True, check=True, cwd=out).stdout
+    seconds = time.monotonic() - begun
+    found = re.search(r"test_acc ([0-9.]+)", said)
+    if found is None:
+        raise SystemExit(f"{name} printed no `test_acc NUMBER`: {said[-500:]}")
+    images = sum(1 for path in test.rglob("*") if path.suffix.lower() in (".jpg", ".jpeg", ".png"))
+    line = {"row": row, "seed": seed, "who": name, "seconds": round(seconds, 1), "test": float(found[1])}
+    return {**line, "images": images, "said": said.splitlines()[-5:]}
 
 
 if __name__ == "__main__":
