@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import nn
 
-from wellfit.config import Config
+from wellfit.config import Config, EngineConfig
 from wellfit.engine import Engine, choose_engine, choose_threads, training_speed
 from wellfit.errors import UserError
 from wellfit.findings import Finding
@@ -88,14 +88,14 @@ def choose_model(job: Job, data: Prepared, left: float) -> Choice:
                 job.report(seen)
         else:
             why = f"{len(data.split.train):,} training images, fewer than a million: weights of a larger set are used"
-        probed = _probe(job, start.module, size, classes, left)
+        probed = probe_engine(config.engine, start.module, size, classes, left)
         chosen = Candidate(start.name, dict(start.options), size, probed.speed)
         reasons = [why, *start.notes, probed.reason]
     else:
         weights, transfer = "none", "none"
         candidates = _candidates(config, data)
         middle = candidates[len(candidates) // 2]
-        probed = _probe(job, _module(middle, data, config), middle.image_size, classes, left)
+        probed = probe_engine(config.engine, _module(middle, data, config), middle.image_size, classes, left)
         reasons = [probed.reason]
         if config.model.weights == "auto" and _weights_would_help(data) and not fits_published_weights(config):
             reasons.append("published weights were trained with other layers than those asked for: they are not used")
@@ -164,9 +164,12 @@ def _module(candidate: Candidate, data: Prepared, config: Config) -> nn.Module:
     return build(candidate.name, len(data.classes), image_size=size, seed=config.seed, **options).module
 
 
-def _probe(job: Job, module: nn.Module, size: int, classes: int, left: float) -> EngineProbe:
-    """Measure dtype and layout on this network, then whether all threads are worth having."""
-    batch, shape, asked = 16 if size > 64 else 64, (3, size, size), job.config.engine
+def probe_engine(asked: EngineConfig, module: nn.Module, size: int, classes: int, left: float) -> EngineProbe:
+    """Measure dtype and layout on this network, then whether all threads are worth having.
+
+    asked: what the user fixed. size: of the network's input in pixels. left: seconds of the budget.
+    """
+    batch, shape = 16 if size > 64 else 64, (3, size, size)
     seconds = min(4.0, 0.01 * left)
     engine, table = choose_engine(module, shape, classes, asked, batch_size=batch, seconds=seconds)
     if asked.threads:

@@ -1,0 +1,120 @@
+"""The speed of a training step: wellfit's loop against torch's defaults and against a loop written by hand.
+
+usage: python benchmarks/training_step.py [CASE ...] [--repeats 3] [--turns 3] [--steps 6] [--quick] [--out FILE.jsonl]
+
+Cases: resnet18-224, resnet18-32, mobilenet_v2-128, vgg11-64 (network and image size). Sides:
+
+- wellfit: `training.loop.train` with optimizer, average of weights, monitor and record as the recipe calls it, in the
+  engine that `fit` chooses here (the line of each case says which);
+- by hand: a bare loop with the same dtype, layout, threads, optimizer and average, without prefetching;
+- default: float32, contiguous, AdamW as it comes, a DataLoader with two workers, all threads, no average.
+
+In each repeat all sides start anew from the same weights; after one uncounted turn they take `turns` turns of `steps`
+steps, one after the other, in a changing order. A row is one repeat: images a second of each side over its turns, and
+the mean loss of its last turn: a side that is fast and learns less shows there. To reach: at least 1.0 of the default
+everywhere (with AMX 3 for ResNet-18, 1.5 for MobileNetV2, 2 for VGG-11), and at least 0.95 of the loop by hand.
+
+Rows are kept in FILE and not measured again. `--quick`: one repeat of one step of four images, which shows that it runs and says nothing of speed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from kept_lines import KeptLines
+from spread import spread, versions
+from training_sides import CASES, ByHand, Case, Default, MadeImages, Ours, instructions, probed, timed_turn
+
+from wellfit.engine import Engine
+
+SIDES = ("wellfit", "by hand", "default")
+OF_HAND, OF_DEFAULT = 0.95, 1.0
+IMAGES, QUICK = 8, 4  # batches of images are made; images in a batch with --quick
+
+
+def measure(case: Case, engine: Engine, turns: int, steps: int, repeat: int) -> dict[str, Any]:
+    """One repeat: images a second and the last turn's mean loss of each side."""
+    images = MadeImages(IMAGES * case.batch, case.size, repeat)
+    batches = images.batches(case.size, case.batch, ("flip",), seed=repeat)
+    sides: dict[str, Ours | ByHand | Default] = {
+        "wellfit": Ours(case.network(repeat), batches, engine),
+        "by hand": ByHand(case.network(repeat), images, batches, engine),
+        "default": Default(case.network(repeat), images, batches),
+    }
+    seconds, losses = dict.fromkeys(SIDES, 0.0), dict.fromkeys(SIDES, 0.0)
+    for side in sides.values():
+        side.turn(min(steps, 2))
+    for turn in range(turns):
+        first = (turn + repeat) % len(SIDES)
+        for name in SIDES[first:] + SIDES[:first]:
+            spent, seen = timed_turn(sides[name], steps)
+            seconds[name] += spent
+            losses[name] = statistics.fmean(seen)
+    for side in sides.values():
+        side.close()
+    speeds = {name: turns * steps * case.batch / spent for name, spent in seconds.items()}
+    return {"speeds": speeds, "losses": losses, "batch": case.batch, "steps": min(steps, 2) + turns * steps}
+
+
+def table(kept: KeptLines, names: list[str]) -> str:
+    """A line a case; medians and ranges over the repeats."""
+    lines = [
+        "| case | engine | wellfit, images/s | of the default | of the loop by hand | loss: wellfit, by hand, default |"
+    ]
+    lines.append("|---|---|---|---|---|---|")
+    for name in names:
+        rows = kept.of(case=name)
+        if not rows:
+            continue
+        ratios = {
+            other: [row["speeds"]["wellfit"] / row["speeds"][other] for row in rows] for other in ("default", "by hand")
+        }
+        missed = [statistics.median(ratios["default"]) < OF_DEFAULT, statistics.median(ratios["by hand"]) < OF_HAND]
+        losses = [statistics.median(row["losses"][side] for row in rows) for side in SIDES]
+        lines.append(
+            f"| {name}, batch {rows[-1]['batch']} | {rows[-1]['engine']} "
+            f"| {spread([row['speeds']['wellfit'] for row in rows], 1)} "
+            f"| {spread(ratios['default'])}{' missed' if missed[0] else ''} "
+            f"| {spread(ratios['by hand'])}{' missed' if missed[1] else ''} "
+            f"| {', '.join(f'{loss:.3f}' for loss in losses)} after {rows[-1]['steps']} steps, n = {len(rows)} |"
+        )
+    return "\n".join(lines)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("cases", nargs="*", metavar="CASE", help=f"of {', '.join(CASES)}; by default all")
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--turns", type=int, default=3)
+    parser.add_argument("--steps", type=int, default=6)
+    parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--out", type=Path)
+    given = parser.parse_args(arguments)
+    names = given.cases or list(CASES)
+    for name in names:
+        if name not in CASES:
+            parser.error(f"a case is one of {', '.join(CASES)}, got '{name}'")
+    repeats, turns, steps = (1, 1, 1) if given.quick else (given.repeats, given.turns, given.steps)
+    print(f"{versions()}\n{instructions()}, torch takes {torch.get_num_threads()} threads by itself")
+    kept = KeptLines(given.out)
+    for name in names:
+        case = replace(CASES[name], batch=QUICK) if given.quick else CASES[name]
+        engine: Engine | None = None
+        for repeat in range(repeats):
+            if kept.has(case=name, repeat=repeat):
+                continue
+            engine = engine or probed(case).engine
+            row = {"case": name, "repeat": repeat, "engine": engine.line, **measure(case, engine, turns, steps, repeat)}
+            kept.add({**row, "versions": versions()})
+            speeds = ", ".join(f"{side} {speed:,.1f}" for side, speed in row["speeds"].items())
+            print(f"{name} {repeat}: {engine.line}: images/s {speeds}", flush=True)
+    print(table(kept, names))
+
+
+if __name__ == "__main__":
+    main()
