@@ -14,7 +14,8 @@ steps, one after the other, in a changing order. A row is one repeat: images a s
 the mean loss of its last turn: a side that is fast and learns less shows there. To reach: at least 1.0 of the default
 everywhere (with AMX 3 for ResNet-18, 1.5 for MobileNetV2, 2 for VGG-11), and at least 0.95 of the loop by hand.
 
-Rows are kept in FILE and not measured again. `--quick`: one repeat of one step of four images, which shows that it runs and says nothing of speed.
+Rows are kept in FILE and not measured again. `--quick`: one repeat of one step of four images, which shows that it
+runs and says nothing of speed.
 """
 
 from __future__ import annotations

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import colorsys
 from collections.abc import Callable
 
 import numpy as np
@@ -91,3 +92,27 @@ def test_the_offset_is_a_normal_sum_along_the_axes(smooth: np.ndarray) -> None:
     assert (
         colour.pca_colour(smooth[:1], np.zeros((1, 3)), 0.1, axes).dtype == np.uint8
     )  # the end of the draws is finite
+
+
+def test_a_turned_hue_is_that_of_colorsys() -> None:
+    draw = np.random.default_rng(3)
+    pixels = draw.integers(0, 256, (5, 6, 6, 3), dtype=np.uint8)
+    pixels[:, 0] = pixels[:, 0, :, :1]  # greys, and pixels in which two channels lead
+    pixels[:, 1, :, 1] = pixels[:, 1, :, 0]
+    turns = np.array([-0.5, -0.2, 0.0, 0.1, 0.49])
+    made = colour.hue(pixels, (turns[:, None] + 0.5), 0.5)
+    for image, turned, turn in zip(pixels, made, turns, strict=True):
+        for before, after in zip(image.reshape(-1, 3).tolist(), turned.reshape(-1, 3).tolist(), strict=True):
+            h, s, v = colorsys.rgb_to_hsv(*(value / 255 for value in before))
+            expected = [255 * value for value in colorsys.hsv_to_rgb((h + turn) % 1.0, s, v)]
+            assert np.abs(np.array(after) - expected).max() <= 0.51
+
+
+def test_images_worked_on_in_parts_are_those_worked_on_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    draws = np.random.default_rng(0).random((8, 4))
+    whole, images = colour.colour_jitter(NOISE, draws, 0.4), NOISE.copy()
+    monkeypatch.setattr(colour, "PART", 3 * 81)
+    np.testing.assert_array_equal(colour.colour_jitter(NOISE, draws, 0.4), whole)
+    np.testing.assert_array_equal(NOISE, images)  # none is overwritten
+    monkeypatch.setattr(colour, "PART", 1)
+    np.testing.assert_array_equal(colour.colour_jitter(NOISE, draws, 0.4), whole)

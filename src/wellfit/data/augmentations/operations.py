@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from wellfit.data.augmentations.colour import blend, grey, mean_grey, to_bytes, to_planes
+from wellfit.data.augmentations.colour import blend, grey, in_parts, mean_grey
 from wellfit.data.augmentations.geometry import warp
 
 if TYPE_CHECKING:
@@ -106,8 +106,7 @@ def _blended(without: Callable[[Tensor], Tensor]) -> Operation:
         import torch
 
         factor = torch.from_numpy((1 + levels * reach.blend).astype(np.float32)).view(-1, 1, 1, 1)
-        planes = to_planes(images)
-        return to_bytes(blend(planes, without(planes), factor))
+        return in_parts(images, lambda planes, part: blend(planes, without(planes), factor[part]))
 
     return operation
 
