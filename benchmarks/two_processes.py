@@ -45,10 +45,11 @@ def main() -> None:
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--steps", type=int, default=300)
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--quick", action="store_true", help="12 steps, once")
+    parser.add_argument("--quick", action="store_true", help="12 steps of a LeNet-5, once")
     parser.add_argument("--out", type=Path, default=Path("runs/two-processes"), metavar="DIR")
     arguments = parser.parse_args()
     steps, repeats = (12, 1) if arguments.quick else (arguments.steps, arguments.repeats)
+    net = "lenet5" if arguments.quick else "resnet20"
     out: Path = arguments.out.resolve()
     out.mkdir(parents=True, exist_ok=True)
     cores = os.cpu_count() or 1
@@ -60,7 +61,7 @@ def main() -> None:
         for processes, found in speeds.items():
             threads = max(1, cores // processes)
             plan = PLAN.replace(
-                model=ModelPlan("resnet20", "none", 28, 28, "none", 0, {"normalization": "group"}),
+                model=ModelPlan(net, "none", 28, 28, "none", 0, {"normalization": "group"}),
                 augment=("crop",),
                 engine=Engine("cpu", "float32", "channels_last", threads),
                 search=SearchPlan(),
