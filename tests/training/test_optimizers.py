@@ -13,8 +13,8 @@ from torch.nn import functional
 from wellfit.errors import UserError
 from wellfit.models.lenet import LeNet5
 from wellfit.training.checkpoint import load_checkpoint, save_checkpoint
+from wellfit.training.kron import Kron
 from wellfit.training.optimizers import OPTIMIZERS, build_optimizer, decaying_names, parameter_groups
-from wellfit.training.timm_optimizers import Kron
 
 # An ill-conditioned bowl with a twist, so that every coordinate has its own gradient history.
 SCALES = np.array([4.0, 1.0, 0.1, 2.5])

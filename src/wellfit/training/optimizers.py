@@ -50,7 +50,7 @@ from wellfit.dotted import is_dotted, load_dotted
 from wellfit.errors import UserError, unknown_name
 from wellfit.training.momentum import RateInside
 from wellfit.training.muon import MuonWithAdamW
-from wellfit.training.timm_optimizers import Kron, build_timm, check_timm_name
+from wellfit.training.timm_optimizers import build_timm, check_timm_name, kron
 
 Parameters = nn.Module | Iterable[Any]
 
@@ -263,5 +263,5 @@ OPTIMIZERS: dict[str, Rule] = {
     "adam": Rule(torch.optim.Adam, ("cpu", "cuda")),
     "adamw": Rule(torch.optim.AdamW, ("cpu", "cuda")),
     "muon": Rule(MuonWithAdamW, ("cpu", "cuda"), takes_momentum=True),
-    "kron": Rule(Kron, takes_momentum=True),
+    "kron": Rule(kron, takes_momentum=True),
 }

@@ -1,4 +1,7 @@
-"""timm's optimizers as "timm:NAME", and its Kronecker-factored one as "kron" (SPEC row O8)."""
+"""timm's optimizers as "timm:NAME", and its Kronecker-factored one as "kron" (SPEC row O8).
+
+timm takes a second to import, so it is imported when one of them is asked for.
+"""
 
 from __future__ import annotations
 
@@ -6,8 +9,6 @@ import inspect
 from typing import Any
 
 import torch
-from timm.optim import get_optimizer_class, get_optimizer_info, list_optimizers
-from timm.optim.kron import Kron as TimmKron
 
 from wellfit.errors import UserError, unknown_name
 
@@ -16,29 +17,17 @@ NEEDS_OTHER_PACKAGES = ("bnb", "fused")  # bitsandbytes, apex
 NEEDS_SECOND_GRADIENTS = ("adahessian",)
 
 
-class Kron(TimmKron):
-    """PSGD with one triangular preconditioner for each dimension of a weight, their Kronecker product for the whole.
+def kron(params: Any, lr: float = 1e-3, decoupled_decay: bool = True, **options: Any) -> torch.optim.Optimizer:
+    """`wellfit.training.kron.Kron`."""
+    from wellfit.training.kron import Kron
 
-    timm's, with its kernels run as they are: compiling them takes a C++ compiler and minutes, for steps of the same
-    values. The preconditioners' probes come from torch's generator, which the loop seeds at every step; the weights
-    move by at most 1.1·lr (root mean square), so that rates like AdamW's or a little lower serve.
-    Source: X.-L. Li 2018, "Preconditioned stochastic gradient descent"; timm.
-    """
-
-    def __init__(self, params: Any, lr: float = 1e-3, decoupled_decay: bool = True, **options: Any) -> None:
-        if not torch.backends.opt_einsum.is_available():
-            # Without it torch multiplies from left to right, and two factors of 1,000 make an array of 10¹² numbers.
-            raise UserError("optimizer 'kron' needs the package opt_einsum; install it with `pip install opt_einsum`")
-        super().__init__(params, lr=lr, decoupled_decay=decoupled_decay, **options)
-
-    def step(self, closure: Any = None) -> Any:
-        """One step, not compiled."""
-        with torch.compiler.set_stance("force_eager"):
-            return super().step(closure)
+    return Kron(params, lr, decoupled_decay, **options)
 
 
 def timm_names() -> list[str]:
     """What can follow "timm:"."""
+    from timm.optim import list_optimizers
+
     return [
         name
         for name in map(str, list_optimizers())
@@ -48,6 +37,8 @@ def timm_names() -> list[str]:
 
 def check_timm_name(name: str) -> None:
     """UserError for a "timm:NAME" that cannot be had, naming the nearest."""
+    from timm.optim import list_optimizers
+
     short = name.removeprefix(PREFIX)
     if short.startswith(NEEDS_OTHER_PACKAGES) and short in list_optimizers():
         raise UserError(f"optimizer '{name}' needs apex or bitsandbytes, which wellfit does not use; try timm:adamw")
@@ -59,6 +50,9 @@ def check_timm_name(name: str) -> None:
 
 def build_timm(name: str, groups: list[dict[str, Any]], *, lr: float, momentum: float, **options: Any) -> Any:
     """timm's optimizer with timm's own defaults for the name; `momentum` where it is a plain one (sgd and its like)."""
+    from timm.optim import get_optimizer_class, get_optimizer_info
+    from timm.optim.kron import Kron as TimmKron
+
     check_timm_name(name)
     short = name.removeprefix(PREFIX)
     info = get_optimizer_info(short)
@@ -71,5 +65,5 @@ def build_timm(name: str, groups: list[dict[str, Any]], *, lr: float, momentum: 
     if info.has_momentum and "momentum" in known:
         options.setdefault("momentum", momentum)
     if kind is TimmKron:
-        return Kron(groups, lr=lr, **{"decoupled_decay": False, **(info.defaults or {}), **options})
+        return kron(groups, lr=lr, **{"decoupled_decay": False, **(info.defaults or {}), **options})
     return build(groups, lr=lr, **options)

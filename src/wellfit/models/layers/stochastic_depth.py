@@ -7,7 +7,6 @@ keep probability, so that the test side, all branches as they are, is the expect
 from __future__ import annotations
 
 from torch import nn
-from torchvision.ops import StochasticDepth
 
 from wellfit.models.layers.dropout import drop_probability
 
@@ -25,4 +24,8 @@ def drop_rates(last: float, blocks: int) -> list[float]:
 def skipping(p: float) -> nn.Module:
     """What a branch passes before it is added: zero with probability p for each image; nothing at p = 0."""
     p = drop_probability("stochastic_depth", p)
-    return StochasticDepth(p, "row") if p else nn.Identity()
+    if not p:
+        return nn.Identity()
+    from torchvision.ops import StochasticDepth  # whose import takes half a second and more: not for every network
+
+    return StochasticDepth(p, "row")
