@@ -48,13 +48,15 @@ def schedules(draw: Any) -> Schedule:
     trials = draw(st.none() | st.integers(1, 60))
     budget = draw(st.none() | st.floats(0.3, 200))
     assume(trials is not None or budget is not None)
+    shortest = draw(st.sampled_from([0.2, 1.8]))
+    assume(budget is None or budget >= shortest)
     return Schedule.plan(
         draw(st.sampled_from([SPACE, MIXED])),
         seed=draw(st.integers(0, 100)),
         longest=draw(st.sampled_from([2.0, 5.0, 40.0])),
         budget_epochs=budget,
         trials=trials,
-        shortest=0.2,
+        shortest=shortest,
         sampler=draw(st.sampled_from(SAMPLERS)),
         first=draw(st.sampled_from([(), ({"lr": 1e-3},), ({"lr": 1e-3}, {"lr": 5.0})])),
     )
@@ -84,7 +86,8 @@ def test_what_holds_of_every_search(schedule: Schedule, seed: int) -> None:
         assert len(tasks) <= schedule.trials
     if schedule.budget_epochs is not None:
         assert cost(trials) <= schedule.budget_epochs * (1 + 1e-6)
-    assert all(0 < task.epochs <= schedule.longest * (1 + 1e-9) for task in tasks)
+    least, most = schedule.shortest * (1 - 1e-9), schedule.longest * (1 + 1e-9)
+    assert all(least <= task.epochs <= most for task in tasks)
     by_number = {trial.number: trial for trial in trials}
     continued = [t.continues for t in trials if t.continues is not None and t.state != "failed"]
     assert len(set(continued)) == len(continued)  # no run forks; one that failed may be tried again

@@ -41,6 +41,9 @@ FEWEST_EPOCHS = 3.0  # of a small net from scratch: with fewer it has no chance 
 COMPARED_IMAGES, COMPARED_EPOCHS = 6000, 40  # that the small net of the policy sees at most
 COMPARED_SHARE = 0.03  # of the time that is left, that it may take
 MOST_EPOCHS = 8  # times the epochs that a network of this size of data wants: more would only pass the time
+AMPLE = 2.0  # times the epochs wanted: a time that holds more has more trials, each longer, before more epochs
+MOST_SEARCH = 0.36  # of the time, for them
+TELLING = 1 / 8  # of the epochs wanted: as long as each of them is at least
 SHORTEST_TRIAL = 2000  # images of a coarse trial: shorter ones cannot tell learning rates apart
 MOST_STEPS_NEEDED = 200  # of a tiny batch, which sees few images in many steps
 FINE_LENGTH = 3  # how many times longer a fine trial is than a coarse one (SPEC S1: 1-5 epochs, then 10-20)
@@ -91,7 +94,10 @@ def make_plan(job: Job, data: Prepared, *, left: float | None = None, transfer: 
     rate = choice.speed * LOOP_EFFICIENCY
     search, search_seconds = SearchPlan(), 0.0
     if transfer != "probe" and not _fixed(config):
-        search, search_seconds = _search(usable * SEARCH_SHARE, rate, batch_size, images, data, reasons)
+        holds = usable * (1 - SEARCH_SHARE - CHECKS_SHARE) * rate / images / wanted_epochs(images)
+        share = min(MOST_SEARCH, SEARCH_SHARE * max(1.0, holds / AMPLE))
+        least = TELLING * wanted_epochs(images) if share > SEARCH_SHARE else 0.0
+        search, search_seconds = _search(usable * share, rate, batch_size, images, data, reasons, least)
     steps_per_epoch = max(1, images // min(batch_size, images))
     tests, members = len(data.split.test), 1
     means = Means(left, rate, len(data.split.validation), tests, 0.0, wanted_epochs(images))
@@ -245,10 +251,11 @@ def _fixed(config: Config) -> bool:
 
 
 def _search(
-    seconds: float, rate: float, batch_size: int, images: int, data: Prepared, reasons: list[str]
+    seconds: float, rate: float, batch_size: int, images: int, data: Prepared, reasons: list[str], least: float = 0.0
 ) -> tuple[SearchPlan, float]:
     """Coarse trials of 1 unit and fine ones of FINE_LENGTH units; fewer trials before ones too short to tell.
 
+    least: epochs that a unit has where some design holds them, for there is time for fewer and longer trials.
     A unit is at least SHORTEST_TRIAL images (or an epoch of a small set) and at most 3 epochs, or more of a set so
     small that many are wanted. Where the split has folds, a trial is cross-validated if the time allows it.
     """
@@ -256,13 +263,17 @@ def _search(
     shortest = min(steps_per_epoch, MOST_STEPS_NEEDED, math.ceil(SHORTEST_TRIAL / batch_size))
     longest = math.ceil(max(3.0, wanted_epochs(images) / LONGEST_TRIAL) * steps_per_epoch)
     folds = data.split.folds or []
+    telling = min(longest, math.ceil(least * steps_per_epoch))
     for runs in (len(folds), 1) if folds else (1,):
         for coarse, fine, judged in DESIGNS:
             validation = min(judged, len(data.split.validation)) if runs == 1 else sum(map(len, folds))
             overhead = (coarse + fine) * (validation / (3 * rate) + 0.1 * runs)
             units = (coarse + FINE_LENGTH * fine) * runs
             steps = min(longest, int((seconds - overhead) * rate / batch_size / units))
-            if steps < shortest or (coarse > FEW_TRIALS and steps < min(steps_per_epoch, 4 * shortest)):
+            last = runs == 1 and (coarse, fine, judged) == DESIGNS[-1]
+            if steps < (shortest if last else max(shortest, telling)) or (
+                coarse > FEW_TRIALS and steps < min(steps_per_epoch, 4 * shortest)
+            ):
                 continue
             if runs > 1:
                 reasons.append(

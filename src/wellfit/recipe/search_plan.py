@@ -22,7 +22,7 @@ from wellfit.recipe.planning import SHORTEST_TRIAL, make_plan
 from wellfit.recipe.prepare import Prepared
 from wellfit.recipe.search_request import SearchRequest
 from wellfit.record import read_record
-from wellfit.search.knobs import default_space
+from wellfit.search.knobs import default_space, reaching
 from wellfit.search.schedule import Schedule, TimeLimit
 from wellfit.search.space import Fixed, LogUniform, Space
 
@@ -72,8 +72,8 @@ def starting_space(job: Job, material: Material, asked: SearchRequest, checked: 
     space = default_space(optimizer.lr, optimizer.weight_decay, imbalanced=material.imbalanced)
     found = next((float(r.value) for r in checked if r.check == "no-good-lr" and r.passed and r.value), optimizer.lr)
     lr = space["lr"]
-    if isinstance(lr, LogUniform) and not lr.low < found < lr.high / 2:
-        space["lr"] = LogUniform(min(lr.low, found / 10), max(lr.high, found * 3))
+    if isinstance(lr, LogUniform):
+        space["lr"] = reaching(lr, found)
     if wanted.lr:
         del space["lr"]
     if wanted.weight_decay >= 0:

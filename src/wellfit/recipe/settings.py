@@ -14,6 +14,8 @@ from wellfit.recipe.material import Material, Settings
 from wellfit.recipe.plan import Plan
 from wellfit.recipe.search_work import concluded, stage_line
 from wellfit.recipe.trials import CONTINUABLE, TrialRunner
+from wellfit.record import read_record
+from wellfit.search.knobs import reaching
 from wellfit.search.rounds import Round
 from wellfit.search.schedule import Schedule
 from wellfit.search.space import Choice, LogUniform, Space
@@ -22,7 +24,9 @@ from wellfit.search.study import Study
 from wellfit.search.trial import Trial
 
 DECAY_TRIALS = 16  # of the coarse stage: two settings ask for more trials than one
-SEARCH_TIME = 0.25  # of what is left: where the trials take longer than planned, the search ends here
+SLOWER = 1.35  # times the share of the time that was planned, after which a search whose trials are slow is ended
+MOST_SEARCH_TIME = 0.5  # of what is left
+ALIKE = 1.5  # times: rates nearer than that are not told apart by a trial
 ANEW = 1.3  # how much more the trials cost where longer ones start again
 
 
@@ -34,8 +38,8 @@ def find_settings(job: Job, material: Material) -> Settings:
             why = "the settings are given" if job.config.optimizer.lr else "the plan leaves no time for trials"
             outcome.skip(next((r for r in plan.reasons if r.startswith("no search: a line search")), why))
             return Settings.of(plan)
-        schedule = schedule_of(material)
-        until = time.monotonic() + SEARCH_TIME * job.budget.left
+        schedule = schedule_of(material, rate_of_checks(job))
+        until = time.monotonic() + search_time(plan) * job.budget.left
         runner = TrialRunner(
             material,
             job.folder.path,
@@ -78,29 +82,51 @@ def find_settings(job: Job, material: Material) -> Settings:
         return settings
 
 
-def schedule_of(material: Material) -> Schedule:
-    """The schedule that divides what the plan's coarse and fine trials may cost; the default settings come first."""
+def rate_of_checks(job: Job) -> float | None:
+    """The learning rate at which the check before the search saw the loss fall most; None where it told none."""
+    lines = (line for line in read_record(job.folder.record) if line["kind"] == "check")
+    found = [line["value"] for line in lines if line["check"] == "no-good-lr" and line["passed"] and line["finished"]]
+    return float(found[-1]) if found and found[-1] else None
+
+
+def search_time(plan: Plan) -> float:
+    """The share of what is left that the search may take, where its trials turn out slower than planned."""
+    search, training = plan.search, plan.training
+    trials = search.coarse_trials * search.coarse_steps + search.fine_trials * search.fine_steps
+    steps = trials * max(1, search.folds)
+    return min(MOST_SEARCH_TIME, SLOWER * steps / max(1, steps + training.steps * plan.ending.members))
+
+
+def schedule_of(material: Material, found: float | None = None) -> Schedule:
+    """The schedule that divides what the plan's coarse and fine trials may cost; the default settings come first.
+
+    found: the rate that the checks found to work best for their few iterations: it is tried second.
+    """
     plan = material.plan
     search, epoch = plan.search, plan.training.steps_per_epoch
     steps = search.coarse_trials * search.coarse_steps + search.fine_trials * search.fine_steps
     cost = steps / epoch / (1.0 if plan.schedule == CONTINUABLE else ANEW)
-    space = starting_space(material)
+    space = starting_space(material, found)
     usual = vars(Settings.of(plan))
+    first = [{name: usual[name] for name in space}]
+    if found is not None and not 1 / ALIKE < found / plan.optimizer.lr < ALIKE:
+        first.append({**first[0], "lr": found})
     return Schedule.plan(
         space,
         seed=plan.seed,
         longest=max(search.coarse_steps, search.fine_steps) / epoch,
         shortest=search.coarse_steps / epoch,
         budget_epochs=max(cost, search.coarse_steps / epoch),
-        first=[{name: usual[name] for name in space}],
+        first=first,
     )
 
 
-def starting_space(material: Material) -> Space:
+def starting_space(material: Material, found: float | None = None) -> Space:
     """lr from a thirtieth to ten times the default; weight decay a decade either way; balance where classes differ."""
     plan = material.plan
     optimizer = plan.optimizer
-    space: Space = {"lr": LogUniform(optimizer.lr / 30, optimizer.lr * 10)}
+    rates = LogUniform(optimizer.lr / 30, optimizer.lr * 10)
+    space: Space = {"lr": rates if found is None else reaching(rates, found)}
     long, many = plan.search.coarse_steps >= plan.training.steps_per_epoch, plan.search.coarse_trials >= DECAY_TRIALS
     if optimizer.weight_decay > 0 and long and many:
         space["weight_decay"] = LogUniform(optimizer.weight_decay / 10, optimizer.weight_decay * 10)

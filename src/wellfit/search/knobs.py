@@ -100,6 +100,13 @@ def _allowed(knob: Knob) -> str:
     return f"from {knob.low:g} to {'below ' if knob.below else ''}{knob.high:g}"
 
 
+def reaching(rates: LogUniform, found: float) -> LogUniform:
+    """The range, made wider where a rate that is known to work lies outside of it or near its end."""
+    if rates.low < found < rates.high / 2:
+        return rates
+    return LogUniform(min(rates.low, found / 10), max(rates.high, found * 3))
+
+
 def default_space(lr: float, weight_decay: float = 0.0, *, imbalanced: bool = False) -> Space:
     """The taught ranges around the rates that would be used without a search (SPEC S2).
 

@@ -32,7 +32,7 @@ def for_finalists(asked: Asked) -> tuple[float, float]:
 
 def coarse_ladder(asked: Asked, epochs: float, trials: float) -> Ladder | None:
     """The coarse stage within what is left for all but the final one; None where there is no room for a trial."""
-    wish, share = _coarse(asked, 1.0), COARSE_SHARE if trials >= DIVISIBLE else 1.0
+    wish, share = _coarse(asked, max(1.0, asked.shortest)), COARSE_SHARE if trials >= DIVISIBLE else 1.0
     made = ladder(wish, epochs=epochs * share, trials=trials * share, shortest=asked.shortest)
     made = made or ladder(wish, epochs=epochs, trials=trials, shortest=asked.shortest)
     if made is not None and asked.time is not None and asked.budget_epochs is None:
@@ -92,4 +92,4 @@ def fine_ladder(asked: Asked, space: Space, first: float, epochs: float, trials:
 def _coarse(asked: Asked, first: float) -> Wish:
     varied = sum(not isinstance(kind, Fixed) for kind in asked.space.values())
     enough = SETTINGS + A_KNOB * max(1, varied)
-    return Wish(settings=min(enough, 60), most=100, rungs=RUNGS, first=first, last=min(5.0, asked.longest))
+    return Wish(settings=min(enough, 60), most=100, rungs=RUNGS, first=first, last=max(first, min(5.0, asked.longest)))
