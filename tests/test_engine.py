@@ -10,7 +10,7 @@ from torch import nn
 from wellfit import engine as module
 from wellfit.config import EngineConfig
 from wellfit.data.preprocess import Preprocessing
-from wellfit.engine import Engine, choose_engine, choose_threads, engine_here, training_speed
+from wellfit.engine import Engine, affordable_batch, choose_engine, choose_threads, engine_here, training_speed
 from wellfit.errors import UserError
 
 SHAPE, CLASSES = (3, 8, 8), 4
@@ -93,6 +93,48 @@ def test_a_hopeless_candidate_is_measured_once(monkeypatch: pytest.MonkeyPatch) 
     choose_engine(network(), SHAPE, CLASSES, EngineConfig(device="cpu", dtype="float32", threads=1))
     assert turns.count("contiguous") == 1
     assert turns.count("channels_last") == module.ROUNDS
+
+
+def test_a_slow_network_is_measured_once_each_when_the_time_is_spent(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, turns = [0.0], list[str]()
+
+    def speed(net: nn.Module, engine: Engine, *rest: object) -> float:
+        clock[0] += 3.0
+        turns.append(engine.layout)
+        return 10.0
+
+    monkeypatch.setattr(module, "training_speed", speed)
+    monkeypatch.setattr(module.time, "monotonic", lambda: clock[0])
+    asked = EngineConfig(device="cpu", dtype="float32", threads=1)
+    choose_engine(network(), SHAPE, CLASSES, asked, seconds=4.0)
+    assert sorted(turns) == ["channels_last", "contiguous"]
+    turns.clear()
+    choose_threads(network(), Engine(threads=2), SHAPE, CLASSES, batch_size=4, seconds=4.0)
+    assert len(turns) == 2
+    turns.clear()
+    choose_engine(network(), SHAPE, CLASSES, asked, seconds=7.0)
+    assert len(turns) == 3  # a second turn was begun, and not ended
+
+
+@pytest.mark.parametrize(
+    ("speed", "left", "batch"),
+    # Sixteen steps fit into 0.8 × the smaller of 10 s and 3% of the budget: 8 s, then 1.44 s.
+    [
+        (1.0, 1000.0, 4),
+        (4.0, 1000.0, 4),
+        (8.0, 400.0, 4),
+        (16.0, 1000.0, 8),
+        (32.0, 1000.0, 16),
+        (80.0, 60.0, 4),
+        (100.0, 60.0, 8),
+    ],
+)
+def test_images_of_a_probes_step_are_what_the_budget_pays(
+    monkeypatch: pytest.MonkeyPatch, speed: float, left: float, batch: int
+) -> None:
+    monkeypatch.setattr(module, "training_speed", lambda *a: speed)
+    asked = EngineConfig(device="cpu")
+    assert affordable_batch(network(), asked, SHAPE, CLASSES, left, range(4, 17)) == batch
 
 
 @pytest.mark.parametrize(("single", "threads"), [(100.0, 2), (110.0, 2), (120.0, 1)])

@@ -24,6 +24,8 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 CORES = torch.get_num_threads()  # what torch takes by itself, before a run sets another count
 ROUNDS = 3  # turns that each candidate takes in the probe
 HOPELESS = 1.5  # times slower than the leader in its first turn: it gets no second one
+PROBE_SECONDS, PROBE_SHARE = 10.0, 0.03  # what measuring may take: so much, and no more than this share of the budget
+FIRST_TURNS = 16  # steps of the quickest engine that the first turns of all candidates take, warm-up included
 CLEARLY = 1.15  # how much faster one thread must be: on a busy machine all threads look slower than they are
 LAYOUTS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
 
@@ -111,7 +113,8 @@ def choose_engine(
     """Measure the sensible engines on the network itself and return the fastest, with all figures.
 
     On a CPU one thread measures and all are returned: dtype and layout rank alike, and one thread is not held up when
-    another program takes a core. The candidates take turns, so that a burst of other work does not fall on one alone.
+    another program takes a core. The candidates take turns, so that a burst of other work does not fall on one alone;
+    each has one turn, and up to ROUNDS as far as `seconds` go.
 
     A setting that the user fixed is not varied. Raises UserError for a device or dtype that is not there.
     """
@@ -121,10 +124,12 @@ def choose_engine(
     if len(candidates) == 1:
         return replace(candidates[0], threads=threads), []
     speeds = [0.0] * len(candidates)
-    for _ in range(ROUNDS):
+    begun = time.monotonic()
+    for turn in range(ROUNDS):
         leader = max(speeds)
         for i, engine in enumerate(candidates):
-            if speeds[i] * HOPELESS >= leader:
+            spent = turn and time.monotonic() - begun >= seconds
+            if speeds[i] * HOPELESS >= leader and not spent:
                 share = seconds / len(candidates) / ROUNDS
                 speeds[i] = max(speeds[i], training_speed(module, engine, shape, batch_size, classes, share))
     best = replace(candidates[max(range(len(candidates)), key=speeds.__getitem__)], threads=threads)
@@ -147,13 +152,31 @@ def choose_threads(
         return engine, training_speed(module, engine, shape, batch_size, classes, seconds / 2)
     single = replace(engine, threads=1)
     speeds = {engine: 0.0, single: 0.0}
-    for _ in range(ROUNDS):
+    begun = time.monotonic()
+    for turn in range(ROUNDS):
+        if turn and time.monotonic() - begun >= seconds:
+            break
         for each in speeds:
             speed = training_speed(module, each, shape, batch_size, classes, seconds / ROUNDS / 2)
             speeds[each] = max(speeds[each], speed)
     best = single if speeds[single] > CLEARLY * speeds[engine] else engine
     best.activate()
     return best, speeds[best]
+
+
+def affordable_batch(
+    module: nn.Module, requested: EngineConfig, shape: tuple[int, int, int], classes: int, left: float, sizes: range
+) -> int:
+    """Images a step to measure with, out of `sizes` (smallest, one above the largest): the most that the probe can pay.
+
+    A step of a large network takes seconds on a processor, and each candidate needs two. left: the budget's seconds.
+    """
+    engine = _candidates(available_device(requested.device), requested)[0]
+    limit, batch = 0.8 * min(PROBE_SECONDS, PROBE_SHARE * left), sizes.start
+    speed = training_speed(module, engine, shape, batch, classes, 0.0)
+    while 2 * batch < sizes.stop and FIRST_TURNS * 2 * batch <= limit * speed:
+        batch *= 2
+    return batch
 
 
 def _candidates(device: str, requested: EngineConfig) -> list[Engine]:

@@ -10,7 +10,7 @@ from typing import Any
 from torch import nn
 
 from wellfit.config import Config, EngineConfig
-from wellfit.engine import Engine, choose_engine, choose_threads, training_speed
+from wellfit.engine import Engine, affordable_batch, choose_engine, choose_threads, training_speed
 from wellfit.errors import UserError
 from wellfit.findings import Finding
 from wellfit.models.zoo import OWN, Built, build, weights_at_hand
@@ -169,8 +169,8 @@ def probe_engine(asked: EngineConfig, module: nn.Module, size: int, classes: int
 
     asked: what the user fixed. size: of the network's input in pixels. left: seconds of the budget.
     """
-    batch, shape = 16 if size > 64 else 64, (3, size, size)
-    seconds = min(4.0, 0.01 * left)
+    sizes, shape = range(4, 17) if size > 64 else range(16, 65), (3, size, size)
+    batch, seconds = affordable_batch(module, asked, shape, classes, left, sizes), min(4.0, 0.01 * left)
     engine, table = choose_engine(module, shape, classes, asked, batch_size=batch, seconds=seconds)
     if asked.threads:
         speed = training_speed(module, engine, shape, batch, classes, seconds / 4)
