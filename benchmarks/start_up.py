@@ -8,6 +8,8 @@ Each is a fresh interpreter, in turn, `repeats` times; the first turn, which rea
 - help: `wellfit --help` as a command, interpreter included (to reach: 0.15 s);
 - import: `import wellfit`, timed inside the interpreter (to reach: 0.05 s);
 - torch: `import torch` as a command, interpreter included;
+- torch step: the same and one AdamW step of a linear layer: torch's first optimizer imports its compiler, which takes
+  as long as torch itself, whoever trains;
 - step: `wellfit.train` of a small net on the data with a rate given, from the command's start until the record holds
   the first training step: everything that comes before a training is in it (images, audit, plan with its probe of the
   machine, checks), and the loss is read every ten steps. To reach: torch + 1 s. Below it: when each step of the recipe
@@ -47,10 +49,18 @@ case = Case("lenet5", 32, 64, 0.0)
 images = MadeImages(64, 32)
 Ours(case.network(), images.batches(32, 64, ("flip",)), Engine()).turn(1)
 """
+TORCH_STEP = """
+import torch
+layer = torch.nn.Linear(4, 4)
+optimizer = torch.optim.AdamW(layer.parameters(), fused=True)
+layer(torch.ones(2, 4)).sum().backward()
+optimizer.step()
+"""
 COMMANDS = {
     "bare": [sys.executable, "-c", "pass"],
     "help": [sys.executable, "-m", "wellfit", "--help"],
     "torch": [sys.executable, "-c", "import torch"],
+    "torch step": [sys.executable, "-c", TORCH_STEP],
     "loop": [sys.executable, "-c", LOOP],
 }
 IMPORT = "import time; t = time.perf_counter(); import wellfit; print(time.perf_counter() - t)"
