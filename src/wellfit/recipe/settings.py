@@ -12,7 +12,6 @@ from wellfit.recipe.best_trials import BestTrials
 from wellfit.recipe.job import Job
 from wellfit.recipe.material import Material, Settings
 from wellfit.recipe.plan import Plan
-from wellfit.recipe.search_work import concluded, stage_line
 from wellfit.recipe.trials import CONTINUABLE, TrialRunner
 from wellfit.record import read_record
 from wellfit.search.knobs import reaching
@@ -20,7 +19,6 @@ from wellfit.search.rounds import Round
 from wellfit.search.schedule import Schedule
 from wellfit.search.space import Choice, LogUniform, Space
 from wellfit.search.stages import diverged, winner
-from wellfit.search.study import Study
 from wellfit.search.trial import Trial
 
 DECAY_TRIALS = 16  # of the coarse stage: two settings ask for more trials than one
@@ -38,6 +36,10 @@ def find_settings(job: Job, material: Material) -> Settings:
             why = "the settings are given" if job.config.optimizer.lr else "the plan leaves no time for trials"
             outcome.skip(next((r for r in plan.reasons if r.startswith("no search: a line search")), why))
             return Settings.of(plan)
+        # The storage's libraries are for those who search.
+        from wellfit.recipe.search_work import concluded, stage_line
+        from wellfit.search.study import Study
+
         schedule = schedule_of(material, rate_of_checks(job))
         until = time.monotonic() + search_time(plan) * job.budget.left
         runner = TrialRunner(

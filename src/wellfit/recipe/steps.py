@@ -26,8 +26,7 @@ from wellfit.recipe.settings import find_settings
 from wellfit.recipe.testing import evaluate, save
 from wellfit.recipe.transferring import transfer
 from wellfit.recipe.viewing import choose_views
-from wellfit.record import read_record, write_atomically
-from wellfit.report.page import write_report
+from wellfit.record import RunFolder, read_record, write_atomically
 
 
 def run_recipe(job: Job) -> None:
@@ -99,6 +98,13 @@ def report(job: Job, plan: Plan, material: Material, fitted: Fitted) -> None:
         write_report(job.folder)
         if not fitted.interrupted:  # nothing is left to resume
             shutil.rmtree(job.folder.checkpoint.parent, ignore_errors=True)
+
+
+def write_report(folder: RunFolder) -> None:
+    """The page; what draws it is imported when it is drawn, since a training need not wait for it."""
+    from wellfit.report import page
+
+    page.write_report(folder)
 
 
 def resolved(config: Config, plan: Plan, fitted: Fitted) -> Config:
