@@ -49,7 +49,8 @@ MOST_STEPS_NEEDED = 200  # of a tiny batch, which sees few images in many steps
 FINE_LENGTH = 3  # how many times longer a fine trial is than a coarse one (SPEC S1: 1-5 epochs, then 10-20)
 LONGEST_TRIAL = 6  # a coarse trial takes at most this part of the epochs that the training wants
 FEW_TRIALS = 10  # of the coarse stage; more of them only where each can be long
-# Coarse trials, fine trials, validation images that judge them: the first that the time can hold.
+JUDGED_PART = 4  # of a coarse trial's images: so many validation images take a twelfth of its time
+# Coarse trials, fine trials, validation images that judge them at least: the first that the time can hold.
 DESIGNS = ((16, 12, 1000), (10, 5, 1000), (10, 5, 500), (7, 4, 500), (5, 3, 400), (4, 2, 300))
 EVALUATION_SHARE = 0.08  # of an epoch's time: where validation costs more, it is looked at less often
 NO_DEADLINE_SECONDS = 600.0  # what is planned for where no budget was given
@@ -285,6 +286,8 @@ def _search(
                     f"{len(folds)}-fold cross-validation of the search trials does not fit into {in_words(seconds)}, "
                     f"so they are judged on the {validation:,} validation images"
                 )
+            if runs == 1:  # of long trials more images tell the scores apart, at little cost beside them
+                validation = min(len(data.split.validation), max(validation, steps * batch_size // JUDGED_PART))
             plan = SearchPlan(coarse, fine, steps, FINE_LENGTH * steps, validation, runs if runs > 1 else 0)
             return plan, units * steps * batch_size / rate + overhead
     reasons.append(
