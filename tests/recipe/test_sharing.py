@@ -17,7 +17,7 @@ import wellfit
 from tests.recipe.plans import longer, write_plan
 from wellfit.config import Config
 from wellfit.errors import Interrupted, UserError
-from wellfit.recipe import sharing, steps
+from wellfit.recipe import processes, steps
 from wellfit.recipe.plan import EndingPlan, ModelPlan, SearchPlan
 from wellfit.record import Record, read_record
 from wellfit.training import loop
@@ -135,15 +135,15 @@ def torchruns(monkeypatch: pytest.MonkeyPatch, rank: int) -> None:
 
 
 def test_only_torchruns_environment_counts(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert sharing.processes() == 1
+    assert processes.processes() == 1
     monkeypatch.setenv("WORLD_SIZE", "4")
-    assert sharing.processes() == 1
-    assert not sharing.follows()
+    assert processes.processes() == 1
+    assert not processes.follows()
     torchruns(monkeypatch, 0)
-    assert sharing.processes() == 2
-    assert not sharing.follows()
+    assert processes.processes() == 2
+    assert not processes.follows()
     torchruns(monkeypatch, 1)
-    assert sharing.follows()
+    assert processes.follows()
 
 
 def test_what_cannot_be_shared_is_refused_before_a_folder_is_made(
@@ -159,7 +159,7 @@ def test_what_cannot_be_shared_is_refused_before_a_folder_is_made(
 
 
 def test_a_broken_connection_is_one_sentence_and_a_defect_stays_one() -> None:
-    with pytest.raises(Interrupted, match="another of the 1 processes ended"), sharing.lost_others("resume it"):
+    with pytest.raises(Interrupted, match="another of the 1 processes ended"), processes.lost_others("resume it"):
         raise RuntimeError("[gloo/transport/tcp/pair.cc:547] Connection closed by peer [127.0.0.1]:3421")
-    with pytest.raises(RuntimeError, match="size mismatch"), sharing.lost_others("resume it"):
+    with pytest.raises(RuntimeError, match="size mismatch"), processes.lost_others("resume it"):
         raise RuntimeError("size mismatch")

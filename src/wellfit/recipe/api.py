@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from wellfit.config import Config, config_to_toml, load_config
 from wellfit.errors import UserError
 from wellfit.recipe.budget import Budget, parse_budget
+from wellfit.recipe.following import follow
 from wellfit.recipe.opening import (
     Listener,
     forget_if_empty,
@@ -25,8 +26,9 @@ from wellfit.recipe.opening import (
     with_known_names,
 )
 from wellfit.recipe.plan import Plan, load_plan, save_plan
+from wellfit.recipe.processes import follows, refuse_several
 from wellfit.recipe.run import Run
-from wellfit.recipe.sharing import follow, follows, refuse_full_batch, refuse_several, shared
+from wellfit.recipe.sharing import refuse_full_batch, shared
 from wellfit.record import RunFolder, read_record, write_atomically
 from wellfit.trackers import check_trackers
 
@@ -335,6 +337,6 @@ def _run(
     from wellfit.recipe.steps import run_recipe
 
     job = job_of(folder, data, config, budget, bool(request["force"]), listener, request.get("log", ()))
-    with shared(job):
+    with shared(job, lasting(job.data)):
         run_session(job, run_recipe, request=request, command=command, spent=spent)
     return Run(folder)

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from wellfit.recipe.job import Job
-from wellfit.recipe.sharing import processes
+from wellfit.recipe.processes import processes
 from wellfit.request import Requests
 
 

@@ -19,7 +19,7 @@ from wellfit.recipe.earlier import card_beside, perhaps_seen
 from wellfit.recipe.job import Job
 from wellfit.recipe.model_options import fits_published_weights, model_options
 from wellfit.recipe.prepare import Prepared
-from wellfit.recipe.sharing import processes
+from wellfit.recipe.processes import processes
 
 SMALL_IMAGES = 48  # pixels: up to here the native size is used
 WORTH_TRANSFER = 64  # pixels: smaller images hold too little of what ImageNet weights know

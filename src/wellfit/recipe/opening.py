@@ -17,7 +17,7 @@ from wellfit.recipe.budget import Budget
 from wellfit.recipe.interrupts import interrupts
 from wellfit.recipe.job import Job
 from wellfit.recipe.machine import machine
-from wellfit.recipe.sharing import processes
+from wellfit.recipe.processes import processes
 from wellfit.record import SCHEMA, Listener, Record, RunFolder, read_record
 from wellfit.trackers import feeds
 

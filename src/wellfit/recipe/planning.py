@@ -32,7 +32,7 @@ from wellfit.recipe.model_choice import (
 from wellfit.recipe.optimizer_advice import advice
 from wellfit.recipe.plan import ChecksPlan, ModelPlan, OptimizerPlan, Plan, ScratchPlan, SearchPlan, TrainingPlan
 from wellfit.recipe.prepare import Prepared
-from wellfit.recipe.sharing import processes
+from wellfit.recipe.processes import processes
 from wellfit.training.full_batch import check_settings, refuse_noise
 from wellfit.training.schedules import scaled_lr
 from wellfit.transfer.policy import LITTLE, SCRATCH

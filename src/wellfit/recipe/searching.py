@@ -31,6 +31,7 @@ from wellfit.recipe.opening import (
 )
 from wellfit.recipe.plan import Plan, save_plan
 from wellfit.recipe.prepare import Prepared, prepare
+from wellfit.recipe.processes import refuse_several
 from wellfit.recipe.search_end import conclude, reason_of
 from wellfit.recipe.search_plan import (
     CLOSING,
@@ -47,7 +48,6 @@ from wellfit.recipe.search_plan import (
 from wellfit.recipe.search_request import HIDDEN, SearchRequest, without_password
 from wellfit.recipe.search_run import SearchRun
 from wellfit.recipe.search_work import News, Orders, concluded, wait_for_others, work
-from wellfit.recipe.sharing import refuse_several
 from wellfit.recipe.trial_settings import refuse_unfit
 from wellfit.recipe.workforce import Workforce, choose_workforce, with_threads
 from wellfit.record import RunFolder, read_record, write_atomically
