@@ -17,6 +17,7 @@ from wellfit.inference.evaluate import logits_of
 from wellfit.models.ensemble import Ensemble
 from wellfit.models.saved import load_model, read_card
 from wellfit.models.zoo import build
+from wellfit.recipe import probing
 from wellfit.recipe.budget import Budget
 from wellfit.recipe.combining import combine
 from wellfit.recipe.ending import asked_networks
@@ -47,7 +48,7 @@ def job(tmp_path: Path) -> Iterator[Job]:
 
 @pytest.fixture(scope="module")
 def looked(digits: Prepared, tmp_path_factory: pytest.TempPathFactory) -> Looked:
-    """What the probe of a resnet20 of random numbers saw of 100 and 60 digits."""
+    """What the probe of a resnet20 of random numbers saw of 100 and 60 digits, judged by the 60 as larger sets are."""
     folder = tmp_path_factory.mktemp("looked")
     module = build("resnet20", 10, image_size=16, seed=11).module.train()
     noise = torch.randn(32, 3, 16, 16, generator=torch.Generator().manual_seed(0))
@@ -59,7 +60,9 @@ def looked(digits: Prepared, tmp_path_factory: pytest.TempPathFactory) -> Looked
     model = replace(plan.model, name="resnet20", weights=str(folder / "pretrained.pth"), transfer="probe", options={})
     first = job_in(folder / "run")
     try:
-        return probe(first, Material.of(few, plan.replace(model=model, training=longer(0))))
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(probing, "LITTLE", 0)
+            return probe(first, Material.of(few, plan.replace(model=model, training=longer(0))))
     finally:
         first.record.close()
 

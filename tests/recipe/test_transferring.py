@@ -161,6 +161,20 @@ def test_the_score_on_validation_is_that_of_a_classifier_fitted_on_training_imag
     assert score == pytest.approx(held.on_validation, abs=0.03)  # the standardisation alone differs
 
 
+def test_stages_of_little_data_are_judged_by_cross_validation(
+    looked: Looked, few: Prepared, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """All 160 images judge, each once; with more images than LITTLE the 60 of the validation split do."""
+    assert looked.judged_by == "5-fold cross-validation"
+    assert sorted(np.concatenate(looked.folds)) == list(range(160))
+    monkeypatch.setattr("wellfit.recipe.probing.LITTLE", 100)
+    again = job_in(tmp_path / "again")
+    split_judged = probe(again, looked.material)
+    again.record.close()
+    assert split_judged.judged_by == "60 validation images"
+    assert [list(fold) for fold in split_judged.folds] == [list(range(100, 160))]
+
+
 def test_a_plan_that_holds_fine_tuning_is_followed_and_validation_decides(
     job: Job, few: Prepared, weights: Path
 ) -> None:

@@ -9,11 +9,13 @@ from pathlib import Path
 import numpy as np
 from torch import nn
 
+from wellfit.data.split import make_folds
 from wellfit.inference.evaluate import SCORES
 from wellfit.models.zoo import build
 from wellfit.recipe.fitting import Fitted
 from wellfit.recipe.job import Job
 from wellfit.recipe.material import Material, Settings
+from wellfit.transfer.policy import LITTLE
 from wellfit.transfer.probe import ProbeResult, best_row, choose_probe, fit_probe, install
 from wellfit.transfer.stage_features import Spot, StageFeatures, features_key, kept_features, stage_features
 
@@ -121,16 +123,20 @@ def linear(looked: Looked, result: ProbeResult, *, unseen_validation: bool = Fal
     material = looked.material
     built, net = material.probe_network(result.spot)
     chosen, classes = result.probe, len(material.data.classes)
+    on_validation = looked.validation_score(result)
     if unseen_validation:
         assert result.spot is not None
         own = np.arange(len(material.data.split.train))
         features = looked.features.of(result.spot, own)
         chosen = fit_probe(features, looked.targets[own], classes, chosen.strength, balanced=chosen.balanced)
+        rows = looked.on_validation
+        predicted = chosen.logits(looked.features.of(result.spot, rows)[:, 0]).argmax(1)
+        on_validation = SCORES[material.plan.metric](looked.targets[rows], predicted, classes)
     install(net, chosen)
     material.plan.engine.place(net)
     unseen = np.isfinite(result.held_out).all(axis=1)
     held_out = np.log(result.held_out[unseen] + 1e-12), looked.targets[unseen]
-    settings, on_validation = Settings.of(material.plan), looked.validation_score(result)
+    settings = Settings.of(material.plan)
     return Fitted(
         built,
         net,
@@ -225,10 +231,16 @@ def _balances(material: Material) -> tuple[bool, ...]:
 
 
 def _folds(material: Material, indices: np.ndarray) -> tuple[list[np.ndarray], str]:
-    """Positions that are held out in turn: the folds of a small set, else the validation split."""
-    split = material.data.split
-    if split.folds is None:
+    """Positions that are held out in turn: the folds of a set with little data, else the validation split.
+
+    The validation images of a set below LITTLE are too few to tell stages apart, and a classifier is quickly fitted.
+    """
+    data, split = material.data, material.data.split
+    held_out = split.folds
+    if held_out is None and len(split.train) < LITTLE:
+        held_out = make_folds(split, data.audit, material.plan.seed)
+    if held_out is None:
         return [np.arange(len(split.train), len(indices))], f"{len(split.validation):,} validation images"
     position = {int(index): i for i, index in enumerate(indices)}
-    folds = [np.array([position[int(i)] for i in fold]) for fold in split.folds]
+    folds = [np.array([position[int(i)] for i in fold]) for fold in held_out]
     return folds, f"{len(folds)}-fold cross-validation"

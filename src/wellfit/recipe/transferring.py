@@ -99,12 +99,16 @@ def carry_out(job: Job, looked: Looked, decision: Decision) -> tuple[Material, F
     """Train what was decided, each kept only where validation gains; what the plan has no time for is said."""
     material, plan = looked.material, looked.material.plan
     wanted, layers = decision.strategies, looked.features.layers
-    best = linear(looked, looked.best_at(layers[:-1] if EARLIER in wanted and len(layers) > 1 else layers[-1:]))
+    chosen = looked.best_at(layers[:-1] if EARLIER in wanted and len(layers) > 1 else layers[-1:])
+    best = linear(looked, chosen)
     fine = next((strategy for strategy in wanted if strategy in (TOP, ALL)), None)
     # A plan that holds fine-tuning is followed, however few the images: it was written so.
     if fine is None and plan.training.steps and plan.transfer_strategy == "auto" and SCRATCH not in wanted:
         fine = ALL
     scratch = SCRATCH in wanted and plan.scratch.steps > 0
+    if scratch or (fine is not None and plan.training.steps):
+        # What is trained will not have seen validation images, so neither has the classifier that it is compared with.
+        best = replace(best, on_validation=linear(looked, chosen, unseen_validation=True).on_validation)
     if fine is None or not plan.training.steps:
         job.skip("fine-tune", _why_not(material, decision))
     else:
