@@ -300,18 +300,6 @@ def test_importing_decode_does_not_import_torch() -> None:
     assert done.stdout.strip() == "set()"
 
 
-@pytest.mark.parametrize("short_side", [20, 47, 90])
-@pytest.mark.parametrize("kind", ["PNG", "TIFF"])
-def test_shrinking_is_pillows_antialiased_bicubic_but_for_the_rounding(kind: str, short_side: int) -> None:
-    noise = RNG.integers(0, 256, (96, 131, 3), dtype=np.uint8)
-    for photo in (noise, np.asarray(Image.fromarray(SMOOTH).resize((131, 96)))):
-        ours = decode(save(Image.fromarray(photo), kind), short_side)
-        height, width = ours.shape[:2]
-        theirs = np.asarray(Image.fromarray(photo).resize((width, height), Image.Resampling.BICUBIC))
-        assert height == short_side
-        assert np.abs(ours.astype(int) - theirs).max() <= 2
-
-
 def test_pixels_that_may_not_be_written_are_shrunk_and_left() -> None:
     held = RNG.integers(0, 256, (40, 60, 3), dtype=np.uint8)
     before = held.copy()

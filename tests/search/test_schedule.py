@@ -86,7 +86,8 @@ def test_what_holds_of_every_search(schedule: Schedule, seed: int) -> None:
         assert len(tasks) <= schedule.trials
     if schedule.budget_epochs is not None:
         assert cost(trials) <= schedule.budget_epochs * (1 + 1e-6)
-    least, most = schedule.shortest * (1 - 1e-9), schedule.longest * (1 + 1e-9)
+    shortest = schedule.shortest if schedule.budget_epochs is not None else min(1.0, schedule.shortest)
+    least, most = shortest * (1 - 1e-9), schedule.longest * (1 + 1e-9)
     assert all(least <= task.epochs <= most for task in tasks)
     by_number = {trial.number: trial for trial in trials}
     continued = [t.continues for t in trials if t.continues is not None and t.state != "failed"]

@@ -116,14 +116,18 @@ def _small_jpeg(data: bytes, header: Header, short_side: int | None) -> np.ndarr
 def _shrink(pixels: np.ndarray, target: tuple[int, int]) -> np.ndarray:
     if (pixels.shape[1], pixels.shape[0]) == target:
         return pixels if pixels.flags.writeable and pixels.flags.c_contiguous else pixels.copy()
-    import torch
-    from torch.nn import functional
+    from PIL import Image
 
-    # torch's uint8 kernel for channels_last takes a tenth of Pillow's time, for the same pixels but for the rounding.
-    held = np.require(pixels, requirements=["C", "W"])
-    tensor = torch.from_numpy(held).permute(2, 0, 1)[None]
-    small = functional.interpolate(tensor, target[::-1], mode="bicubic", antialias=True, align_corners=False)
-    return np.ascontiguousarray(small[0].permute(1, 2, 0).numpy())
+    return _to_array(_resize(Image.fromarray(np.ascontiguousarray(pixels)), target))
+
+
+def _resize(image: PillowImage.Image, target: tuple[int, int]) -> PillowImage.Image:
+    from PIL import Image
+
+    if image.size == target:
+        return image
+    # reducing_gap: a cheap whole-number box reduction first where more than three times too many pixels are there.
+    return image.resize(target, Image.Resampling.BICUBIC, reducing_gap=3.0)
 
 
 def _to_array(image: PillowImage.Image) -> np.ndarray:
@@ -145,8 +149,8 @@ def _by_pillow(data: bytes, header: Header, short_side: int | None) -> np.ndarra
         image.load()
         if header.format != "JPEG":
             width, height = image.size  # a TIFF turns itself while it loads
-        plain = _to_array(_eight_bit(image).convert("RGB"))
-        return _turn(_shrink(plain, _target(width, height, short_side)), _orientation(image))
+        plain = _resize(_eight_bit(image), _target(width, height, short_side))
+        return _turn(_to_array(plain.convert("RGB")), _orientation(image))
 
 
 def _open(data: bytes, name: str) -> PillowImage.Image:

@@ -138,10 +138,8 @@ def _usable_mark(folder: Path, images: int) -> Mark:
 
 def _key(hashes: list[bytes], short_side: int) -> str:
     import PIL
-    import torch
 
-    made_by = f"{STORE_VERSION} {PIL.__version__} {torch.__version__} {short_side} {len(hashes)} "
-    digest = hashlib.blake2b(made_by.encode(), digest_size=16)
+    digest = hashlib.blake2b(f"{STORE_VERSION} {PIL.__version__} {short_side} {len(hashes)} ".encode(), digest_size=16)
     digest.update(b"".join(h or bytes(16) for h in hashes))
     return digest.hexdigest()
 

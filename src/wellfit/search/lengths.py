@@ -32,7 +32,9 @@ def for_finalists(asked: Asked) -> tuple[float, float]:
 
 def coarse_ladder(asked: Asked, epochs: float, trials: float) -> Ladder | None:
     """The coarse stage within what is left for all but the final one; None where there is no room for a trial."""
-    wish, share = _coarse(asked, max(1.0, asked.shortest)), COARSE_SHARE if trials >= DIVISIBLE else 1.0
+    # A search that counts its trials alone begins with the taught epoch, however short that is.
+    first = 1.0 if asked.budget_epochs is None else max(1.0, asked.shortest)
+    wish, share = _coarse(asked, first), COARSE_SHARE if trials >= DIVISIBLE else 1.0
     made = ladder(wish, epochs=epochs * share, trials=trials * share, shortest=asked.shortest)
     made = made or ladder(wish, epochs=epochs, trials=trials, shortest=asked.shortest)
     if made is not None and asked.time is not None and asked.budget_epochs is None:
