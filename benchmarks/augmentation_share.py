@@ -26,7 +26,7 @@ import torch
 from kept_lines import KeptLines
 from spread import spread, versions
 from torch import nn
-from training_sides import CLASSES, Case, MadeImages, Ours, instructions, probed, timed_turn
+from training_sides import CLASSES, Case, MadeImages, Ours, instructions, parsed, probed, timed_turn
 
 from wellfit.data.batches import TrainingBatches
 from wellfit.engine import Engine
@@ -97,16 +97,11 @@ def each(case: Case, count: int) -> dict[str, float]:
 
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("cases", nargs="*", metavar="CASE", help=f"of {', '.join(CASES)}; by default all")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--steps", type=int, default=6)
     parser.add_argument("--quick", action="store_true", help="one step of eight images: shows that it runs")
     parser.add_argument("--out", type=Path)
-    given = parser.parse_args(arguments)
-    names = given.cases or list(CASES)
-    for name in names:
-        if name not in CASES:
-            parser.error(f"a case is one of {', '.join(CASES)}, got '{name}'")
+    given, names = parsed(parser, CASES, arguments)
     repeats, steps = (1, 1) if given.quick else (given.repeats, given.steps)
     print(f"{versions()}\n{instructions()}; {CLASSES} classes")
     kept = KeptLines(given.out)

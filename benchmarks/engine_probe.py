@@ -28,7 +28,7 @@ from augmentation_share import network
 from kept_lines import KeptLines
 from spread import spread, versions
 from training_sides import CASES as STEPS
-from training_sides import CLASSES, Case, instructions
+from training_sides import CLASSES, Case, instructions, parsed
 
 from wellfit.config import EngineConfig
 from wellfit.engine import CORES, DTYPES, LAYOUTS, PROBE_SECONDS, PROBE_SHARE, Engine, training_speed
@@ -102,18 +102,13 @@ def show(name: str, row: dict[str, Any]) -> None:
 
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("cases", nargs="*", metavar="CASE", help=f"of {', '.join(CASES)}; by default all")
     parser.add_argument("--budgets", type=float, nargs="+", default=[60.0, 400.0, 3600.0])
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=6.0)
     parser.add_argument("--compiled", action="store_true")
     parser.add_argument("--quick", action="store_true", help="one probe; settings in steps of two images")
     parser.add_argument("--out", type=Path)
-    given = parser.parse_args(arguments)
-    names = given.cases or list(CASES)
-    for name in names:
-        if name not in CASES:
-            parser.error(f"a case is one of {', '.join(CASES)}, got '{name}'")
+    given, names = parsed(parser, CASES, arguments)
     print(f"{versions()}\n{instructions()}, torch takes {CORES} threads by itself")
     kept = KeptLines(given.out)
     for name in names:

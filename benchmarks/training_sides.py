@@ -8,7 +8,8 @@ from the same weights and see the same images in the same order; they differ in 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from argparse import ArgumentParser, Namespace
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -57,6 +58,18 @@ CASES = {
     "mobilenet_v2-128": Case("mobilenet_v2", 128, 64, 1.5),
     "vgg11-64": Case("vgg11", 64, 128, 2.0),
 }
+
+
+def parsed(
+    parser: ArgumentParser, cases: Mapping[str, object], arguments: list[str] | None
+) -> tuple[Namespace, list[str]]:
+    """The arguments, and the names of the cases that they ask for."""
+    parser.add_argument("cases", nargs="*", metavar="CASE", help=f"of {', '.join(cases)}; by default all")
+    given = parser.parse_args(arguments)
+    for name in given.cases:
+        if name not in cases:
+            parser.error(f"a case is one of {', '.join(cases)}, got '{name}'")
+    return given, given.cases or list(cases)
 
 
 class MadeImages:

@@ -29,7 +29,7 @@ from typing import Any
 import torch
 from kept_lines import KeptLines
 from spread import spread, versions
-from training_sides import CASES, ByHand, Case, Default, MadeImages, Ours, instructions, probed, timed_turn
+from training_sides import CASES, ByHand, Case, Default, MadeImages, Ours, instructions, parsed, probed, timed_turn
 
 from wellfit.engine import Engine
 
@@ -89,17 +89,12 @@ def table(kept: KeptLines, names: list[str]) -> str:
 
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("cases", nargs="*", metavar="CASE", help=f"of {', '.join(CASES)}; by default all")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--turns", type=int, default=3)
     parser.add_argument("--steps", type=int, default=6)
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--out", type=Path)
-    given = parser.parse_args(arguments)
-    names = given.cases or list(CASES)
-    for name in names:
-        if name not in CASES:
-            parser.error(f"a case is one of {', '.join(CASES)}, got '{name}'")
+    given, names = parsed(parser, CASES, arguments)
     repeats, turns, steps = (1, 1, 1) if given.quick else (given.repeats, given.turns, given.steps)
     print(f"{versions()}\n{instructions()}, torch takes {torch.get_num_threads()} threads by itself")
     kept = KeptLines(given.out)

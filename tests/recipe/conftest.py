@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import time
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
+from tests.recipe.jobs import job_in
 from tests.recipe.plans import small_plan
-from wellfit.config import Config
-from wellfit.recipe.budget import Budget
 from wellfit.recipe.job import Job
 from wellfit.recipe.material import Material
 from wellfit.recipe.prepare import Prepared, prepare
-from wellfit.record import Record, RunFolder
 
 
 @pytest.fixture(scope="session")
 def digits(tmp_path_factory: pytest.TempPathFactory) -> Prepared:
     """The digits, audited and split. Not to be changed."""
-    folder = RunFolder(tmp_path_factory.mktemp("digits"))
-    job = Job("digits", Config(), folder, Record(folder.record), Budget(None, time.monotonic()))
+    job = job_in(tmp_path_factory.mktemp("digits") / "run")
     try:
         return prepare(job)
     finally:
@@ -30,3 +28,10 @@ def digits(tmp_path_factory: pytest.TempPathFactory) -> Prepared:
 def material(digits: Prepared) -> Material:
     """The digits with the small plan. Not to be changed."""
     return Material.of(digits, small_plan())
+
+
+@pytest.fixture
+def job(tmp_path: Path) -> Iterator[Job]:
+    made = job_in(tmp_path / "run")
+    yield made
+    made.record.close()

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,12 +10,10 @@ import torch
 from torch import nn
 
 from tests.recipe.plans import longer, write_plan
-from wellfit.config import Config
 from wellfit.data.split import make_folds
 from wellfit.errors import Interrupted
 from wellfit.recipe import api, steps
 from wellfit.recipe.best_trials import BestTrials
-from wellfit.recipe.budget import Budget
 from wellfit.recipe.combining import Bench, combine
 from wellfit.recipe.fitting import train_network
 from wellfit.recipe.job import Job
@@ -25,16 +21,8 @@ from wellfit.recipe.material import Material, Settings
 from wellfit.recipe.plan import EndingPlan, SearchPlan
 from wellfit.recipe.settings import find_settings
 from wellfit.recipe.trials import TrialRunner
-from wellfit.record import Record, RunFolder, read_record
+from wellfit.record import read_record
 from wellfit.search.trial import Task
-
-
-@pytest.fixture
-def job(tmp_path: Path) -> Iterator[Job]:
-    folder = RunFolder(tmp_path)
-    job = Job("digits", Config(), folder, Record(folder.record), Budget(None, time.monotonic()))
-    yield job
-    job.record.close()
 
 
 def net(value: float) -> nn.Module:

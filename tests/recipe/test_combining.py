@@ -5,7 +5,6 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -32,14 +31,6 @@ from wellfit.recipe.viewing import choose_views
 from wellfit.record import Record, RunFolder, read_record
 
 SETTINGS = Settings(3e-3, 5e-2)
-
-
-@pytest.fixture
-def job(tmp_path: Path) -> Iterator[Job]:
-    folder = RunFolder(tmp_path)
-    job = Job("digits", Config(), folder, Record(folder.record), Budget(None, time.monotonic()))
-    yield job
-    job.record.close()
 
 
 def with_ending(material: Material, ending: EndingPlan, steps: int = 60) -> Material:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from tests.recipe.jobs import job_in
 from tests.recipe.plans import longer, small_plan
 from wellfit.config import Config
 from wellfit.inference.evaluate import logits_of
@@ -18,7 +16,6 @@ from wellfit.models.ensemble import Ensemble
 from wellfit.models.saved import load_model, read_card
 from wellfit.models.zoo import build
 from wellfit.recipe import probing
-from wellfit.recipe.budget import Budget
 from wellfit.recipe.combining import combine
 from wellfit.recipe.ending import asked_networks
 from wellfit.recipe.fitting import Fitted
@@ -30,20 +27,7 @@ from wellfit.recipe.probing import Looked, linear, probe
 from wellfit.recipe.stage_ensemble import join_stages
 from wellfit.recipe.testing import save
 from wellfit.recipe.viewing import choose_views
-from wellfit.record import Record, RunFolder, read_record
-
-
-def job_in(path: Path) -> Job:
-    folder = RunFolder(path)
-    folder.path.mkdir(parents=True)
-    return Job("digits", Config(), folder, Record(folder.record), Budget(None, time.monotonic()))
-
-
-@pytest.fixture
-def job(tmp_path: Path) -> Iterator[Job]:
-    made = job_in(tmp_path / "run")
-    yield made
-    made.record.close()
+from wellfit.record import read_record
 
 
 @pytest.fixture(scope="module")

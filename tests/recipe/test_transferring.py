@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -13,12 +12,12 @@ import numpy as np
 import pytest
 import torch
 
+from tests.recipe.jobs import job_in
 from tests.recipe.plans import longer, small_plan
 from wellfit.config import Config
 from wellfit.errors import UserError
 from wellfit.models.zoo import build
 from wellfit.recipe import planning
-from wellfit.recipe.budget import Budget
 from wellfit.recipe.job import Job
 from wellfit.recipe.material import Material
 from wellfit.recipe.model_choice import Candidate, Choice
@@ -27,7 +26,7 @@ from wellfit.recipe.planning import make_plan
 from wellfit.recipe.prepare import Prepared
 from wellfit.recipe.probing import Looked, control, linear, probe
 from wellfit.recipe.transferring import carry_out, choose_strategy, evidence_of, fine_tuning_settings, transfer
-from wellfit.record import Record, RunFolder, read_record
+from wellfit.record import read_record
 from wellfit.transfer.policy import ALL, EARLIER, FASTER, PROBE, SCRATCH, Decision
 from wellfit.transfer.rates import LOWEST
 
@@ -55,19 +54,6 @@ def few(digits: Prepared) -> Prepared:
     """100 of the digits to train on, 60 to choose by."""
     split = digits.split
     return replace(digits, split=replace(split, train=split.train[:100], validation=split.validation[:60]))
-
-
-def job_in(path: Path) -> Job:
-    folder = RunFolder(path)
-    folder.path.mkdir(parents=True)
-    return Job("digits", Config(), folder, Record(folder.record), Budget(None, time.monotonic()))
-
-
-@pytest.fixture
-def job(tmp_path: Path) -> Iterator[Job]:
-    made = job_in(tmp_path / "run")
-    yield made
-    made.record.close()
 
 
 @pytest.fixture(scope="module")

@@ -272,9 +272,10 @@ def _search(
             units = (coarse + FINE_LENGTH * fine) * runs
             steps = min(longest, int((seconds - overhead) * rate / batch_size / units))
             last = runs == 1 and (coarse, fine, judged) == DESIGNS[-1]
-            if steps < (shortest if last else max(shortest, telling)) or (
-                coarse > FEW_TRIALS and steps < min(steps_per_epoch, 4 * shortest)
-            ):
+            enough = shortest if last else max(shortest, telling)
+            if coarse > FEW_TRIALS:
+                enough = max(enough, min(steps_per_epoch, 4 * shortest))
+            if steps < enough:
                 continue
             if runs > 1:
                 reasons.append(

@@ -16,7 +16,7 @@ from wellfit.recipe.fitting import Fitted
 from wellfit.recipe.job import Job
 from wellfit.recipe.material import Material, Settings
 from wellfit.transfer.policy import LITTLE
-from wellfit.transfer.probe import ProbeResult, best_row, choose_probe, fit_probe, install
+from wellfit.transfer.probe import Probe, ProbeResult, best_row, choose_probe, fit_probe, install
 from wellfit.transfer.stage_features import Spot, StageFeatures, features_key, kept_features, stage_features
 
 MIRRORED_UP_TO = 5000  # images: above it their number makes up for the mirror images
@@ -39,6 +39,7 @@ class Looked:
     folds: list[np.ndarray]
     judged_by: str
     others: dict[tuple[str, ...], ProbeResult] = field(default_factory=dict)
+    fitted_apart: dict[tuple[Spot, float, bool], tuple[Probe, float]] = field(default_factory=dict)
 
     @property
     def size(self) -> int:
@@ -57,6 +58,21 @@ class Looked:
             return result.score
         predicted = result.held_out[rows].argmax(1)
         return SCORES[self.material.plan.metric](self.targets[rows], predicted, len(self.material.data.classes))
+
+    def apart(self, result: ProbeResult) -> tuple[Probe, float]:
+        """A classifier like that one, fitted on training images alone, and its score on the validation split."""
+        assert result.spot is not None
+        key = result.spot, result.probe.strength, result.probe.balanced
+        if key not in self.fitted_apart:
+            own, rows = np.arange(len(self.material.data.split.train)), self.on_validation
+            classes, features = len(self.material.data.classes), self.features.of(result.spot, own)
+            probe = fit_probe(
+                features, self.targets[own], classes, result.probe.strength, balanced=result.probe.balanced
+            )
+            predicted = probe.logits(self.features.of(result.spot, rows)[:, 0]).argmax(1)
+            score = SCORES[self.material.plan.metric](self.targets[rows], predicted, classes)
+            self.fitted_apart[key] = probe, score
+        return self.fitted_apart[key]
 
     def best_at(self, layers: list[str]) -> ProbeResult:
         """The best classifier on one of these layers, judged and fitted as the best of all is."""
@@ -122,16 +138,9 @@ def linear(looked: Looked, result: ProbeResult, *, unseen_validation: bool = Fal
     """
     material = looked.material
     built, net = material.probe_network(result.spot)
-    chosen, classes = result.probe, len(material.data.classes)
-    on_validation = looked.validation_score(result)
+    chosen, on_validation = result.probe, looked.validation_score(result)
     if unseen_validation:
-        assert result.spot is not None
-        own = np.arange(len(material.data.split.train))
-        features = looked.features.of(result.spot, own)
-        chosen = fit_probe(features, looked.targets[own], classes, chosen.strength, balanced=chosen.balanced)
-        rows = looked.on_validation
-        predicted = chosen.logits(looked.features.of(result.spot, rows)[:, 0]).argmax(1)
-        on_validation = SCORES[material.plan.metric](looked.targets[rows], predicted, classes)
+        chosen, on_validation = looked.apart(result)
     install(net, chosen)
     material.plan.engine.place(net)
     unseen = np.isfinite(result.held_out).all(axis=1)

@@ -108,7 +108,7 @@ def carry_out(job: Job, looked: Looked, decision: Decision) -> tuple[Material, F
     scratch = SCRATCH in wanted and plan.scratch.steps > 0
     if scratch or (fine is not None and plan.training.steps):
         # What is trained will not have seen validation images, so neither has the classifier that it is compared with.
-        best = replace(best, on_validation=linear(looked, chosen, unseen_validation=True).on_validation)
+        best = replace(best, on_validation=looked.apart(chosen)[1])
     if fine is None or not plan.training.steps:
         job.skip("fine-tune", _why_not(material, decision))
     else:

@@ -9,7 +9,7 @@ import numpy as np
 
 from wellfit.data.augmentations.draws import Draws, Figures
 from wellfit.data.augmentations.geometry import warp
-from wellfit.data.augmentations.mixing import MIXINGS, Blend, draw_blend
+from wellfit.data.augmentations.mixing import MIXINGS, Blend, draw_blend, mix
 from wellfit.data.augmentations.table import Chosen
 from wellfit.errors import UserError
 from wellfit.randomness import generator
@@ -49,8 +49,9 @@ class Chain:
 
     def mix(self, pixels: np.ndarray, targets: np.ndarray, step: int) -> tuple[np.ndarray, np.ndarray]:
         """The batch with images and labels blended (targets float32 N×C), where that was asked for; else as it is."""
-        blend = self.blend(step, len(pixels))
-        return (pixels, targets) if blend is None else blend(pixels, pixels[blend.order], targets, targets[blend.order])
+        if not self.mixings:
+            return pixels, targets
+        return mix(pixels, targets, self.mixings, classes=self.classes, seed=self.seed, step=step)
 
     def blend(self, step: int, images: int) -> Blend | None:
         """What a step's batch of so many images is blended by; None where none of these was asked for."""
