@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import os
+import subprocess
+import sys
 from pathlib import Path
 
 import first_pass
@@ -45,9 +46,24 @@ def test_the_exponent_is_that_of_the_larger_sizes(capsys: pytest.CaptureFixture[
 def test_memory_is_read_with_that_of_children() -> None:
     if not Path("/proc/self/status").exists():
         pytest.skip("reads /proc, which this system has not")
-    before = memory.anonymous(os.getpid())
-    held = bytearray(b"x" * 30_000_000)
-    assert memory.anonymous(os.getpid()) - before > 0.9 * len(held)
+    # Processes of their own: in this one, garbage may be given back between the two looks.
+    holding = "input(); held = bytearray(b'x' * 30_000_000); print('held', flush=True); input()"
+    parent = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {holding!r}])"
+    with subprocess.Popen(
+        [sys.executable, "-c", f"print('begun', flush=True); {parent}"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        assert process.stdout.readline() == "begun\n"
+        before = memory.anonymous(process.pid)
+        process.stdin.write("\n")
+        process.stdin.flush()
+        assert process.stdout.readline() == "held\n"
+        assert memory.anonymous(process.pid) - before > 0.9 * 30_000_000
+        process.stdin.write("\n")
     assert memory.anonymous(2**22 + 1) == 0
 
 
