@@ -140,28 +140,31 @@ def _kept(job: Job, plan: Plan, number: int, name: str) -> list[Kept]:
 
 
 def fine_tune(
-    job: Job, material: Material, settings: Settings, probed: Fitted, start: Fitted, *, top: bool, share: float = 1.0
-) -> Fitted:
-    """Train the network from the fitted classifier; kept only where validation gains over the best linear one.
+    job: Job, material: Material, settings: Settings, start: Fitted, before: float, *, top: bool, share: float = 1.0
+) -> Fitted | None:
+    """Train the network from the fitted classifier, to its best on validation; None where it was never judged.
 
-    probed: the best linear classifier, which stays where nothing is gained. start: the network to train, with a
-    classifier that was fitted on training images alone; it is changed. top: only the last stages are trained, of all
-    layers else. share: of the time that is left.
+    start: the network to train, with a classifier that was fitted on training images alone; it is changed. before: what
+    the best linear classifier scores on validation. top: only the last stages are trained, of all layers else. share:
+    of the time that is left.
     """
     with job.step("fine-tune") as outcome:
-        module, before = start.module, probed.on_validation
+        module = start.module
         if top:
             freeze_below_top(module, material.plan.model.image_size)
         result = _train(job, material, start.built, module, settings, name="fine-tune", share=share, top=top)
-        if not result.best.weights or result.best.score <= before:
-            outcome.reason = f"not kept: {result.best.score:.4f} on validation against the probe's {before:.4f}"
-            outcome.gain = 0.0
-            return probed
+        score = result.best.score
+        gains = bool(result.best.weights) and score > before
+        outcome.gain = round(score - before, 4) if gains else 0.0
+        if gains:
+            what = "the top stages" if top else "all layers, lower rates below"
+            outcome.reason = f"{what}; {result.epochs:.1f} epochs; validation {before:.4f} → {score:.4f}"
+        else:
+            outcome.reason = f"no better by itself: {score:.4f} on validation against the probe's {before:.4f}"
+        if not result.best.weights:
+            return None
         module.load_state_dict(result.best.weights)
-        outcome.gain = round(result.best.score - before, 4)
-        what = "the top stages" if top else "all layers, lower rates below"
-        outcome.reason = f"{what}; {result.epochs:.1f} epochs; validation {before:.4f} → {result.best.score:.4f}"
-        score, stopped = result.best.score, result.reason == "stopped"
+        stopped = result.reason == "stopped"
         return Fitted(start.built, module, score, result.steps, settings, stopped, on_validation=score)
 
 

@@ -21,11 +21,10 @@ from wellfit.inference.selection import MOST_MEMBERS, Selection, Step, greedy, m
 from wellfit.inference.views import VIEWS, preset
 from wellfit.models.ensemble import Ensemble, entrance_of
 from wellfit.models.saved import load_model, read_card
-from wellfit.models.zoo import Built
 from wellfit.recipe.answers import HeldOut
 from wellfit.recipe.budget import Budget
 from wellfit.recipe.combining import Candidate, record_line
-from wellfit.recipe.common_view import common_view
+from wellfit.recipe.common_view import Part, common_view, joined
 from wellfit.recipe.earlier import match_classes
 from wellfit.recipe.fitting import Fitted
 from wellfit.recipe.job import Job
@@ -167,8 +166,8 @@ def _join(job: Job, members: list[Joined], shared: Shared, config: Config, most:
             f"{len(chosen.chosen)} of {len(pool)} runs, {chosen.judged.score:.4f} on {len(targets):,} validation "
             f"images; the best alone {best:.4f}, all on the average {mean:.4f}"
         )
-        taken = [(members[i], ways[i], float(chosen.weights[i])) for i in chosen.chosen]
-        built = _built(taken, preprocessing.size, engine)
+        parts = [_part(members[i], ways[i]) for i in chosen.chosen]
+        built = joined(parts, [float(chosen.weights[i]) for i in chosen.chosen], preprocessing.size, engine)
     fitted = Fitted(built, built.module, chosen.judged.score, 0, Settings.of(plan))
     if any(shared.held_out[i] is not None for i in chosen.chosen):  # what is saved has learnt from these images
         fitted.held_out = mean_answers(tables, chosen.weights), targets
@@ -226,18 +225,10 @@ def _all_alike(tables: list[np.ndarray], targets: np.ndarray, metric: str) -> Se
     return Selection(np.full(len(tables), 1 / len(tables)), steps)
 
 
-def _built(taken: Sequence[tuple[Joined, dict[str, Any], float]], view: int, engine: Engine) -> Built:
-    """The ensemble, its members' licences and sources named together. view: side in pixels of its input."""
-    described = []
-    for member, way, _ in taken:
-        made = member.card["architecture"]
-        described.append({"name": made["name"], "options": made["options"], "image_size": made["image_size"], **way})
-    options: dict[str, Any] = {"members": described, "shares": [round(share, 6) for _, _, share in taken]}
-    entrances = [entrance_of(each, view) for each in described]
-    module = engine.place(Ensemble([member.module for member, _, _ in taken], options["shares"], entrances).eval())
-    origins = [member.card.get("weights", {}) for member, _, _ in taken]
-    licence, source = ("; ".join(sorted({o[key] for o in origins if o.get(key)})) for key in ("licence", "source"))
-    return Built(module, "ensemble", options, licence=licence or None, source=source or None)
+def _part(member: Joined, way: dict[str, Any]) -> Part:
+    made, origin = member.card["architecture"], member.card.get("weights", {})
+    licence, source = origin.get("licence"), origin.get("source")
+    return Part(member.module, made["name"], made["options"], made["image_size"], way, licence, source)
 
 
 def _plan(members: Sequence[Joined], config: Config, engine: Engine, preprocessing: Preprocessing, views: str) -> Plan:

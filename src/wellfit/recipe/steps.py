@@ -107,13 +107,20 @@ def write_report(folder: RunFolder) -> None:
     page.write_report(folder)
 
 
+def _settled_ensemble(config: Config, plan: Plan) -> str:
+    if plan.ending.members > 1:
+        return str(plan.ending.members)
+    # With weights, what is made of them is measured again, and so is the worth of a mean.
+    return "auto" if plan.model.transfer == "probe" and config.ensemble == "auto" else "none"
+
+
 def resolved(config: Config, plan: Plan, fitted: Fitted) -> Config:
     """The configuration with every "auto" settled, so that `wellfit train DATA config.toml` repeats the training."""
     return config.replace(
         **{
             "schedule": plan.schedule,
             "views": fitted.views,
-            "ensemble": str(plan.ending.members) if plan.ending.members > 1 else "none",
+            "ensemble": _settled_ensemble(config, plan),
             "augment": plan.augment or ("none",),
             "activation": settled_activation(plan.model.name, plan.model.options),
             "model.name": plan.model.name,

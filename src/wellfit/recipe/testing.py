@@ -49,7 +49,7 @@ def save(job: Job, material: Material, fitted: Fitted) -> None:
         probabilities = softmax(logits / temperature)
         lowest = {rate: abstention_threshold(probabilities, targets, rate) for rate in ERROR_RATES}
         thresholds = {str(rate): value if math.isfinite(value) else None for rate, value in lowest.items()}
-        card = card_of(fitted.built, data.classes, plan.model.image_size, material.preprocessing.as_dict())
+        card = card_of(fitted.built, data.classes, material.preprocessing.size, material.preprocessing.as_dict())
         card |= {
             "temperature": temperature,
             "abstention_thresholds": thresholds,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 from wellfit.findings import Finding
@@ -9,10 +10,22 @@ from wellfit.recipe.fitting import Fitted, fine_tune, train_network
 from wellfit.recipe.job import Job
 from wellfit.recipe.material import Material, Settings
 from wellfit.recipe.probing import Looked, control, linear, probe
-from wellfit.recipe.stage_ensemble import join_stages
+from wellfit.recipe.transfer_ensemble import Tried, join_tried
 from wellfit.recipe.trials import TrialRunner
 from wellfit.search.trial import Task
-from wellfit.transfer.policy import ALL, EARLIER, FASTER, SCRATCH, TOP, Decision, Evidence, Stage, decide
+from wellfit.transfer.policy import (
+    ALL,
+    EARLIER,
+    FASTER,
+    PROBE,
+    SCRATCH,
+    TOP,
+    Decision,
+    Evidence,
+    Stage,
+    decide,
+    handed_over,
+)
 from wellfit.transfer.rates import LOWEST
 
 
@@ -20,10 +33,11 @@ def transfer(job: Job, material: Material) -> tuple[Material, Fitted]:
     """Probe, decide, and train what the decision asks for; the material at the size that was chosen, and the best."""
     looked = probe(job, material)
     decision = choose_strategy(job, looked)
-    material, fitted = carry_out(job, looked, decision)
-    if material is not looked.material or fitted.interrupted or job.stop():
-        return material, fitted
-    return material, join_stages(job, looked, fitted)
+    tried, asked = carry_out(job, looked, decision), material.plan.transfer_strategy
+    best = best_of(tried, asked)
+    if tried[-1].fitted.interrupted or job.stop() or best.strategy == asked == SCRATCH:
+        return best.material, best.fitted
+    return join_tried(job, looked, tried, best)
 
 
 def choose_strategy(job: Job, looked: Looked) -> Decision:
@@ -95,12 +109,13 @@ def evidence_of(looked: Looked, scratch: float | None = None) -> Evidence:
     )
 
 
-def carry_out(job: Job, looked: Looked, decision: Decision) -> tuple[Material, Fitted]:
-    """Train what was decided, each kept only where validation gains; what the plan has no time for is said."""
+def carry_out(job: Job, looked: Looked, decision: Decision) -> list[Tried]:
+    """What was decided, a linear classifier first; what the plan has no time for is said."""
     material, plan = looked.material, looked.material.plan
     wanted, layers = decision.strategies, looked.features.layers
-    chosen = looked.best_at(layers[:-1] if EARLIER in wanted and len(layers) > 1 else layers[-1:])
-    best = linear(looked, chosen)
+    earlier = EARLIER in wanted and len(layers) > 1
+    chosen = looked.best_at(layers[:-1] if earlier else layers[-1:])
+    fitted = linear(looked, chosen)
     fine = next((strategy for strategy in wanted if strategy in (TOP, ALL)), None)
     # A plan that holds fine-tuning is followed, however few the images: it was written so.
     if fine is None and plan.training.steps and plan.transfer_strategy == "auto" and SCRATCH not in wanted:
@@ -108,19 +123,31 @@ def carry_out(job: Job, looked: Looked, decision: Decision) -> tuple[Material, F
     scratch = SCRATCH in wanted and plan.scratch.steps > 0
     if scratch or (fine is not None and plan.training.steps):
         # What is trained will not have seen validation images, so neither has the classifier that it is compared with.
-        best = replace(best, on_validation=looked.apart(chosen)[1])
+        fitted = replace(fitted, on_validation=looked.apart(chosen)[1])
+    tried = [Tried(EARLIER if earlier else PROBE, material, fitted)]
     if fine is None or not plan.training.steps:
         job.skip("fine-tune", _why_not(material, decision))
     else:
         start = linear(looked, looked.best_at(layers[-1:]), unseen_validation=True)
-        settings = fine_tuning_settings(job, material, decision)
-        best = fine_tune(job, material, settings, best, start, top=fine == TOP, share=0.5 if scratch else 1.0)
-    if scratch and not best.interrupted:
+        settings, share = fine_tuning_settings(job, material, decision), 0.5 if scratch else 1.0
+        tuned = fine_tune(job, material, settings, start, fitted.on_validation, top=fine == TOP, share=share)
+        if tuned is not None:
+            tried.append(Tried(fine, material, tuned))
+    if scratch and not tried[-1].fitted.interrupted:
         small = material.from_scratch()
         trained = train_network(job, small, Settings.of(small.plan))
-        if trained.score > best.on_validation or plan.transfer_strategy == SCRATCH:
-            return small, trained
-    return material, best
+        tried.append(Tried(SCRATCH, small, replace(trained, on_validation=trained.score)))
+    return tried
+
+
+def best_of(tried: Sequence[Tried], asked: str = "auto") -> Tried:
+    """What validation puts first; a later one must be better than those before. A net from scratch that was asked for
+    by name is taken whatever else is better.
+    """
+    by_name = {each.strategy: each for each in tried}
+    if asked == SCRATCH and SCRATCH in by_name:
+        return by_name[SCRATCH]
+    return by_name[handed_over(list(by_name), {name: each.fitted.on_validation for name, each in by_name.items()})]
 
 
 def fine_tuning_settings(job: Job, material: Material, decision: Decision) -> Settings:

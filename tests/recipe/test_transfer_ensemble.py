@@ -1,4 +1,4 @@
-"""`--ensemble N` after a probe, and views of a network whose classifier has learnt the validation images too."""
+"""Means of what transfer has led to, and views of a network whose classifier has learnt the validation images too."""
 
 from __future__ import annotations
 
@@ -12,22 +12,25 @@ from tests.recipe.jobs import job_in
 from tests.recipe.plans import longer, small_plan
 from wellfit.config import Config
 from wellfit.inference.evaluate import logits_of
-from wellfit.models.ensemble import Ensemble
+from wellfit.inference.gain import Gain, Judged, judge
+from wellfit.inference.selection import Selection, Step
+from wellfit.models.ensemble import Ensemble, Entrance
 from wellfit.models.saved import load_model, read_card
 from wellfit.models.zoo import build
-from wellfit.recipe import probing
+from wellfit.recipe import probing, transfer_ensemble
 from wellfit.recipe.combining import combine
 from wellfit.recipe.ending import asked_networks
-from wellfit.recipe.fitting import Fitted
+from wellfit.recipe.fitting import Fitted, train_network
 from wellfit.recipe.job import Job
 from wellfit.recipe.material import Material, Settings
-from wellfit.recipe.plan import EndingPlan
+from wellfit.recipe.plan import EndingPlan, ScratchPlan
 from wellfit.recipe.prepare import Prepared
 from wellfit.recipe.probing import Looked, linear, probe
-from wellfit.recipe.stage_ensemble import join_stages
 from wellfit.recipe.testing import save
+from wellfit.recipe.transfer_ensemble import Tried, join_tried
 from wellfit.recipe.viewing import choose_views
 from wellfit.record import read_record
+from wellfit.transfer.policy import ALL, PROBE, SCRATCH
 
 
 @pytest.fixture(scope="module")
@@ -56,10 +59,17 @@ def asking(looked: Looked, ending: EndingPlan) -> Looked:
     return replace(looked, material=material, others={})
 
 
+def alone_joined(job: Job, looked: Looked, alone: Fitted) -> tuple[Material, Fitted]:
+    """Where nothing but the linear classifier was tried."""
+    only = Tried(PROBE, looked.material, alone)
+    return join_tried(job, looked, [only], only)
+
+
 def test_classifiers_of_several_stages_are_averaged_where_it_is_asked_for_and_gains(job: Job, looked: Looked) -> None:
     several = asking(looked, EndingPlan(3, asked=("ensemble",)))
     alone = linear(several, several.result)
-    joined = join_stages(job, several, alone)
+    material, joined = alone_joined(job, several, alone)
+    assert material.preprocessing == several.material.preprocessing
     (told,) = [outcome for outcome in job.outcomes if outcome.name == "ensemble"]
     (line,) = [line for line in read_record(job.folder.record) if line["kind"] == "ensemble"]
     assert told.status == "done"
@@ -94,7 +104,8 @@ def test_a_fine_tuned_network_is_joined_with_linear_classifiers_on_validation_al
     several = asking(looked, EndingPlan(3, asked=("ensemble",)))
     start = linear(several, several.best_at(["layer3"]), unseen_validation=True)
     tuned = Fitted(start.built, start.module, start.score, 5, Settings(1e-3, 0.0), on_validation=start.on_validation)
-    joined = join_stages(job, several, tuned)
+    tried = [Tried(PROBE, several.material, linear(several, several.result)), Tried(ALL, several.material, tuned)]
+    _, joined = join_tried(job, several, tried, tried[1])
     lines = [line for line in read_record(job.folder.record) if line["kind"] == "ensemble"]
     if lines:
         assert {each["kind"] for each in lines[0]["tried"]} == {"best", "linear"}
@@ -104,9 +115,66 @@ def test_a_fine_tuned_network_is_joined_with_linear_classifiers_on_validation_al
         assert joined is tuned
 
 
+@pytest.fixture
+def tried(job: Job, looked: Looked) -> list[Tried]:
+    """A linear classifier, and a small net from scratch at 12 pixels, of other mean and deviation."""
+    small = ScratchPlan("whitened", 12, 12, 60, 3e-3, 5e-2, {"widths": [16, 32, 64]})
+    material = looked.material.from_scratch(small)
+    shifted = replace(material.preprocessing, mean=(0.3, 0.4, 0.5), std=(0.2, 0.3, 0.4))
+    material = replace(material, preprocessing=shifted)
+    trained = train_network(job, material, Settings.of(material.plan))
+    fitted = linear(looked, looked.result)
+    return [Tried(PROBE, looked.material, fitted), Tried(SCRATCH, material, replace(trained, on_validation=0.0))]
+
+
+def test_what_was_trained_is_averaged_with_the_classifier_unasked_where_it_gains(
+    job: Job, looked: Looked, tried: list[Tried], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(transfer_ensemble, "greedy", equal_shares)
+    linear_one, scratch = tried
+    material, fitted = join_tried(job, looked, tried, linear_one)
+    assert isinstance(fitted.module, Ensemble)
+    (line,) = [line for line in read_record(job.folder.record) if line["kind"] == "ensemble"]
+    assert [each["name"] for each in line["members"]] == ["from scratch", line["members"][1]["name"]]
+    # On images that are saved, loaded and prepared as the card says, it is the mean of the two networks by themselves.
+    indices = looked.material.data.split.validation[:16]
+    save(job, material, fitted)
+    loaded, card = load_model(job.folder)
+    assert card["architecture"]["image_size"] == material.preprocessing.size == 16
+    assert card["learnt"] == "train and validation"
+    with torch.no_grad():
+        answer = loaded(material.inputs(indices)).softmax(1)
+        first = linear_one.fitted.module(linear_one.material.inputs(indices)).softmax(1)
+        # The small net sees the larger view shrunk to its own size, which is nearly what it was trained on.
+        shrunk = Entrance(16, 12, scale=(1.0,) * 3, shift=(0.0,) * 3)
+        pixels = replace(scratch.material.preprocessing, size=16, resize=16)
+        larger = replace(scratch.material, preprocessing=pixels)
+        second = scratch.fitted.module(shrunk(larger.inputs(indices))).softmax(1)
+    torch.testing.assert_close(answer, (first + second) / 2, atol=2e-4, rtol=0)
+
+
+def equal_shares(answers: list[np.ndarray], targets: np.ndarray, metric: str, *, most_members: int) -> Selection:
+    """All alike, and said to gain: what is tested is what becomes of a selection."""
+    judged = [judge(each, targets, metric) for each in answers]
+    best = Judged(1.0, 0.0, np.zeros(len(targets)))
+    steps = [Step(0, replace(judged[0], score=0.0), Gain(0, 0, 0)), Step(1, best, Gain(1.0, 1.0, 0.0))]
+    return Selection(np.full(len(answers), 1 / len(answers)), steps)
+
+
+def test_unasked_a_mean_that_gains_nothing_is_not_taken(job: Job, looked: Looked, tried: list[Tried]) -> None:
+    linear_one, scratch = tried
+    # The same network twice: no mean of the two says anything else.
+    twice = Tried(ALL, looked.material, replace(linear(looked, looked.result, unseen_validation=True)))
+    assert join_tried(job, looked, [linear_one, twice], linear_one) == (looked.material, linear_one.fitted)
+    assert job.outcomes[-1].reason.startswith("not kept")
+    none = replace(job, config=Config(ensemble="none"))
+    assert join_tried(none, looked, tried, scratch) == (scratch.material, scratch.fitted)
+    assert "one was asked for" in none.outcomes[-1].reason
+
+
 def test_one_network_is_left_as_it_is_and_the_step_says_how_to_have_more(job: Job, looked: Looked) -> None:
     alone = linear(looked, looked.result)
-    assert join_stages(job, looked, alone) is alone
+    assert alone_joined(job, looked, alone) == (looked.material, alone)
     (told,) = job.outcomes
     assert (told.status, told.name) == ("skipped", "ensemble")
     assert "--ensemble N" in told.reason
