@@ -29,7 +29,7 @@ demo: $(READY) ## fit the built-in digits within a minute and say where the repo
 test: lint ## lint, then every test
 	@scripts/postgresql
 	@scripts/chromium
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile --no-loadscope-reorder
 
 lint: $(READY) ## style, types, and the floors that may import each other
 	$(BIN)/ruff check .

@@ -2,6 +2,8 @@
 
 WELLFIT_TEST_DATA names a folder with `data/` and `weights/` in it. Unset, the tests that need it skip and say so.
 With WELLFIT_REQUIRE_DATA=1 such a skip is a failure.
+
+Where several workers share the files (`make test`), the long ones are begun first.
 """
 
 from __future__ import annotations
@@ -14,6 +16,28 @@ import pytest
 
 DATA = "WELLFIT_TEST_DATA"
 REQUIRED = "WELLFIT_REQUIRE_DATA"
+# Files of ten seconds and more, the longest first: a worker that begins one of them at the end leaves the others idle.
+LONG = (
+    "recipe_rows/test_recipe.py",
+    "recipe/test_fit.py",
+    "inference/test_export.py",
+    "recipe/test_transfer.py",
+    "search/test_shared_command.py",
+    "search/test_many_workers.py",
+    "recipe/test_combining.py",
+    "recipe/test_sharing.py",
+    "cli/test_commands.py",
+    "recipe/test_joining.py",
+    "recipe/test_searching.py",
+    "dashboard/test_browser.py",
+    "data/test_store_processes.py",
+    "recipe/test_alarms.py",
+    "diagnosis/test_standing_costs.py",
+    "recipe_rows/test_mutating.py",
+    "recipe/test_folds.py",
+    "benchmarks/faults/test_run_all.py",
+    "training/test_distributed.py",
+)
 
 
 @pytest.fixture(scope="session")
@@ -34,6 +58,12 @@ def own_caches(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         patch.setenv("WELLFIT_CACHE", str(tmp_path_factory.mktemp("wellfit-cache")))
         patch.setenv("TORCH_HOME", str(tmp_path_factory.mktemp("torch-home")))
         yield
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    if "PYTEST_XDIST_WORKER" in os.environ:  # one process alone keeps the usual order
+        place = {Path(__file__).parent / name: number for number, name in enumerate(LONG)}
+        items.sort(key=lambda item: place.get(item.path, len(LONG)))
 
 
 @pytest.hookimpl(wrapper=True)
