@@ -9,10 +9,12 @@ import pytest
 from wellfit.transfer.policy import (
     ALL,
     EARLIER,
+    FEW_EPOCHS,
     LITTLE,
     PROBE,
     SCRATCH,
     STRATEGIES,
+    TOP,
     Evidence,
     Stage,
     decide,
@@ -48,6 +50,20 @@ def test_the_four_cells(
         cells = line.split("|")[1:]
         assert ">" in cells[column]
         assert ">" not in cells[1 - column]
+
+
+def test_where_the_time_is_short_less_is_fine_tuned() -> None:
+    similar, different = (evidence(LITTLE, *scores) for scores in ((0.7, 0.9), (0.9, 0.7)))
+    for epochs, of_similar, of_different in (
+        (FEW_EPOCHS, ALL, (ALL, SCRATCH)),
+        (1.0, TOP, (ALL, SCRATCH)),
+        (0.9, TOP, (SCRATCH,)),
+    ):
+        decision = decide(replace(similar, epochs=epochs))
+        assert decision.strategies == (PROBE, of_similar)
+        assert any(f"holds {epochs:.1f} epochs" in reason for reason in decision.reasons) == (of_similar == TOP)
+        assert decide(replace(different, epochs=epochs)).strategies == (EARLIER, *of_different)
+    assert decide(replace(similar, images=LITTLE - 1, epochs=0.9)).strategies == (PROBE,)
 
 
 def test_the_table_holds_the_users_own_numbers() -> None:

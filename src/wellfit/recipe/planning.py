@@ -37,6 +37,7 @@ from wellfit.training.full_batch import check_settings, refuse_noise
 from wellfit.training.schedules import scaled_lr
 from wellfit.transfer.policy import LITTLE, SCRATCH
 
+FEWEST_TUNED = 0.5  # epochs of all layers: the top stages, which take about half as long, then have a whole one
 FEWEST_EPOCHS = 3.0  # of a small net from scratch: with fewer it has no chance against pretrained weights
 COMPARED_IMAGES, COMPARED_EPOCHS = 6000, 40  # that the small net of the policy sees at most
 COMPARED_SHARE = 0.03  # of the time that is left, that it may take
@@ -313,10 +314,10 @@ def _fine_tune_steps(
     if config.training.epochs:
         return max(1, round(config.training.epochs * steps_per_epoch))
     epochs = min(10.0 if images >= LITTLE else 30.0, seconds * rate * processes() / images)
-    if epochs < 1 and asked == "auto":  # what was asked for is tried, as far as the time goes
-        reasons.append("no fine-tuning: the time after the features allows less than one epoch")
+    if epochs < FEWEST_TUNED and asked == "auto":  # what was asked for is tried, as far as the time goes
+        reasons.append("no fine-tuning: the time after the features holds less than one epoch, also of the top stages")
         return 0
-    return max(1, round(max(1.0, epochs) * steps_per_epoch))
+    return max(1, round(max(FEWEST_TUNED if asked == "auto" else 1.0, epochs) * steps_per_epoch))
 
 
 def _scratch(

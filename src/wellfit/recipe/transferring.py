@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -105,6 +106,7 @@ def evidence_of(looked: Looked, scratch: float | None = None) -> Evidence:
         control_images=0 if compared is None else compared[2],
         scratch=None if scratch is None else (scratch, looked.validation_score(looked.result)),
         scratch_images=len(looked.on_validation),
+        epochs=plan.epochs if plan.training.steps else math.inf,
         unmeasured=unmeasured,
     )
 

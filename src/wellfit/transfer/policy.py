@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 LITTLE = 2000  # training images below which a linear classifier is the advice
+FEW_EPOCHS = 2.0  # of all layers: a time that holds fewer goes to the top stages, a step of which takes about half
 PROBE, EARLIER, TOP, ALL, SCRATCH = "probe", "earlier", "top", "all", "scratch"
 STRATEGIES = {
     PROBE: "a linear classifier on the last stage",
@@ -41,7 +42,7 @@ class Evidence:
     stages: from the input on. control: of `control_images` images, the best score of the pretrained stages and of the
     same network with random weights; None where it was not measured. scratch: on `scratch_images` validation images,
     the score of a small net trained from scratch for a short time, and that of the best linear classifier; None where
-    there was none. unmeasured: why not.
+    there was none. epochs: of fine-tuning all layers, that the time holds. unmeasured: why not.
     """
 
     images: int
@@ -53,6 +54,7 @@ class Evidence:
     control_images: int = 0
     scratch: tuple[float, float] | None = None
     scratch_images: int = 0
+    epochs: float = math.inf
     unmeasured: Sequence[str] = field(default_factory=tuple)
 
     @property
@@ -103,20 +105,28 @@ def decide(evidence: Evidence) -> Decision:
     """From the measured numbers to the cell of the table and what it advises.
 
     Little and similar: a linear classifier on top. Little and different: linear classifiers on earlier stages. A lot
-    and similar: fine-tune all layers. A lot and different: fine-tune all, and a small net from scratch beside. Where
-    data are different by other signs and the last stage serves best, the linear classifier stays there.
+    and similar: fine-tune all layers, or the top stages alone where the time is short. A lot and different: fine-tune
+    all, and a small net from scratch beside. Where data are different by other signs and the last stage serves best,
+    the linear classifier stays there.
     """
     little = evidence.images < LITTLE
     similar, helps, reasons = _similar(evidence)
     amount = "little" if little else "lot"
     kind = "similar" if similar else "different"
     linear = PROBE if similar or evidence.last_is_best else EARLIER
-    further: tuple[str, ...] = () if little else (ALL,) if similar else (ALL, SCRATCH)
+    further: tuple[str, ...] = ()
+    if not little and similar:
+        further = (TOP,) if evidence.epochs < FEW_EPOCHS else (ALL,)
+    elif not little:
+        further = (SCRATCH,) if evidence.epochs < 1 else (ALL, SCRATCH)
     reasons.insert(
         0,
         f"{evidence.images:,} training images, {'fewer' if little else 'not fewer'} than {LITTLE:,}: "
         + ("little data" if little else "a lot of data"),
     )
+    if further and ALL not in further:
+        instead = "the top stages alone have more" if TOP in further else "none is tried"
+        reasons.append(f"the time holds {evidence.epochs:.1f} epochs of fine-tuning all layers: {instead}")
     if not similar and linear == PROBE and evidence.earlier is not None:
         reasons.append(
             "no earlier stage scores better here, so the linear classifier sits on the last one all the same"
