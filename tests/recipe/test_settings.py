@@ -56,16 +56,19 @@ def test_the_checks_tell_a_rate_where_they_came_to_one(
     assert rate_of_checks(job_with(tmp_path, *checks)) == rate
 
 
-def test_the_default_is_tried_first_and_the_rate_of_the_checks_second() -> None:
+def test_the_default_is_tried_first_the_rate_of_the_checks_second_then_rates_on_both_sides() -> None:
     usual = small_plan().optimizer.lr
     first = schedule_of(material(), 10 * usual).first
-    assert [round(settings["lr"] / usual, 6) for settings in first] == [1, 10]
-    assert len(schedule_of(material()).first) == 1
+    assert [round(settings["lr"] / usual, 6) for settings in first] == [1, 10, 3, 0.333333]
+    first = schedule_of(material()).first
+    assert [round(settings["lr"] / usual, 6) for settings in first] == [1, 3, 0.333333]
+    first = schedule_of(material(), 2.5 * usual).first  # near to three times: not tried twice
+    assert [round(settings["lr"] / usual, 6) for settings in first] == [1, 2.5, 0.333333]
 
 
 @pytest.mark.parametrize("times", [1.0, 0.99 * ALIKE, 1.01 / ALIKE])
 def test_a_rate_like_the_default_is_not_tried_twice(times: float) -> None:
-    assert len(schedule_of(material(), times * small_plan().optimizer.lr).first) == 1
+    assert len(schedule_of(material(), times * small_plan().optimizer.lr).first) == 3
 
 
 def test_the_space_reaches_beyond_the_rate_of_the_checks() -> None:

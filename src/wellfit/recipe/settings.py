@@ -25,6 +25,7 @@ DECAY_TRIALS = 16  # of the coarse stage: two settings ask for more trials than 
 SLOWER = 1.35  # times the share of the time that was planned, after which a search whose trials are slow is ended
 MOST_SEARCH_TIME = 0.5  # of what is left
 ALIKE = 1.5  # times: rates nearer than that are not told apart by a trial
+ASIDE = 3.0  # times the default, up and down: what few random draws would leave out
 ANEW = 1.3  # how much more the trials cost where longer ones start again
 
 
@@ -102,17 +103,19 @@ def search_time(plan: Plan) -> float:
 def schedule_of(material: Material, found: float | None = None) -> Schedule:
     """The schedule that divides what the plan's coarse and fine trials may cost; the default settings come first.
 
-    found: the rate that the checks found to work best for their few iterations: it is tried second.
+    found: the rate that the checks found to work best for their few iterations: it is tried second. Then come rates
+    above and below the default, the higher one first, since the checks have told one that is far too high.
     """
     plan = material.plan
     search, epoch = plan.search, plan.training.steps_per_epoch
     steps = search.coarse_trials * search.coarse_steps + search.fine_trials * search.fine_steps
     cost = steps / epoch / (1.0 if plan.schedule == CONTINUABLE else ANEW)
     space = starting_space(material, found)
-    usual = vars(Settings.of(plan))
+    usual, lr = vars(Settings.of(plan)), plan.optimizer.lr
     first = [{name: usual[name] for name in space}]
-    if found is not None and not 1 / ALIKE < found / plan.optimizer.lr < ALIKE:
-        first.append({**first[0], "lr": found})
+    for rate in (found, ASIDE * lr, lr / ASIDE):
+        if rate is not None and not any(1 / ALIKE < rate / tried["lr"] < ALIKE for tried in first):
+            first.append({**first[0], "lr": rate})
     return Schedule.plan(
         space,
         seed=plan.seed,
