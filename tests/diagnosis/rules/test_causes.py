@@ -10,7 +10,7 @@ import torch
 from tests.diagnosis.rules.histories import epochs, falling, noisy, sample, verdict, watched
 from wellfit.diagnosis.history import History, Layer, Output, Parameter, Passes, Sample
 from wellfit.diagnosis.inputs import measure, sum_up_inputs, to_host
-from wellfit.diagnosis.rules import RULES
+from wellfit.diagnosis.rules import RULES, judge
 
 FLAT = noisy([2.303] * 200, scale=0.005)
 
@@ -276,3 +276,36 @@ def test_one_group_at_a_rate_of_its_own_throws_the_loss_at_once(peak_at, said):
     ]
     history.parameters = [Parameter(f"{i}.weight", 100) for i in range(3)]
     assert (verdict("lr-too-high", history) is not None) == said
+
+
+def with_a_class_that_costs(much, said_of_it=0, steps=30):
+    draws = np.random.default_rng(1)
+    shown = draws.multinomial(32, [0.25] * 4, steps)
+    said = np.array([[12, 10, 10 - said_of_it, said_of_it]] * steps)
+    losses = [much * row[3] / 32 + 1.2 + 0.05 * draws.normal() for row in shown]
+    outputs = [Output(32, 4, 0.1, targets=t, predicted=p, correct=9) for t, p in zip(shown, said, strict=True)]
+    samples = [sample(i, output=output) for i, output in enumerate(outputs)]
+    parameters = [Parameter("0.weight", 100), Parameter("2.weight", 100)]
+    return History(losses, samples=samples, parameters=parameters, classes=4, class_counts=shown.sum(0))
+
+
+def test_a_class_that_cannot_be_said_is_the_cause_of_a_tall_first_loss_and_of_its_swings():
+    history = with_a_class_that_costs(1000.0, steps=120)
+    assert "class 3 was never predicted" in verdict("class-collapsed", history).message
+    assert {f.id for f in judge(history)[0]}.isdisjoint({"bad-initialisation", "lr-too-high", "oscillating"})
+    # named once it is possible, or dear but no dearer than what is not yet known
+    assert verdict("class-collapsed", with_a_class_that_costs(1000.0, said_of_it=1, steps=120)) is None
+    assert verdict("class-collapsed", with_a_class_that_costs(3.0, steps=120)) is None
+    assert verdict("bad-initialisation", with_a_class_that_costs(1000.0, said_of_it=1, steps=120)) is not None
+
+
+def test_what_a_rate_did_that_was_lowered_soon_is_past():
+    losses = [2.3, *[4000.0] * 4, *noisy([3.2] * 195)]
+    history = watched(losses)
+    history.samples = [sample(s, ratio=2.0 if s < 5 else 1e-4) for s in range(0, 200, 4)]
+    history.lrs = [1.0] * 8 + [0.01] * 192
+    assert [verdict(name, history).severity for name in ("exploding", "updates-too-large")] == ["info", "info"]
+    assert verdict("lr-too-high", history).severity == "error"
+    # a rate that stays is no past
+    history.lrs = [1.0] * 200
+    assert [verdict(name, history).severity for name in ("exploding", "updates-too-large")] == ["error", "warning"]

@@ -7,7 +7,16 @@ import numpy as np
 from wellfit.diagnosis.history import History, Layer, fall_per_step, level
 from wellfit.diagnosis.rules import needs
 from wellfit.diagnosis.rules.rule import Rule
-from wellfit.diagnosis.rules.signs import chance, early, is_blank, is_flat, knows_nothing, never_learned, weights_shrank
+from wellfit.diagnosis.rules.signs import (
+    chance,
+    early,
+    impossible_class,
+    is_blank,
+    is_flat,
+    knows_nothing,
+    never_learned,
+    weights_shrank,
+)
 from wellfit.diagnosis.rules.updates import vanishing_gradient
 from wellfit.diagnosis.scale import LARGE, is_small, is_unusual
 from wellfit.findings import Finding, Severity
@@ -118,7 +127,7 @@ def bad_initialisation(h: History) -> Finding | None:
 
 def _tall_start(h: History) -> Finding | None:
     loss, ground = h.finite_loss, chance(h)
-    if ground is None or len(loss) == 0 or loss[0] < TALL_START * ground:
+    if ground is None or len(loss) == 0 or loss[0] < TALL_START * ground or impossible_class(h) is not None:
         return None
     return Finding(
         "bad-initialisation",

@@ -10,10 +10,12 @@ from wellfit.diagnosis.rules.rule import Rule
 from wellfit.diagnosis.rules.signs import (
     PATIENCE,
     guesses_better_than_chance,
+    impossible_class,
     is_flat,
     is_waking,
     knows_nothing,
     start_and_end,
+    was_brief,
 )
 from wellfit.diagnosis.windows import deviations, medians
 from wellfit.findings import Finding
@@ -92,9 +94,11 @@ def exploding(h: History) -> Finding | None:
     ended_high = h.first_bad_step is not None or end > 3 * start or (high and end > STILL_HIGH * start)
     if ended_high and start > 0 and (triples.max() >= EXPLODED * start or high):
         step = int(np.argmax(loss >= EXPLODED * start))
+        # What a rate did that has long been lowered is past: what it left behind is what is wrong now.
+        past = h.first_bad_step is None and was_brief(h, int(np.argmax(loss)))
         return Finding(
             "exploding",
-            "error",
+            "info" if past else "error",
             f"the loss rose from {start:.4g} to {loss.max():.4g}; it passed ten times its start at step {step}",
             {"start": start, "highest": float(loss.max()), "step": step},
             "Lower the learning rate tenfold; when that does not help, look at the sign of loss and gradient, then at "
@@ -132,6 +136,8 @@ def not_learning(h: History) -> Finding | None:
 def oscillating(h: History) -> Finding | None:
     if h.first_bad_step is not None or level(h.finite_loss[:10]) <= 0:
         return None
+    if impossible_class(h) is not None:
+        return None  # the loss swings with the share of that class
     return one_class_at_a_time(h) or _swinging(h) or _jumping(h)
 
 

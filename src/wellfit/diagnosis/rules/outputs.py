@@ -9,7 +9,7 @@ import numpy as np
 from wellfit.diagnosis.history import History, Output, level
 from wellfit.diagnosis.rules import needs
 from wellfit.diagnosis.rules.rule import Rule
-from wellfit.diagnosis.rules.signs import early, entropy_of_classes, is_waking, never_learned
+from wellfit.diagnosis.rules.signs import early, entropy_of_classes, impossible_class, is_waking, never_learned
 from wellfit.findings import Finding
 
 PATIENCE = 3
@@ -114,7 +114,26 @@ def constant_output(h: History) -> Finding | None:
 
 
 def class_collapsed(h: History) -> Finding | None:
-    return _never_predicted(h, rare=False)
+    return _impossible(h) or _never_predicted(h, rare=False)
+
+
+def _impossible(h: History) -> Finding | None:
+    """Nothing need be learned yet to see that one class cannot be said."""
+    place = impossible_class(h)
+    if place is None:
+        return None
+    shown = sum(
+        int(s.output.targets[place]) for s in h.samples if s.output is not None and s.output.targets is not None
+    )
+    return Finding(
+        "class-collapsed",
+        "warning",
+        f"class {place} was never predicted, though it was shown {shown} times at the watched steps, and the loss is "
+        "high where a batch holds many images of it: its answer cannot be given",
+        {"classes": [place], "shown": shown, "loss": level(h.finite_loss[-20:])},
+        "Look at the output unit of that class: it is masked, padded, or its bias is far too low",
+        "SPEC C9",
+    )
 
 
 def imbalance_ignored(h: History) -> Finding | None:

@@ -13,6 +13,7 @@ from wellfit.diagnosis.rules.signs import (
     PATIENCE,
     chance,
     has_collapsed,
+    impossible_class,
     is_flat,
     kept_promise,
     knows_nothing,
@@ -81,8 +82,8 @@ def lr_too_high(h: History) -> Finding | None:
         return None
     if weights_shrank(h) and peak < BROKEN_OFF * start:
         return None  # updates that large come from weight decay
-    if _goes_uphill(h):
-        return None  # a lower rate would climb as well
+    if _goes_uphill(h) or impossible_class(h) is not None:
+        return None  # a lower rate would climb as well, and no rate lowers the cost of a class that cannot be said
     now = f"became {h.loss[bad]} at step {bad}" if bad is not None else f"stands at {end:.3g}"
     way = f"up to {peak:.3g}" if lowest is None else f"down to {lowest:.3g}, climbed again"
     beside = f"; the largest updates were {largest:.1g} of the weights" if len(seen) else ""

@@ -24,6 +24,12 @@ COLLAPSED = 1e-6
 BLANK = 1e-9
 # Weights that lost so much of their norm were decayed away.
 SHRUNK = 0.5
+# A loss that follows the share of one class in the batch so closely (a correlation), and costs so many times what
+# chance does for a batch of it alone, is the cost of an answer that cannot be given. Images and watched steps that
+# must have shown it.
+FOLLOWS, IMPOSSIBLE, SHOWN, SEEN = 0.95, 5.0, 10, 10
+# A rate that threw the training in this share of it, and was brought below this share of its largest since.
+BRIEFLY, LOWERED = 0.2, 0.3
 
 
 def chance(h: History) -> float | None:
@@ -150,6 +156,35 @@ def weights_shrank(h: History) -> bool:
         return False
     first, last = seen[0].weight_norm[h.weights], seen[-1].weight_norm[h.weights]
     return bool(np.median(last[first > 0] / first[first > 0]) < SHRUNK) if (first > 0).any() else False
+
+
+def impossible_class(h: History) -> int | None:
+    """The class that no answer ever names and whose images make the loss: its unit is masked, dead or too far off.
+
+    The loss of a batch is then its share of that class times a large number. A net that does not know a class yet
+    pays little more for it than chance.
+    """
+    loss = h.loss
+    pairs = [(loss[s.step], s.output) for s in h.finite_samples if s.output is not None and s.step < len(loss)]
+    seen = [(cost, o.targets, o.predicted) for cost, o in pairs if not o.mixed and o.predicted is not None]
+    seen = [(cost, shown, said) for cost, shown, said in seen if shown is not None]
+    if len(seen) < SEEN or len({len(shown) for _, shown, _ in seen if shown is not None}) > 1:
+        return None
+    costs, shown, said = (np.array(part) for part in zip(*seen, strict=True))
+    shares = shown / np.maximum(shown.sum(1, keepdims=True), 1)
+    for place in np.flatnonzero((said.sum(0) == 0) & (shown.sum(0) >= SHOWN) & (shares.std(0) > 0)):
+        slope = float(np.cov(shares[:, place], costs)[0, 1] / shares[:, place].var(ddof=1))
+        follows = float(np.corrcoef(shares[:, place], costs)[0, 1])
+        if follows > FOLLOWS and slope > IMPOSSIBLE * math.log(max(2, shown.shape[1])):
+            return int(place)
+    return None
+
+
+def was_brief(h: History, until: int) -> bool:
+    """Whether what ended by step `until` was done by a rate that has been lowered since, early in the run."""
+    lr = h.lr
+    end = max(1, int(BRIEFLY * len(h.losses)))
+    return until < end < len(lr) and bool(lr[end:].max() < LOWERED * lr[:end].max())
 
 
 def kept_promise(h: History) -> float:

@@ -10,7 +10,14 @@ from wellfit.diagnosis.history import History, Sample, level
 from wellfit.diagnosis.rules import epochs, loss, needs
 from wellfit.diagnosis.rules.loss import one_class_at_a_time
 from wellfit.diagnosis.rules.rule import Rule
-from wellfit.diagnosis.rules.signs import has_collapsed, is_blank, is_cross_entropy, median_ratio, weights_shrank
+from wellfit.diagnosis.rules.signs import (
+    has_collapsed,
+    is_blank,
+    is_cross_entropy,
+    median_ratio,
+    was_brief,
+    weights_shrank,
+)
 from wellfit.findings import Finding
 
 # SPEC C8: about 1e-3 is wanted, 1e-2 is about okay. Two decades below and one above are sick.
@@ -138,9 +145,10 @@ def long_steps(h: History) -> Finding | None:
         said = float(early.max())
     else:
         said = level(early) if at_first else float(np.sort(later)[-PATIENCE]) if lasting else level(later)
+    # Those of a rate that has long been lowered are past; what they left behind is what is wrong now.
     return Finding(
         "updates-too-large",
-        "warning",
+        "info" if was_brief(h, int(steps[ratios > LARGE].max(initial=0))) else "warning",
         f"at {'the first' if at_first else 'many'} of {len(ratios)} watched steps the updates were {said:.2g} of the "
         "weights and more",
         {"update_ratio": ratios[:200].tolist(), "limit": LARGE, "wanted": 1e-3},
