@@ -19,6 +19,7 @@ from wellfit.models.layers.activations import activation_facts, build_activation
 from wellfit.models.layers.dropout import build_dropout
 
 Activation = Callable[[torch.Tensor], torch.Tensor]
+PATCH_NUMBERS = 2**20  # of patches that are looked at together, float64: 8 MB
 
 
 def _activation(name: str) -> Activation:
@@ -85,12 +86,28 @@ class WhitenedNet(nn.Module):
     def initialise_from_data(self, images: torch.Tensor) -> None:
         """Set the stem from normalised training images N×C×H×W: patch eigenvectors over √eigenvalue, and negatives."""
         channels = images.shape[1]
-        patches = functional.unfold(images.double(), 2).transpose(1, 2).reshape(-1, channels * 4)
-        values, vectors = torch.linalg.eigh(torch.cov(patches.T))
+        values, vectors = torch.linalg.eigh(_covariance_of_patches(images))
         # The floor keeps directions that hardly vary (flat images) from being blown up to noise.
         filters = (vectors / torch.sqrt(values.clamp_min(0) + 5e-4 * values.max().clamp_min(1e-6))).T
         filters = filters.reshape(-1, channels, 2, 2)
         self.whiten.weight.copy_(torch.cat([filters, -filters]).to(self.whiten.weight.dtype))
+
+
+def _covariance_of_patches(images: torch.Tensor) -> torch.Tensor:
+    """Covariance of the 2×2 patches of images N×C×H×W, float64 4C×4C.
+
+    A few images at a time: all patches at once would take eight times the memory of the images, and copies of them.
+    One pass suffices: normalised images have a mean near 0, so that its square takes no digits away.
+    """
+    width, (height, breadth) = 4 * images.shape[1], images.shape[2:]
+    products = torch.zeros(width, width, dtype=torch.float64)
+    sums = torch.zeros(width, dtype=torch.float64)
+    for some in images.split(max(1, PATCH_NUMBERS // (width * height * breadth))):
+        patches = functional.unfold(some.double(), 2)
+        products += (patches @ patches.transpose(1, 2)).sum(0)
+        sums += patches.sum((0, 2))
+    count = len(images) * (height - 1) * (breadth - 1)
+    return (products - torch.outer(sums, sums) / count) / (count - 1)
 
 
 def whitened(
