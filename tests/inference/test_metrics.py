@@ -121,6 +121,14 @@ def test_temperature_agrees_with_a_scalar_minimiser(seed, sharpness):
     assert metrics.fit_temperature(logits, targets) == pytest.approx(expected, rel=1e-5)
 
 
+@pytest.mark.parametrize("block", [1, 7, 100])
+def test_temperature_is_the_same_however_many_rows_are_worked_at_together(block, monkeypatch):
+    logits, _, targets = drawn(seed=4, sharpness=2.0)
+    whole = metrics.fit_temperature(logits, targets, 0.3)
+    monkeypatch.setattr(metrics, "BLOCK", block)
+    assert metrics.fit_temperature(logits, targets, 0.3) == pytest.approx(whole, rel=1e-12)
+
+
 def test_temperature_undoes_a_known_scale_and_takes_log_probabilities():
     logits, probabilities, targets = drawn(n=2000)
     once = metrics.fit_temperature(logits, targets)

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from optuna.trial import TrialState
 
+from wellfit.search import claims as claims_module
 from wellfit.search.claims import Claim, Claims, results
 from wellfit.search.trial import Task, Trial
 
@@ -176,3 +177,51 @@ def test_beats_are_read_by_the_others_and_running_claims_alone_are_listened_to()
     assert first.beat(held.key, 3)
     second.finish(other, trial(OTHER))
     assert [(claim.key, claim.beat) for claim in second.running()] == [(held.key, 3)]
+
+
+def test_what_had_ended_is_not_looked_at_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A look costs as much as what changed since the one before: one claim each, after a hundred that have ended."""
+    mine, other = workers("a", "b")
+    built: list[int] = []
+    make = claims_module._claim
+    monkeypatch.setattr(claims_module, "_claim", lambda kept: built.append(kept.number) or make(kept))
+    for number in range(100):
+        task = Task(number, "coarse", {"lr": 0.1}, 1.0)
+        mine.make(task, "w")
+        held = mine.settle(task)
+        assert held is not None
+        assert mine.finish(held, trial(task))
+    assert len(built) < 4 * 100
+    mine.look()
+    built.clear()
+    other.make(OTHER, "w")
+    standing = mine.look()
+    assert built == [100]
+    assert [claim.session for claim in standing.running.values()] == ["b"]
+    assert sorted(standing.trials) == list(range(100))
+    assert [claim.number for claim in standing.of(OTHER.number)] == [5, 100]
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 2), st.sampled_from(["make", "look", "end", "void"])), max_size=40))
+def test_however_often_one_looked_before_the_claims_stand_as_for_one_who_looks_first(
+    events: list[tuple[int, str]],
+) -> None:
+    crew = workers("a", "b", "c")
+    for number, (who, what) in enumerate(events):
+        claims = crew[who]
+        running = claims.running()
+        if what == "make":
+            claims.make(Task(number % 3, "coarse", {"lr": 0.1}, 1.0), "w")
+        elif what == "look":
+            claims.look()
+        elif running and what == "end":
+            claims.finish(running[0], trial(running[0].task))
+        elif running:
+            claims.give_up(running[-1], dead=number % 2 == 0)
+    fresh = Claims(crew[0]._study, crew[0]._storage, "d", "here").look()
+    for claims in crew:
+        assert vars(claims.look()) == vars(fresh)
+        assert claims.read() == list(fresh.claims.values())
+    assert all(claim.running for claim in fresh.running.values())
+    assert fresh.trials == {claim.task.number: claim.trial for claim in fresh.claims.values() if claim.trial}

@@ -27,6 +27,7 @@ from typing import Any
 import optuna
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
+from wellfit.search.standing import Standing
 from wellfit.search.trial import Task, Trial
 
 CLAIM, BEAT, RESULT, DEAD = "claim", "beat", "trial", "dead"  # names of Optuna's user attributes
@@ -65,19 +66,27 @@ class Claims:
     def __init__(self, study: optuna.Study, storage: optuna.storages.RDBStorage, session: str, host: str) -> None:
         self._study, self._storage, self.session, self.host = study, storage, session, host
         self._id = storage.get_study_id_from_name(study.study_name)
-        self._ended: dict[int, Claim] = {}
+        self._standing = Standing()
+        self._seen = 0  # trials of Optuna's that were looked at
+        self._open: list[int] = []  # places of those among them that had not ended
+
+    def look(self) -> Standing:
+        """How all claims stand now. Optuna reads what changed; what had ended at the last look is not looked at again.
+
+        The answer is one and the same object at each call, brought up to date.
+        """
+        kept = self._study.get_trials(deepcopy=False)  # by number: new ones come at the end
+        places = [*self._open, *range(self._seen, len(kept))]
+        for place in places:
+            if CLAIM in kept[place].user_attrs:
+                self._standing.take(_claim(kept[place]))
+        self._open = [place for place in places if not kept[place].state.is_finished()]
+        self._seen = len(kept)
+        return self._standing
 
     def read(self) -> list[Claim]:
-        """All claims, in the order in which they were made. Ended ones are read from the storage once."""
-        found = []
-        for kept in self._study.get_trials(deepcopy=False):
-            if CLAIM not in kept.user_attrs:
-                continue
-            claim = self._ended.get(kept.number) or _claim(kept)
-            if not claim.running:
-                self._ended[kept.number] = claim
-            found.append(claim)
-        return found
+        """All claims as they stand now, in the order in which they were made."""
+        return list(self.look().claims.values())
 
     def running(self) -> list[Claim]:
         """The claims that are worked at, past what was read before; may be called from another thread."""
@@ -94,7 +103,7 @@ class Claims:
 
         This session's other claims on it are taken back: also a second one, made when the answer to the first was lost.
         """
-        held = sorted((c for c in self.read() if c.task.number == task.number and not c.void), key=lambda c: c.number)
+        held = [claim for claim in self.look().of(task.number) if not claim.void]
         mine = [claim for claim in held if claim.session == self.session and claim.running]
         first = mine[0] if mine and held[0] is mine[0] else None
         for claim in mine:

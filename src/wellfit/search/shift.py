@@ -9,11 +9,12 @@ from dataclasses import dataclass, replace
 from typing import Protocol, TypeVar
 
 from wellfit.randomness import key_to_integer
-from wellfit.search.claims import Claim, Claims, results
+from wellfit.search.claims import Claim, Claims
 from wellfit.search.heartbeat import Heartbeat
 from wellfit.search.outage import FAILURES, Patience
 from wellfit.search.presence import Presence
 from wellfit.search.schedule import Finished, Round
+from wellfit.search.standing import Standing
 from wellfit.search.trial import Task, Trial
 
 Answer = TypeVar("Answer")
@@ -42,11 +43,11 @@ class Shift:
     ) -> Finished | None:
         current: Round | None = None
         while not self.stop():
-            claims = self._read()
-            ended = {claim.task.number for claim in claims if claim.trial is not None}
+            standing = self._look()
+            ended = standing.trials
             # The schedule is asked between rounds alone: within one, what it says cannot change.
             if current is None or all(task.number in ended for task in current.tasks):
-                step = schedule.next(results(claims))
+                step = schedule.next([ended[number] for number in sorted(ended)])
                 if isinstance(step, Finished):
                     return step
                 if all(task.number in ended for task in step.tasks):
@@ -55,28 +56,27 @@ class Shift:
                     )
                 current = step
                 opened(current)
-            task = self._free_task(current, claims)
+            task = self._free_task(current, standing)
             if task is None:
                 time.sleep(poll)
             elif (claim := self._claim(task)) is not None:
                 self._run(claim, run)
         return None
 
-    def _read(self) -> list[Claim]:
-        return self.patience.until(self.claims.read, stop=self.stop)
+    def _look(self) -> Standing:
+        return self.patience.until(self.claims.look, stop=self.stop)
 
-    def _free_task(self, current: Round, claims: list[Claim]) -> Task | None:
+    def _free_task(self, current: Round, standing: Standing) -> Task | None:
         """A task of the round that nobody holds; where others are at work, not the one that they reach for too."""
-        held = {claim.task.number for claim in claims if not claim.void}
-        others = False
-        for claim in claims:
-            if claim.running and self._is_dead(claim):
-                held.discard(claim.task.number)
-            others = others or (claim.running and claim.session != self.claims.session)
-        free = [task for task in current.tasks if task.number not in held]
+        running = list(standing.running.values())
+        dead = {claim.task.number for claim in running if self._is_dead(claim)}
+        held = {claim.task.number for claim in running} - dead
+        others = any(claim.session != self.claims.session for claim in running)
+        free = [task for task in current.tasks if task.number not in held and task.number not in standing.trials]
         if not free:
             return None
-        return free[key_to_integer(len(claims), "claim", self.claims.session) % len(free) if others else 0]
+        made = len(standing.claims)
+        return free[key_to_integer(made, "claim", self.claims.session) % len(free) if others else 0]
 
     def _is_dead(self, claim: Claim) -> bool:
         elsewhere = claim.host != self.claims.host or claim.session == self.claims.session
@@ -112,8 +112,7 @@ class Shift:
         """A failed trial for a task that so many workers died of that it is taken for the cause; else None."""
         if self.deaths is None:
             return None
-        claims = self._read()
-        died = sum(claim.void and claim.dead and claim.task.number == task.number for claim in claims)
+        died = sum(claim.void and claim.dead for claim in self._look().of(task.number))
         if died < self.deaths:
             return None
         reason = f"its worker died {died} times, as happens where memory runs out"

@@ -13,6 +13,8 @@ import pytest
 from PIL import Image
 from spread import spread
 
+from wellfit.search.rounds import Round
+
 
 def test_spread_is_median_and_range() -> None:
     assert spread([3.0, 1.0, 2.0]) == "2.00 (1.00-3.00)"
@@ -27,8 +29,21 @@ def test_every_stage_is_timed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     ]
     assert min(times.values()) >= 0
     trials, times = growth.search_stages(tmp_path, 10)
-    assert 6 <= trials <= 10
-    assert list(times) == ["search bookkeeping", "conclusion", "report"]
+    assert trials == 10
+    assert list(times) == ["search bookkeeping", "winner", "report"]
+
+
+@pytest.mark.parametrize("asked", [7, 100, 201])
+def test_trials_are_as_many_as_asked_in_rounds(asked: int) -> None:
+    plan, trials, rounds = growth.Rounds(asked), [], 0
+    while isinstance(step := plan.next(trials), Round):
+        come = [growth.pretended(task) for task in step.tasks]
+        assert plan.next([*trials, *come[: len(come) // 2]]) == step  # an open round is given whole
+        trials += come
+        rounds += 1
+    assert [trial.number for trial in trials] == list(range(asked))
+    assert rounds == -(-asked // growth.ROUND)
+    assert len({trial.settings["lr"] for trial in trials}) == asked
 
 
 def test_the_exponent_is_that_of_the_larger_sizes(capsys: pytest.CaptureFixture[str]) -> None:
