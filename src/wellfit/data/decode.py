@@ -6,8 +6,8 @@
   0-65535, whichever is the narrowest range that holds it; anything else has no known scale and is undecodable.
 - GIF, WEBP, TIFF: the first frame or page.
 
-Shrinking is antialiased (bicubic over the source pixels). A JPEG is first decoded at 1/2, 1/4 or 1/8 of its size
-where at least twice the wanted size remains: half the time for photos, 45 dB from the slow way on average.
+Shrinking is antialiased (bicubic over the source pixels, `data.resize`). A JPEG is first decoded at 1/2, 1/4 or 1/8 of
+its size where at least twice the wanted size remains: half the time for photos, 45 dB from the slow way on average.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from wellfit.data.headers import PIXEL_LIMIT, Header, Undecodable, jpeg_layout, sniff, too_large
+from wellfit.data.resize import resized
 
 if TYPE_CHECKING:
     from PIL import Image as PillowImage
@@ -116,18 +117,7 @@ def _small_jpeg(data: bytes, header: Header, short_side: int | None) -> np.ndarr
 def _shrink(pixels: np.ndarray, target: tuple[int, int]) -> np.ndarray:
     if (pixels.shape[1], pixels.shape[0]) == target:
         return pixels if pixels.flags.writeable and pixels.flags.c_contiguous else pixels.copy()
-    from PIL import Image
-
-    return _to_array(_resize(Image.fromarray(np.ascontiguousarray(pixels)), target))
-
-
-def _resize(image: PillowImage.Image, target: tuple[int, int]) -> PillowImage.Image:
-    from PIL import Image
-
-    if image.size == target:
-        return image
-    # reducing_gap: a cheap whole-number box reduction first where more than three times too many pixels are there.
-    return image.resize(target, Image.Resampling.BICUBIC, reducing_gap=3.0)
+    return resized(pixels, target[1], target[0], "bicubic")
 
 
 def _to_array(image: PillowImage.Image) -> np.ndarray:
@@ -149,8 +139,8 @@ def _by_pillow(data: bytes, header: Header, short_side: int | None) -> np.ndarra
         image.load()
         if header.format != "JPEG":
             width, height = image.size  # a TIFF turns itself while it loads
-        plain = _resize(_eight_bit(image), _target(width, height, short_side))
-        return _turn(_to_array(plain.convert("RGB")), _orientation(image))
+        plain = _to_array(_eight_bit(image).convert("RGB"))
+        return _turn(_shrink(plain, _target(width, height, short_side)), _orientation(image))
 
 
 def _open(data: bytes, name: str) -> PillowImage.Image:

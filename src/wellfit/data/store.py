@@ -12,6 +12,7 @@ import os
 import shutil
 import weakref
 from collections.abc import Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -139,7 +140,8 @@ def _usable_mark(folder: Path, images: int) -> Mark:
 def _key(hashes: list[bytes], short_side: int) -> str:
     import PIL
 
-    digest = hashlib.blake2b(f"{STORE_VERSION} {PIL.__version__} {short_side} {len(hashes)} ".encode(), digest_size=16)
+    made_by = f"{STORE_VERSION} {PIL.__version__} {version('torch')} {short_side} {len(hashes)} "
+    digest = hashlib.blake2b(made_by.encode(), digest_size=16)
     digest.update(b"".join(h or bytes(16) for h in hashes))
     return digest.hexdigest()
 

@@ -21,21 +21,44 @@ def thumbnails(images: list[np.ndarray]) -> np.ndarray:
         if image.size:
             rows_of.setdefault((image.shape[0], image.shape[1]), []).append(row)
     for rows in rows_of.values():
-        out[rows] = uniform_thumbnails(np.stack([images[row] for row in rows]))
+        same = images[rows[0]][None] if len(rows) == 1 else np.stack([images[row] for row in rows])
+        out[rows] = uniform_thumbnails(same)
     return out
 
 
 def uniform_thumbnails(images: np.ndarray) -> np.ndarray:
     """N×H×W×3 uint8 → N×16×16×3 uint8, the same numbers as `thumbnails`."""
     # Sums of whole numbers, at most 255·H and then 255·H·W, that the floats hold exactly: the same bytes in whatever
-    # order BLAS takes them.
+    # order BLAS takes them. Pixel rows that weigh the same are added up first, which leaves 31 of them at most.
     count, height, width, channels = images.shape
     exact = np.float32 if height * width <= 2**24 // 256 else np.float64
-    rows = np.matmul(_weights(height).astype(exact), images.reshape(count, height, width * channels).astype(exact))
+    starts, lengths, weights = _runs(height)
+    rows = np.matmul(weights.astype(exact), _summed(images.reshape(count, height, -1), starts, lengths).astype(exact))
     rows = rows.reshape(count, SIDE, width, channels).swapaxes(2, 3).reshape(-1, width)
     sums = (rows @ _weights(width).T.astype(exact)).reshape(count, SIDE, channels, SIDE).swapaxes(2, 3)
     area = height * width
     return ((sums + area // 2) // area).astype(np.uint8)
+
+
+def _summed(rows: np.ndarray, starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+    """N×H×K uint8 → N×runs×K, the sums of runs of rows."""
+    count, height, columns = rows.shape
+    exact = np.uint16 if height <= 2**12 else np.uint32
+    if (lengths == lengths[0]).all():
+        return rows.reshape(count, len(starts), -1, columns).sum(axis=2, dtype=exact)
+    out = rows[:, starts].astype(exact)
+    for run in np.flatnonzero(lengths > 1).tolist():
+        begin = int(starts[run])
+        rows[:, begin : begin + int(lengths[run])].sum(axis=1, dtype=exact, out=out[:, run])
+    return out
+
+
+@cache
+def _runs(length: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Runs of pixels that belong to the same sixteenths in the same shares: first pixel, length; 16×runs: weights."""
+    weights = _weights(length)
+    starts = np.flatnonzero(np.append(True, (np.diff(weights) != 0).any(axis=0)))
+    return starts, np.diff(starts, append=length), weights[:, starts]
 
 
 @cache

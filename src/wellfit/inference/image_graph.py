@@ -1,9 +1,9 @@
 """From pixels as a file holds them to probabilities, in tensor operations alone: what an exported model computes.
 
-Prediction reduces an image to a short side of at most 320 pixels (Pillow's bicubic), cuts the centre square and brings
-it to the network's size (torch's antialiased bilinear). Both work in integers and round between rows and columns, and
-so does this graph: its views equal those of `data.views.evaluation_view` to the last bit. All is float32, in which sums
-of integers below 2²⁴ are exact whatever their order, so that any runtime computes the same.
+Prediction reduces an image to a short side of at most 320 pixels (bicubic), cuts the centre square and brings it to the
+network's size (bilinear), both antialiased (`data.resize`). Both work in integers and round between rows and columns,
+and so does this graph: its views equal those of `data.views.evaluation_view` to the last bit. All is float32, in which
+sums of integers below 2²⁴ are exact whatever their order, so that any runtime computes the same.
 """
 
 from __future__ import annotations
@@ -15,8 +15,7 @@ from wellfit.data.preprocess import Preprocessing
 from wellfit.inference.places import MIDDLE, PLACES
 from wellfit.inference.views import VIEWS
 
-PILLOW_BITS = 22  # Pillow's weights are whole numbers of 2⁻²²
-TORCH_LARGEST = 32767.5  # torch's are 16-bit: of 2⁻ᵖ, with the largest p at which the largest weight fits
+LARGEST = 32767.5  # weights are whole numbers of 2⁻ᵖ, with the largest p at which the largest weight fits into 16 bits
 DIGIT = 256.0  # weights are split into two digits, so that every sum stays below 2²⁴
 
 
@@ -108,10 +107,10 @@ class Cut(nn.Module):
         shrunk_columns = self._reduced(width, short, limit)
         columns = self._positions(shrunk_columns, side, region, self.across)
         rows = self._positions(shrunk_rows, side, region, self.down)
-        by_column = self._reduction(across, width, shrunk_columns, columns, region)
-        by_row = self._reduction(down, height, shrunk_rows, rows, region)
-        bits = torch.full_like(short, float(PILLOW_BITS))
-        x = _weighted(x, by_column, bits)
+        bits = _bits(self._largest(across, x.shape[3], width, shrunk_columns))
+        x = _weighted(x, self._reduction(across, width, shrunk_columns, columns, region, bits), bits)
+        bits = _bits(self._largest(down, x.shape[2], height, shrunk_rows))
+        by_row = self._reduction(down, height, shrunk_rows, rows, region, bits)
         x = _weighted(x.transpose(2, 3), by_row, bits).transpose(2, 3)
         weights, bits = self._bilinear(region)
         x = _weighted(x, weights, bits)
@@ -135,6 +134,18 @@ class Cut(nn.Module):
         at = torch.where(at < 0, -1 - at, at)
         return torch.where(at >= reduced, 2 * reduced - 1 - at, at)
 
+    def _largest(self, pixels: torch.Tensor, count: int, length: torch.Tensor, reduced: torch.Tensor) -> torch.Tensor:
+        """The largest bicubic weight of all rows of the reduced image, also of those outside the square."""
+        reach = 2 * (count // self.short_side) + 4  # pixels on each side of a row's own that may weigh anything
+        steps = torch.arange(2 * reach + 1, dtype=torch.float32, device=pixels.device) - reach
+        middle = (2 * pixels + 1) * length  # of each row, in units of 1 / (2·reduced)
+        near = torch.floor(middle / (2 * reduced))
+        taken = near[:, None] + steps[None, :]
+        weights = _bicubic((2 * taken + 1) * reduced - middle[:, None], torch.maximum(length, reduced))
+        weights = torch.where((taken >= 0) & (taken < length), weights, torch.zeros_like(weights))
+        shares = weights.amax(1) / torch.clamp(weights.sum(1), min=0.5)
+        return torch.where(pixels < reduced, shares, torch.zeros_like(shares)).amax(0)
+
     def _reduction(
         self,
         pixels: torch.Tensor,
@@ -142,16 +153,14 @@ class Cut(nn.Module):
         reduced: torch.Tensor,
         positions: torch.Tensor,
         region: torch.Tensor,
+        bits: torch.Tensor,
     ) -> torch.Tensor:
-        """rows×length bicubic weights in units of 2⁻²², for the reduced image's rows that the square takes."""
+        """rows×length bicubic weights in units of 2⁻ᵇⁱᵗˢ, for the reduced image's rows that the square takes."""
         rows = torch.arange(self.rows, dtype=torch.float32, device=pixels.device)
         # In whole numbers, pixel and place in units of 1 / (2·reduced): a difference of fractions would lose bits.
         distance = (2 * pixels[None, :] + 1) * reduced - (2 * positions[:, None] + 1) * length
-        x = torch.abs(distance) / (2 * torch.maximum(length, reduced))
-        near = (1.5 * x - 2.5) * x * x + 1.0
-        far = ((-0.5 * x + 2.5) * x - 4.0) * x + 2.0
-        weights = torch.where(x < 1, near, torch.where(x < 2, far, torch.zeros_like(x)))
-        weights = weights / torch.clamp(weights.sum(1, keepdim=True), min=0.5) * 2.0**PILLOW_BITS
+        weights = _bicubic(distance, torch.maximum(length, reduced))
+        weights = weights / torch.clamp(weights.sum(1, keepdim=True), min=0.5) * 2.0**bits
         weights = torch.sign(weights) * torch.floor(torch.abs(weights) + 0.5)
         return torch.where(rows[:, None] < region, weights, torch.zeros_like(weights))
 
@@ -164,9 +173,22 @@ class Cut(nn.Module):
         reach = 2 * torch.clamp(region, min=float(self.size))
         weights = torch.clamp(reach - distance, min=0.0) * (pixels[None, :] < region)
         weights = weights / weights.sum(1, keepdim=True)
-        powers = 2.0 ** torch.arange(1, 23, dtype=torch.float32, device=region.device)
-        bits = (weights.amax((0, 1)) * powers < TORCH_LARGEST).float().sum()
+        bits = _bits(weights.amax((0, 1)))
         return torch.floor(weights * 2.0**bits + 0.5), bits
+
+
+def _bicubic(distance: torch.Tensor, unit: torch.Tensor) -> torch.Tensor:
+    """Keys' cubic with a = -1/2 at distance / (2·unit)."""
+    x = torch.abs(distance) / (2 * unit)
+    near = (1.0 - x) * ((1.0 + x) - 1.5 * x * x)  # in factors, since float32's differences beside a root are exact
+    far = 0.5 * (1.0 - x) * (2.0 - x) * (2.0 - x)
+    return torch.where(x < 1, near, torch.where(x < 2, far, torch.zeros_like(x)))
+
+
+def _bits(largest: torch.Tensor) -> torch.Tensor:
+    """The p of `data.resize`: how many bits after the point the weights of an axis have."""
+    powers = 2.0 ** torch.arange(1, 23, dtype=torch.float32, device=largest.device)
+    return (largest * powers < LARGEST).float().sum()
 
 
 def _weighted(x: torch.Tensor, weights: torch.Tensor, bits: torch.Tensor) -> torch.Tensor:
