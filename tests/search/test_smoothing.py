@@ -12,8 +12,12 @@ from wellfit.search.smoothing import LEAST_SPREAD, REACH, SEED_NOISE, smoothed
 from wellfit.search.trial import Trial
 
 
+EPOCHS = {"coarse": 1.0, "fine": 4.0, "as long": 1.01}  # by stage
+
+
 def trial(lr: float, score: float | None, stage: str = "coarse", error: float = 0.02, **more: object) -> Trial:
-    return Trial(stage, 0, {"lr": lr, **more}, "finished" if score is not None else "pruned", score, error)
+    state, epochs = "finished" if score is not None else "pruned", EPOCHS[stage]
+    return Trial(stage, 0, {"lr": lr, **more}, state, score, error, epochs=epochs)
 
 
 def test_one_stage_is_the_textbook_posterior() -> None:
@@ -35,6 +39,16 @@ def test_the_level_of_a_stage_does_not_count() -> None:
     before, after = smoothed([*coarse, *fine]), smoothed([*coarse, *lifted])
     assert [m for m, _ in before] == pytest.approx([m for m, _ in after], abs=1e-9)
     assert before[1][0] == pytest.approx(before[3][0], abs=1e-9)  # the same rate in both stages is worth the same
+
+
+def test_stages_of_the_same_length_are_compared_with_one_another() -> None:
+    scores = [(1e-3, 0.30), (3e-3, 0.38), (1e-2, 0.34)]
+    together = smoothed([trial(rate, score) for rate, score in scores])
+    apart = smoothed([trial(r, s, stage) for (r, s), stage in zip(scores, ("coarse", "as long", "coarse"), strict=True)])
+    assert np.array(apart) == pytest.approx(np.array(together), abs=2e-3)
+    # Of another length, what stands alone is compared with nothing.
+    alone = smoothed([trial(r, s, stage) for (r, s), stage in zip(scores, ("coarse", "fine", "coarse"), strict=True)])
+    assert alone[1][0] - alone[0][0] < 0.3 * (together[1][0] - together[0][0])
 
 
 def test_noise_is_shared_out_among_neighbours() -> None:

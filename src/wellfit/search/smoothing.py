@@ -28,6 +28,7 @@ OTHER_CHOICE = 0.5  # how alike scores are whose settings differ in one choice
 SEED_NOISE = 0.01  # how far two runs of the same settings differ, validation images apart
 LEAST_SPREAD = 0.02  # of true scores: where all trials look alike, they are still allowed to differ by so much
 DRIFT = 0.3  # variance of a short trial's departure, a factor e of length, as a share of the variance of scores
+SAME_LENGTH = 0.02  # the share by which trials of one length may differ in epochs
 FLOOR = 0.5  # of a level's best score: what lies lower, or was broken off, is poor, and how poor does not matter
 SOFT, SOFT_ERRORS = 0.02, 3.0  # gaps to the best score that count fully: a share of it, or so many standard errors
 
@@ -35,8 +36,9 @@ SOFT, SOFT_ERRORS = 0.02, 3.0  # gaps to the best score that count fully: a shar
 def smoothed(trials: Sequence[Trial], space: Space | None = None) -> list[tuple[float, float]]:
     """Each trial's expected score among its neighbours, and the standard deviation of what is not known of it.
 
-    Lengths have levels of their own: what is returned is relative to the level of a trial's stage and rung and stands
-    for the longest trials, so that all values can be compared. Trials that were broken off count as poor ones.
+    Lengths have levels of their own: what is returned is relative to the level of a trial's length and stands for the
+    longest trials, so that all values can be compared. Trials that were broken off count as poor ones of the length
+    that they were to have, which is that of their stage and rung.
     space: says which settings vary evenly; without it, all numbers are taken to vary over decades.
     """
     mean, covariance = expectations(trials, space)
@@ -47,14 +49,10 @@ def expectations(trials: Sequence[Trial], space: Space | None = None) -> tuple[F
     """What `smoothed` says, with all covariances: N means and N × N. Differences are less doubtful than each alone."""
     if not trials:
         return np.zeros(0), np.zeros((0, 0))
-    levels = {level: i for i, level in enumerate(dict.fromkeys((t.stage, t.rung) for t in trials))}
-    level = np.array([levels[t.stage, t.rung] for t in trials])
-    lengths = np.ones(len(levels))
+    level, lengths = _levels(trials)
     centred, slopes = np.zeros(len(trials)), np.ones(len(trials))
-    for i in levels.values():
+    for i in range(len(lengths)):
         at = level == i
-        finished = [t.epochs for t, here in zip(trials, at, strict=True) if here and t.score is not None]
-        lengths[i] = max(finished, default=0.0) or 1.0
         centred[at], slopes[at] = _softened([t for t, here in zip(trials, at, strict=True) if here])
     spread = max(LEAST_SPREAD, float(np.std(centred)))
     alike = _likeness(trials, space) * spread**2
@@ -67,6 +65,30 @@ def expectations(trials: Sequence[Trial], space: Space | None = None) -> tuple[F
     observed = alike + departs + noise + 100 * spread**2 * np.equal.outer(level, level)
     weights = np.linalg.solve(observed, np.column_stack([centred, alike]))
     return alike @ weights[:, 0], alike - alike @ weights[:, 1:]
+
+
+def _levels(trials: Sequence[Trial]) -> tuple[NDArray[np.int64], Floats]:
+    """The level of each trial, and the epochs of each level.
+
+    Those of a rung are of one length, and rungs of the same length, such as the first of a fine stage and the second of
+    the stage before, are one level: their trials are compared with one another.
+    """
+    rungs = [(trial.stage, trial.rung) for trial in trials]
+    length_of = {
+        rung: max(
+            (t.epochs for t, r in zip(trials, rungs, strict=True) if r == rung and t.score is not None), default=0.0
+        )
+        or 1.0
+        for rung in dict.fromkeys(rungs)
+    }
+    lengths: list[float] = []
+    level_of: dict[tuple[str, int], int] = {}
+    for rung, length in length_of.items():
+        near = [i for i, known in enumerate(lengths) if abs(math.log(length / known)) < SAME_LENGTH]
+        if not near:
+            lengths.append(length)
+        level_of[rung] = near[0] if near else len(lengths) - 1
+    return np.array([level_of[rung] for rung in rungs]), np.array(lengths)
 
 
 def _softened(trials: Sequence[Trial]) -> tuple[Floats, Floats]:
