@@ -11,7 +11,7 @@ import pytest
 from sklearn.datasets import load_digits
 
 from tests.cli.conftest import Command, photos
-from tests.recipe.plans import longer, write_plan
+from tests.recipe.plans import longer, without_page, write_plan
 from wellfit.recipe.answers import read_answers
 from wellfit.recipe.api import fit
 from wellfit.record import RunFolder
@@ -26,7 +26,8 @@ KEYS = {
 def weak_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same digits, seed and split as `finished_run`, with four training steps. Not to be written to."""
     folder = tmp_path_factory.mktemp("weak")
-    fit("digits", plan=write_plan(folder / "p.toml", training=longer(4)), out=folder / "run")
+    with without_page():
+        fit("digits", plan=write_plan(folder / "p.toml", training=longer(4)), out=folder / "run")
     return folder / "run"
 
 
@@ -34,7 +35,8 @@ def weak_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def other_seed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The digits divided with another seed. Not to be written to."""
     folder = tmp_path_factory.mktemp("other")
-    fit("digits", plan=write_plan(folder / "p.toml", seed=1, training=longer(20)), out=folder / "run")
+    with without_page():
+        fit("digits", plan=write_plan(folder / "p.toml", seed=1, training=longer(20)), out=folder / "run")
     return folder / "run"
 
 

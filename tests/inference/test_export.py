@@ -18,7 +18,7 @@ import safetensors.torch
 import torch
 from torch import nn
 
-from tests.recipe.plans import longer, small_plan, write_plan
+from tests.recipe.plans import longer, small_plan, without_page, write_plan
 from wellfit.data.decode import decode
 from wellfit.data.sources import open_source
 from wellfit.errors import UserError
@@ -85,7 +85,8 @@ def nets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(scope="module")
 def digits_run(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
     folder = tmp_path_factory.mktemp("digits")
-    return fit("digits", plan=write_plan(folder / "p.toml"), out=folder / "run").folder
+    with without_page():
+        return fit("digits", plan=write_plan(folder / "p.toml"), out=folder / "run").folder
 
 
 def onnx_answers(path: str | Path, images: np.ndarray) -> np.ndarray:
@@ -127,7 +128,8 @@ def test_photographs_of_all_sizes_get_the_answers_of_predict(test_data: Path, tm
         model=type(model)("whitened", "none", 64, 73, "none", 0, {"widths": [8, 16, 16]}),
         training=longer(12, batch_size=16, steps_per_epoch=10),
     )
-    folder = fit(archive, plan=plan, out=tmp_path / "run", force=True).folder
+    with without_page():
+        folder = fit(archive, plan=plan, out=tmp_path / "run", force=True).folder
     with tarfile.open(archive) as files:
         files.extractall(tmp_path / "photos", filter="data")
     photos = sorted(p for p in (tmp_path / "photos").rglob("*.jpg") if "val" in p.parts)

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from wellfit.engine import Engine
+from wellfit.recipe import steps
 from wellfit.recipe.plan import ChecksPlan, ModelPlan, OptimizerPlan, Plan, SearchPlan, TrainingPlan, save_plan
 
 
@@ -36,3 +41,11 @@ def write_plan(path: Path, **changes: Any) -> Path:
 
 def longer(steps: int, **more: Any) -> TrainingPlan:
     return replace(small_plan().training, steps=steps, **more)
+
+
+@contextmanager
+def without_page() -> Iterator[None]:
+    """Runs end without drawing their page: it takes as long as these trainings, and has tests of its own."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(steps, "write_report", lambda folder: None)
+        yield

@@ -5,10 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import wellfit
+from tests.recipe.plans import without_page
 from wellfit.config import Config
 from wellfit.record import read_record
 
 
+@without_page()
 def test_an_alarm_comes_before_the_training_has_ended(tmp_path: Path) -> None:
     config = Config().replace(
         **{
@@ -39,6 +41,7 @@ def test_an_alarm_comes_before_the_training_has_ended(tmp_path: Path) -> None:
     assert "lr-too-high" in settled
 
 
+@without_page()
 def test_a_sound_training_is_silent(tmp_path: Path) -> None:
     config = Config().replace(**{"model.name": "lenet5", "training.epochs": 8.0, "optimizer.lr": 3e-3})
     run = wellfit.train("digits", config, out=tmp_path / "run", budget="60s")

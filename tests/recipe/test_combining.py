@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.recipe.plans import longer, write_plan
+from tests.recipe.plans import longer, without_page, write_plan
 from wellfit.config import Config
 from wellfit.errors import Interrupted
 from wellfit.inference.evaluate import logits_of
@@ -207,6 +207,7 @@ def replace_seed(material: Material, seed: int) -> Material:
     return replace(material, plan=material.plan.replace(seed=seed))
 
 
+@without_page()
 def test_a_run_killed_before_its_second_network_ends_with_the_same_bytes_and_says_what_became_of_each_part(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

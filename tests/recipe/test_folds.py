@@ -8,11 +8,12 @@ import pytest
 from sklearn.datasets import load_digits
 
 import wellfit
-from tests.recipe.plans import write_plan
+from tests.recipe.plans import without_page, write_plan
 from wellfit.recipe.plan import SearchPlan
 from wellfit.record import read_record
 
 
+@without_page()
 @pytest.mark.parametrize(("folds", "runs"), [(5, 5), (0, 1)])
 def test_each_trial_is_run_once_a_fold(folds: int, runs: int, tmp_path: Path) -> None:
     digits = load_digits()

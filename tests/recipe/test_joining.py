@@ -14,7 +14,7 @@ import torch
 from click.testing import CliRunner
 from sklearn.datasets import load_digits
 
-from tests.recipe.plans import longer, small_plan, write_plan
+from tests.recipe.plans import longer, small_plan, without_page, write_plan
 from wellfit.cli.commands import wellfit as command
 from wellfit.config import Config
 from wellfit.data.preprocess import Preprocessing
@@ -37,7 +37,8 @@ def fitted(folder: Path, name: str, seed: int, split_seed: int, size: int = 16, 
     model = replace(plan.model, image_size=size, resize=size + (size > 16))
     file = write_plan(folder / f"{name}.toml", **{**vars(plan), "model": model})
     config = Config().replace(**{"data.split_seed": split_seed})
-    return api.fit("digits", plan=file, config=config, out=folder / name, force=True).path
+    with without_page():
+        return api.fit("digits", plan=file, config=config, out=folder / name, force=True).path
 
 
 @pytest.fixture(scope="session")

@@ -14,6 +14,7 @@ import tomllib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from importlib import import_module
 from inspect import getattr_static, isclass
 from pathlib import Path
@@ -28,6 +29,7 @@ KINDS = ("identity", "constant", "plain", "value")
 WATCHED = ("wellfit", "tests")  # packages whose modules may hold the original under another name
 SPARED = "tests.recipe_rows.wrong_forms"  # wrong forms may be built on right ones
 NOTHING = object()
+CACHED = type(cache(lambda: None))
 
 
 @dataclass(frozen=True)
@@ -130,7 +132,7 @@ def clear_caches() -> None:
     """What was remembered with the part in place says nothing about the part replaced."""
     for module in _watched():
         for value in list(vars(module).values()):
-            if callable(getattr(value, "cache_clear", None)):
+            if type(value) is CACHED:
                 value.cache_clear()
 
 

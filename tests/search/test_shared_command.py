@@ -35,6 +35,13 @@ layout = "contiguous"
 threads = 1
 """
 PATIENCE = 900.0  # seconds: the machine may be busy
+# The command itself, in which a worker counts as dead after six seconds of silence and not after twenty.
+COMMAND = """
+from wellfit.search import heartbeat
+heartbeat.INTERVAL, heartbeat.GRACE = 1.0, 6.0
+from wellfit.cli import main
+main()
+"""
 
 
 def wait_until(there: Callable[[], Any], *alive: subprocess.Popen[bytes]) -> Any:
@@ -53,7 +60,7 @@ def command(folder: Path, *arguments: str) -> subprocess.Popen[bytes]:
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
     with (folder / "out.txt").open("wb") as out, (folder / "err.txt").open("wb") as err:
         return subprocess.Popen(
-            [sys.executable, "-m", "wellfit", *arguments], cwd=folder, env=environment, stdout=out, stderr=err
+            [sys.executable, "-c", COMMAND, *arguments], cwd=folder, env=environment, stdout=out, stderr=err
         )
 
 
