@@ -309,3 +309,48 @@ def test_what_a_rate_did_that_was_lowered_soon_is_past():
     # a rate that stays is no past
     history.lrs = [1.0] * 200
     assert [verdict(name, history).severity for name in ("exploding", "updates-too-large")] == ["error", "warning"]
+
+
+def test_weights_that_grow_at_once_without_a_rise_of_the_loss_began_too_small():
+    def history(growth, losses):
+        seen = watched(losses)
+        scales = 1 + (growth - 1) * np.minimum(1, np.arange(0, len(losses), 10) / 30)
+        seen.samples = [
+            Sample(10 * i, scale * np.ones(2), 1e-2 * np.ones(2), np.ones(2), 0.01) for i, scale in enumerate(scales)
+        ]
+        return seen
+
+    found = verdict("bad-initialisation", history(30.0, falling()))
+    assert "30 times" in found.message
+    assert found.evidence["growth"] == pytest.approx(30)
+    assert verdict("bad-initialisation", history(3.0, falling())) is None
+    # a rate that throws the loss makes weights grow as well
+    assert verdict("bad-initialisation", history(30.0, [2.3, 5.0, 6.0, *falling(297)])) is None
+
+
+def test_a_rate_that_had_to_be_lowered_was_not_lowered_too_early():
+    losses = [2.3, *[4000.0] * 4, *noisy([2.31] * 195, 0.003)]
+    history = watched(losses)
+    history.samples = [sample(s, ratio=2.0 if s < 5 else 1e-4) for s in range(0, 200, 4)]
+    history.lrs = [1.0] * 8 + [1e-4] * 192
+    assert verdict("decayed-too-early", history) is None
+    assert verdict("lr-too-high", history) is not None
+    # the same rates, and nothing that they threw
+    calm = replace(history, losses=noisy([2.31] * 200, 0.003), samples=[sample(s) for s in range(0, 200, 4)])
+    assert verdict("decayed-too-early", calm) is not None
+
+
+def test_long_steps_that_throw_validation_about_are_too_large():
+    history = watched(falling(300, end=1.8), ratio=0.03)
+    history.epochs = epochs(train_loss=[2.2, 2.0, 1.9, 1.8], val_loss=[2.6, 3.5, 2.1, 3.2])
+    assert "the loss jumps" in verdict("updates-too-large", history).message
+    history.epochs = epochs(train_loss=[2.2, 2.0, 1.9, 1.8], val_loss=[2.2, 2.1, 2.0, 1.9])
+    assert verdict("updates-too-large", history) is None
+    # steps of a usual length are not to blame
+    usual = watched(falling(300, end=1.8), ratio=0.003)
+    usual.epochs = epochs(train_loss=[2.2, 2.0, 1.9, 1.8], val_loss=[2.6, 3.5, 2.1, 3.2])
+    assert verdict("updates-too-large", usual) is None
+    # nor are they where training is learned by heart
+    learned = watched(falling(300, end=0.2), ratio=0.03)
+    learned.epochs = epochs(train_loss=[1.2, 0.8, 0.4, 0.2], val_loss=[2.6, 3.5, 2.1, 3.2])
+    assert verdict("updates-too-large", learned) is None

@@ -36,6 +36,8 @@ TALL_START = 3.0
 # A flat start has lasted when the loss moved less than 2% in this many steps, and at least this share of the run.
 FLAT_STEPS = 60
 FLAT_SHARE = 0.1
+# Weights that grow so many times within so many steps began too small; unless the loss rose, when it was the rate.
+GREW, WITHIN, RISEN = 6.0, 40, 1.1
 
 
 def dead_relu(h: History) -> Finding | None:
@@ -122,7 +124,7 @@ def _suffers(h: History) -> bool:
 
 
 def bad_initialisation(h: History) -> Finding | None:
-    return _tall_start(h) or _uneven_layers(h) or _alike_units(h) or _flat_then_falls(h)
+    return _tall_start(h) or _uneven_layers(h) or _alike_units(h) or _outgrown(h) or _flat_then_falls(h)
 
 
 def _tall_start(h: History) -> Finding | None:
@@ -189,6 +191,28 @@ def _alike_units(h: History) -> Finding | None:
         {"spread_of_layer": spread, "spread_of_answers": first.output.spread},
         "Draw the first weights at random: Kaiming initialisation with ReLU, Xavier with tanh",
         "SPEC N8, C9",
+    )
+
+
+def _outgrown(h: History) -> Finding | None:
+    """Within the first steps the typical weight tensor becomes many times what it began as, and the loss falls."""
+    seen = [s for s in h.finite_samples if s.step <= WITHIN]
+    loss = h.finite_loss
+    if len(seen) < PATIENCE or seen[0].step > 0 or not len(h.weights) or h.first_bad_step is not None:
+        return None
+    first, last = seen[0].weight_norm[h.weights], seen[-1].weight_norm[h.weights]
+    if not (first > 0).any() or loss.max() > RISEN * h.reference_loss:
+        return None
+    grew = float(np.median(last[first > 0] / first[first > 0]))
+    if grew < GREW:
+        return None
+    return Finding(
+        "bad-initialisation",
+        "warning",
+        f"within {seen[-1].step} steps the typical weight grew to {grew:.3g} times its norm: it began far too small",
+        {"growth": grew, "steps": seen[-1].step, "first_norms": first[:50].tolist()},
+        "Use Kaiming initialisation (√(2/fan_in)) with ReLU, Xavier with tanh",
+        "SPEC C7, I1-I6",
     )
 
 

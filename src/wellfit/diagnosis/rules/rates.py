@@ -21,6 +21,7 @@ from wellfit.diagnosis.rules.signs import (
     ratios,
     start_and_end,
     starts_with_knowledge,
+    was_brief,
     weights_shrank,
 )
 from wellfit.diagnosis.rules.updates import SMALL, gradient_of_weights, long_steps, vanishing_gradient
@@ -201,6 +202,8 @@ def decayed_too_early(h: History) -> Finding | None:
     if h.first_bad_step is not None or len(small) == 0 or not len(loss) or not lr.max() > 0:
         return None
     cut = top + int(small[0])
+    if was_brief(h, cut) and lr_too_high(h) is not None:
+        return None  # it was high time
     nothing = np.flatnonzero(lr[top:] >= NOTHING * lr.max())[-1] + top + 1  # from here on no step is worth its name
     wasted = (len(loss) - nothing) / len(loss)
     if len(lr) == len(loss) and wasted > WASTED and level(loss[-20:]) > LEARNED * loss[0]:

@@ -27,6 +27,9 @@ LARGE_FOR_NOTHING = 0.05
 # First updates that a net recovers from, or not; updates that are long where the loss jumps.
 WILD, LEARNED = 0.12, 0.05
 LONG = 0.025
+# A validation loss that rises by so much of the reference from epoch to epoch and stands so far above training's,
+# while so much of that is left, is thrown about by steps that are too long.
+LEAP, ABOVE, POOR, LEAPING = 0.2, 0.5, 0.3, 0.02
 OVERWRITING = 0.19
 BLOWN_UP = 100.0
 # A loss that rose so far was thrown by the steps before; steps that take so much of the weights throw it at once.
@@ -103,8 +106,8 @@ def _unsettling(h: History) -> Finding | None:
     wild = waited and len(early) >= 3 and level(early) > WILD and left > LEARNED
     often = float(np.percentile(later, 75)) if len(later) >= PATIENCE else 0.0
     # Where validation stands still, too, the rate has done its work and wants a decay: that is another finding.
-    jumps = often > LONG and not epochs.RULES["plateau"].fires(h)
-    jumps = jumps and any(loss.RULES[name].fires(h) for name in ("oscillating", "loss-spike"))
+    jumps = often > LONG and any(loss.RULES[name].fires(h) for name in ("oscillating", "loss-spike"))
+    jumps = (jumps or (often > LEAPING and _leaps(h))) and not epochs.RULES["plateau"].fires(h)
     if not (wild or jumps):
         return None
     said = level(early) if wild else often
@@ -113,10 +116,20 @@ def _unsettling(h: History) -> Finding | None:
         "warning",
         f"{'the first updates were' if wild else 'a quarter of the updates and more were'} {said:.2g} of the weights, "
         + ("and what they overwrote was not made good" if wild else "and the loss jumps"),
-        {"update_ratio": [ratio for _, ratio in pairs][:200], "limit": WILD if wild else LONG, "wanted": 1e-3},
+        {"update_ratio": [ratio for _, ratio in pairs][:200], "limit": WILD if wild else LEAPING, "wanted": 1e-3},
         "Lower the learning rate to a third",
         "SPEC C8",
     )
+
+
+def _leaps(h: History) -> bool:
+    """Whether validation is thrown about from epoch to epoch while training has learned little by heart."""
+    train, val = epochs.curves(h, "train_loss", "val_loss")
+    if len(val) < 3:
+        return False
+    rises, above = np.diff(val).max(), (val - train)[1:].max()
+    poor = train[-1] > POOR * h.reference_loss
+    return bool(rises > LEAP * h.reference_loss and above > ABOVE * h.reference_loss and poor)
 
 
 def long_steps(h: History) -> Finding | None:
