@@ -11,7 +11,6 @@ from wellfit.randomness import generator
 from wellfit.search.smoothing import LEAST_SPREAD, REACH, SEED_NOISE, smoothed
 from wellfit.search.trial import Trial
 
-
 EPOCHS = {"coarse": 1.0, "fine": 4.0, "as long": 1.01}  # by stage
 
 
@@ -44,10 +43,11 @@ def test_the_level_of_a_stage_does_not_count() -> None:
 def test_stages_of_the_same_length_are_compared_with_one_another() -> None:
     scores = [(1e-3, 0.30), (3e-3, 0.38), (1e-2, 0.34)]
     together = smoothed([trial(rate, score) for rate, score in scores])
-    apart = smoothed([trial(r, s, stage) for (r, s), stage in zip(scores, ("coarse", "as long", "coarse"), strict=True)])
+    coarse, stages = "coarse", ("coarse", "as long", "coarse")
+    apart = smoothed([trial(r, s, stage) for (r, s), stage in zip(scores, stages, strict=True)])
     assert np.array(apart) == pytest.approx(np.array(together), abs=2e-3)
     # Of another length, what stands alone is compared with nothing.
-    alone = smoothed([trial(r, s, stage) for (r, s), stage in zip(scores, ("coarse", "fine", "coarse"), strict=True)])
+    alone = smoothed([trial(r, s, stage) for (r, s), stage in zip(scores, (coarse, "fine", coarse), strict=True)])
     assert alone[1][0] - alone[0][0] < 0.3 * (together[1][0] - together[0][0])
 
 
