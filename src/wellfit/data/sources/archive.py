@@ -23,6 +23,7 @@ from wellfit.data.headers import Undecodable
 from wellfit.data.sources.cache import check_unpacked
 from wellfit.data.sources.layout import arrange, is_stray
 from wellfit.data.sources.source import Source
+from wellfit.data.sources.tar_index import plain_index
 from wellfit.data.sources.unpacked import is_compressed, unpacked_tar
 from wellfit.errors import UserError
 
@@ -169,6 +170,14 @@ def _list_zip(path: Path) -> Members:
 
 def _list_tar(plain: Path, path: Path) -> Members:
     names, rows = [], []
+    index = plain_index(plain)
+    if index is not None:
+        for written, (offset, size) in zip(*index, strict=True):
+            name = _safe(written, path)
+            if offset >= 0:
+                names.append(name)
+                rows.append((offset, size, size, 0, 0))
+        return _tar_members(plain, path, names, rows)
     with plain.open("rb") as file, tarfile.open(fileobj=file, mode="r:") as archive:
         for info in archive:
             name = _safe(info.name, path)
@@ -181,6 +190,10 @@ def _list_tar(plain: Path, path: Path) -> Members:
         file.seek(archive.offset)
         if any(file.read(tarfile.BLOCKSIZE)):  # tarfile takes a damaged header for the end
             raise tarfile.ReadError(f"bad header at byte {archive.offset}")
+    return _tar_members(plain, path, names, rows)
+
+
+def _tar_members(plain: Path, path: Path, names: list[str], rows: list[tuple[int, int, int, int, int]]) -> Members:
     table = np.asarray(rows, np.int64).reshape(len(rows), 5)
     return Members(str(plain.resolve()), names, table, is_zip=False, mtime_ns=path.stat().st_mtime_ns)
 

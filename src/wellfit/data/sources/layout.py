@@ -8,10 +8,10 @@ image until its header says otherwise. A sub-folder of a class folder belongs to
 
 from __future__ import annotations
 
+import posixpath
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import PurePosixPath
 
 from wellfit.data.sources.source import SPLIT_NAMES, LeftOut
 from wellfit.errors import UserError
@@ -41,7 +41,7 @@ def is_stray(path: str) -> bool:
     name = parts[-1].lower()
     if any(part.startswith(".") or part.lower() in _STRAY_FOLDERS for part in parts):
         return True
-    return name in _STRAY_NAMES or PurePosixPath(name).suffix in _STRAY_SUFFIXES
+    return name in _STRAY_NAMES or posixpath.splitext(name)[1] in _STRAY_SUFFIXES
 
 
 def arrange(paths: Sequence[str], location: str) -> Layout:
