@@ -8,7 +8,7 @@ from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import RBF, ConstantKernel
 
 from wellfit.randomness import generator
-from wellfit.search.smoothing import LEAST_SPREAD, REACH, SEED_NOISE, smoothed
+from wellfit.search.smoothing import LEAST_SPREAD, REACH, SEED_NOISE, expectations, smoothed
 from wellfit.search.trial import Trial
 
 EPOCHS = {"coarse": 1.0, "fine": 4.0, "as long": 1.01}  # by stage
@@ -49,6 +49,19 @@ def test_stages_of_the_same_length_are_compared_with_one_another() -> None:
     # Of another length, what stands alone is compared with nothing.
     alone = smoothed([trial(r, s, stage) for (r, s), stage in zip(scores, (coarse, "fine", coarse), strict=True)])
     assert alone[1][0] - alone[0][0] < 0.3 * (together[1][0] - together[0][0])
+
+
+def test_a_difference_is_less_doubtful_than_either_and_more_so_beyond_the_longest_trial() -> None:
+    trials = [trial(rate, score) for rate, score in ((1e-3, 0.30), (2e-3, 0.33), (1e-2, 0.34))]
+    found = expectations(trials)
+    gain, doubt = found.lead(1, 0)
+    assert gain == pytest.approx(found.mean[1] - found.mean[0])
+    shared = found.covariance[0, 0] + found.covariance[1, 1] - 2 * found.covariance[0, 1]
+    assert doubt == pytest.approx(shared**0.5)
+    assert doubt < np.hypot(*(d for _, d in smoothed(trials)[:2]))
+    # Settings far from one another may depart from what was seen more than near ones do; equal ones do not.
+    further = [found.lead(a, 0, length=100 * EPOCHS["coarse"])[1] - found.lead(a, 0)[1] for a in (0, 1, 2)]
+    assert 0 == further[0] < further[1] < further[2]
 
 
 def test_noise_is_shared_out_among_neighbours() -> None:

@@ -93,6 +93,12 @@ def test_the_default_is_kept_unless_another_is_expected_to_do_better_beyond_doub
     assert "above the default" in why
 
 
+def test_the_longer_the_training_beyond_the_trials_the_more_a_gain_must_be() -> None:
+    default, other = trial(0, 1e-3, 0.50, error=0.01, epochs=2.0), trial(1, 1e-2, 0.53, error=0.01, epochs=2.0)
+    assert winner([default, other], default, length=2.0)[0] is other
+    assert winner([default, other], default, length=2e6)[0] is default
+
+
 def test_a_lucky_score_among_poor_neighbours_does_not_win() -> None:
     default, lucky = trial(0, 1e-3, 0.50, error=0.05), trial(1, 0.1, 0.60, error=0.05)
     poor = [trial(2, 0.11, 0.38, error=0.05), trial(3, 0.09, 0.39, error=0.05), trial(4, 0.1, 0.38, error=0.05)]

@@ -74,7 +74,7 @@ def find_settings(job: Job, material: Material) -> Settings:
         if broken is not None:
             job.report(broken)
         default = _longest_of_defaults(trials)
-        chosen, why = winner(trials, default, schedule.space)
+        chosen, why = winner(trials, default, schedule.space, length=plan.epochs)
         settings = Settings.of(plan, chosen.settings if chosen is not None else None)
         outcome.reason = (
             f"lr {settings.lr:.3g}, weight decay {settings.weight_decay:.3g}, after {len(trials)} trials: {why}"

@@ -293,16 +293,13 @@ class Replay:
 
     def _gain(self, before: int) -> tuple[float, float]:
         """How much higher the best settings of the last stage are expected to score than those before it; ± what."""
-        mean, covariance = expectations(self.done, self.explored)
         fresh = {trial.number for trial in self.done[before:]}
         ends = ranked(self.done, self.explored)
         new = [i for i in ends if self._origin(self.done[i]) in fresh]
         old = [i for i in ends if self._origin(self.done[i]) not in fresh]
         if not new or not old:
             return (0.0, 0.0) if not new else (math.inf, 0.0)
-        a, b = new[0], old[0]
-        variance = covariance[a, a] + covariance[b, b] - 2 * covariance[a, b]
-        return float(mean[a] - mean[b]), math.sqrt(max(0.0, variance))
+        return expectations(self.done, self.explored).lead(new[0], old[0])
 
     def _finished(self, reason: str) -> Finished:
         order = ranked(self.done, self.explored)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,14 +42,39 @@ def smoothed(trials: Sequence[Trial], space: Space | None = None) -> list[tuple[
     that they were to have, which is that of their stage and rung.
     space: says which settings vary evenly; without it, all numbers are taken to vary over decades.
     """
-    mean, covariance = expectations(trials, space)
-    return [(float(m), math.sqrt(max(0.0, v))) for m, v in zip(mean, np.diag(covariance), strict=True)]
+    found = expectations(trials, space)
+    doubts = np.sqrt(np.maximum(0.0, np.diag(found.covariance)))
+    return list(zip(found.mean.tolist(), doubts.tolist(), strict=True))
 
 
-def expectations(trials: Sequence[Trial], space: Space | None = None) -> tuple[Floats, Floats]:
-    """What `smoothed` says, with all covariances: N means and N × N. Differences are less doubtful than each alone."""
+@dataclass(frozen=True)
+class Expected:
+    """What `smoothed` says, with all covariances. mean: N; covariance, prior: N × N; longest: epochs."""
+
+    mean: Floats
+    covariance: Floats
+    prior: Floats
+    longest: float
+
+    def lead(self, a: int, b: int, length: float = 0.0) -> tuple[float, float]:
+        """By how much trial a's settings are expected to score above b's, and the standard deviation of what is not
+        known of that: less than that of each alone.
+
+        length: epochs of the training that is meant; beyond the longest trials both may depart from what they showed.
+        """
+        further = DRIFT * math.log(max(1.0, length / self.longest))
+        variance = _of_difference(self.covariance, a, b) + further * _of_difference(self.prior, a, b)
+        return float(self.mean[a] - self.mean[b]), math.sqrt(max(0.0, variance))
+
+
+def _of_difference(covariance: Floats, a: int, b: int) -> float:
+    return float(covariance[a, a] + covariance[b, b] - 2 * covariance[a, b])
+
+
+def expectations(trials: Sequence[Trial], space: Space | None = None) -> Expected:
+    """What all trials say of each."""
     if not trials:
-        return np.zeros(0), np.zeros((0, 0))
+        return Expected(np.zeros(0), np.zeros((0, 0)), np.zeros((0, 0)), 1.0)
     level, lengths = _levels(trials)
     centred, slopes = np.zeros(len(trials)), np.ones(len(trials))
     for i in range(len(lengths)):
@@ -56,7 +82,8 @@ def expectations(trials: Sequence[Trial], space: Space | None = None) -> tuple[F
         centred[at], slopes[at] = _softened([t for t, here in zip(trials, at, strict=True) if here])
     spread = max(LEAST_SPREAD, float(np.std(centred)))
     alike = _likeness(trials, space) * spread**2
-    short = np.log(lengths.max() / lengths)[level]
+    longest = float(lengths.max())
+    short = np.log(longest / lengths)[level]
     departs = alike * DRIFT * np.minimum.outer(short, short)
     chain = _chains(trials)
     noise = np.diag([t.error**2 for t in trials]) + SEED_NOISE**2 * np.equal.outer(chain, chain)
@@ -64,7 +91,7 @@ def expectations(trials: Sequence[Trial], space: Space | None = None) -> tuple[F
     # The mean of a level's scores depends on where its trials lay: a wide offset takes the error out again.
     observed = alike + departs + noise + 100 * spread**2 * np.equal.outer(level, level)
     weights = np.linalg.solve(observed, np.column_stack([centred, alike]))
-    return alike @ weights[:, 0], alike - alike @ weights[:, 1:]
+    return Expected(alike @ weights[:, 0], alike - alike @ weights[:, 1:], alike, longest)
 
 
 def _levels(trials: Sequence[Trial]) -> tuple[NDArray[np.int64], Floats]:

@@ -12,7 +12,7 @@ from typing import Any
 
 from wellfit.findings import Finding
 from wellfit.search.knobs import limits
-from wellfit.search.smoothing import chain_ends, smoothed
+from wellfit.search.smoothing import chain_ends, expectations, smoothed
 from wellfit.search.space import Choice, Fixed, Integer, Kind, LogUniform, Space, Uniform
 from wellfit.search.trial import Trial
 
@@ -23,6 +23,7 @@ NARROW_SHARE = 1 / 6  # half-width of a fine range that is even, as a share of t
 GOOD = 0.25  # share of the finished runs that count as good ones
 MOST_GOOD = 10
 AGREEING = 3  # so many good runs at least
+TRUSTED = 0.5  # of the doubt: a gain of more is about two to one likely to be one
 LUCK = 0.1  # a choice is settled where the good runs agree on it with less than this chance of doing so by luck
 
 
@@ -65,15 +66,16 @@ def _place_of_best(trials: Sequence[Trial], expected: Sequence[tuple[float, floa
     return min(finished, key=lambda i: _rank(trials, expected, i)) if finished else None
 
 
-def winner(trials: Sequence[Trial], default: Trial | None, space: Space | None = None) -> tuple[Trial | None, str]:
+def winner(
+    trials: Sequence[Trial], default: Trial | None, space: Space | None = None, *, length: float = 0.0
+) -> tuple[Trial | None, str]:
     """The trial to train with, and why: of those that finished, the highest expected score among its neighbours.
 
-    default: the trial of the settings that would be used without a search; None where it was not run. It is kept
-    unless another is expected to do better by more than is doubtful: short trials favour higher rates than long
-    trainings bear, and the defaults were found in long ones.
+    default: the trial of the settings that would be used without a search; None where it was not run. It is left where
+    it is about two to one that another does better in a training of `length` epochs: short trials favour higher rates
+    than long trainings bear, and the defaults were found in long ones.
     """
-    expected = smoothed(trials, space)
-    place = _place_of_best(trials, expected)
+    place = _place_of_best(trials, smoothed(trials, space))
     if place is None:
         return default, "no trial finished"
     best = trials[place]
@@ -81,10 +83,9 @@ def winner(trials: Sequence[Trial], default: Trial | None, space: Space | None =
         return best, "the default settings did not finish"
     if best.settings == default.settings:
         return default, "no trial is expected to do better than the default"
-    (high, high_doubt), (own, own_doubt) = expected[place], expected[list(trials).index(default)]
-    gain, doubt = high - own, math.hypot(high_doubt, own_doubt)
+    gain, doubt = expectations(trials, space).lead(place, list(trials).index(default), length)
     said = f"{in_words(best.settings)} is expected to score {gain:.3f} (± {doubt:.3f}) above the default"
-    return (best, said) if gain > doubt else (default, f"{said}, which is too little to leave it")
+    return (best, said) if gain > TRUSTED * doubt else (default, f"{said}, which is too little to leave it")
 
 
 def in_words(settings: dict[str, Any]) -> str:
