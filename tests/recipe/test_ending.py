@@ -84,7 +84,7 @@ def test_the_time_that_judging_takes_is_counted_in_passes_over_validation() -> N
     # Three trainings of two snapshots, an average and the best; three views tried; kept, members and views see the
     # validation and the test images again.
     full = EndingPlan(3, (0.7, 1.0), ("shift",))
-    assert judging_passes(full, tests=1.0) == 3 * 4 + 3 + 2 * (2 + 2)
+    assert judging_passes(full, tests=1.0) == 3 * 4 + (1 + 3) + 2 * (2 + 2)  # views are compared with none
 
 
 def test_what_was_asked_for_by_name_is_noted() -> None:

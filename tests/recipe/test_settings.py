@@ -23,6 +23,7 @@ from wellfit.recipe.settings import (
 )
 from wellfit.record import Record, RunFolder
 from wellfit.search.knobs import reaching
+from wellfit.search.rounds import Round
 from wellfit.search.space import LogUniform
 
 
@@ -64,6 +65,21 @@ def test_the_default_is_tried_first_the_rate_of_the_checks_second_then_rates_on_
     assert [round(settings["lr"] / usual, 6) for settings in first] == [1, 3, 0.333333]
     first = schedule_of(material(), 2.5 * usual).first  # near to three times: not tried twice
     assert [round(settings["lr"] / usual, 6) for settings in first] == [1, 2.5, 0.333333]
+
+
+def test_beside_the_default_rate_what_else_varies_is_drawn() -> None:
+    """Of a set whose classes differ in size: few trials have to tell of the ways to balance them, too."""
+    plan = small_plan(training=replace(small_plan().training, balance="auto"))
+    unequal = cast(Material, SimpleNamespace(plan=plan, imbalanced=True))
+    drawn = set()
+    for seed in range(12):
+        plan = plan.replace(seed=seed)
+        first = schedule_of(cast(Material, SimpleNamespace(plan=plan, imbalanced=True))).next([])
+        assert isinstance(first, Round)
+        assert first.tasks[0].settings["balance"] == "none"
+        drawn |= {task.settings["balance"] for task in first.tasks[1:]}
+    assert drawn == {"none", "weights", "sampler"}
+    assert schedule_of(unequal).first[1].keys() == {"lr"}
 
 
 @pytest.mark.parametrize("times", [1.0, 0.99 * ALIKE, 1.01 / ALIKE])

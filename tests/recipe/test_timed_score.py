@@ -70,8 +70,8 @@ def test_views_that_were_asked_for_have_their_time() -> None:
     asked = EndingPlan(views=("ten",), asked=("views",))
     score = timed(asked, judging=1.0)
     score(NET)
-    # Ten passes to judge the views, nine more of twice as many images, for validation and test, to use them.
-    assert left(score) == pytest.approx(60.0 - closing_time(prepared()) - 2 * 1.0 - (10 + 2 * 9) * 1.0)
+    # Eleven passes to judge the views against none, nine more of twice as many images, for validation and test, to use them.
+    assert left(score) == pytest.approx(60.0 - closing_time(prepared()) - 2 * 1.0 - (11 + 2 * 9) * 1.0)
 
 
 def test_networks_share_what_the_end_leaves() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -18,6 +19,7 @@ from wellfit.models.ensemble import Ensemble, Entrance
 from wellfit.models.saved import load_model, read_card
 from wellfit.models.zoo import build
 from wellfit.recipe import probing, transfer_ensemble
+from wellfit.recipe.budget import Budget
 from wellfit.recipe.combining import combine
 from wellfit.recipe.ending import asked_networks
 from wellfit.recipe.fitting import Fitted, train_network
@@ -26,6 +28,7 @@ from wellfit.recipe.material import Material, Settings
 from wellfit.recipe.plan import EndingPlan, ScratchPlan
 from wellfit.recipe.prepare import Prepared
 from wellfit.recipe.probing import Looked, linear, probe
+from wellfit.recipe.steps import resolved
 from wellfit.recipe.testing import save
 from wellfit.recipe.transfer_ensemble import Tried, join_tried
 from wellfit.recipe.viewing import choose_views
@@ -61,7 +64,7 @@ def asking(looked: Looked, ending: EndingPlan) -> Looked:
 
 def alone_joined(job: Job, looked: Looked, alone: Fitted) -> tuple[Material, Fitted]:
     """Where nothing but the linear classifier was tried."""
-    only = Tried(PROBE, looked.material, alone)
+    only = Tried(PROBE, looked.material, alone, looked.result)
     return join_tried(job, looked, [only], only)
 
 
@@ -100,31 +103,35 @@ def test_classifiers_of_several_stages_are_averaged_where_it_is_asked_for_and_ga
         torch.testing.assert_close(loaded(inputs), joined.module(inputs))
 
 
-def test_a_fine_tuned_network_is_joined_with_linear_classifiers_on_validation_alone(job: Job, looked: Looked) -> None:
+def test_a_fine_tuned_network_is_joined_with_linear_classifiers_on_validation_alone(
+    job: Job, looked: Looked, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(transfer_ensemble, "greedy", equal_shares)
     several = asking(looked, EndingPlan(3, asked=("ensemble",)))
     start = linear(several, several.best_at(["layer3"]), unseen_validation=True)
     tuned = Fitted(start.built, start.module, start.score, 5, Settings(1e-3, 0.0), on_validation=start.on_validation)
-    tried = [Tried(PROBE, several.material, linear(several, several.result)), Tried(ALL, several.material, tuned)]
+    first = Tried(PROBE, several.material, linear(several, several.result), several.result)
+    tried = [first, Tried(ALL, several.material, tuned)]
     _, joined = join_tried(job, several, tried, tried[1])
-    lines = [line for line in read_record(job.folder.record) if line["kind"] == "ensemble"]
-    if lines:
-        assert {each["kind"] for each in lines[0]["tried"]} == {"best", "linear"}
-        assert lines[0]["images"] == len(several.on_validation)
-        assert joined.held_out is not None
-    else:
-        assert joined is tuned
+    (line,) = [line for line in read_record(job.folder.record) if line["kind"] == "ensemble"]
+    assert [each["kind"] for each in line["tried"]] == ["best", "linear", "linear", "linear"]
+    assert line["images"] == len(several.on_validation)
+    assert joined.held_out is not None
+    assert len(joined.held_out[0]) == len(several.on_validation)
+    assert (joined.settings, joined.steps) == (tuned.settings, 5)  # what the training is repeated with
 
 
 @pytest.fixture
 def tried(job: Job, looked: Looked) -> list[Tried]:
     """A linear classifier, and a small net from scratch at 12 pixels, of other mean and deviation."""
-    small = ScratchPlan("whitened", 12, 12, 60, 3e-3, 5e-2, {"widths": [16, 32, 64]})
+    small = ScratchPlan("whitened", 12, 12, 60, 4e-3, 5e-2, {"widths": [16, 32, 64]})
     material = looked.material.from_scratch(small)
     shifted = replace(material.preprocessing, mean=(0.3, 0.4, 0.5), std=(0.2, 0.3, 0.4))
     material = replace(material, preprocessing=shifted)
     trained = train_network(job, material, Settings.of(material.plan))
     fitted = linear(looked, looked.result)
-    return [Tried(PROBE, looked.material, fitted), Tried(SCRATCH, material, replace(trained, on_validation=0.0))]
+    first = Tried(PROBE, looked.material, fitted, looked.result)
+    return [first, Tried(SCRATCH, material, replace(trained, on_validation=0.0))]
 
 
 def test_what_was_trained_is_averaged_with_the_classifier_unasked_where_it_gains(
@@ -151,6 +158,51 @@ def test_what_was_trained_is_averaged_with_the_classifier_unasked_where_it_gains
         larger = replace(scratch.material, preprocessing=pixels)
         second = scratch.fitted.module(shrunk(larger.inputs(indices))).softmax(1)
     torch.testing.assert_close(answer, (first + second) / 2, atol=2e-4, rtol=0)
+    # What it costs is that of both, whatever the size of the better one.
+    alone, together = line["milliseconds"]
+    assert 0 < alone < together
+    # config.toml has the pretrained network's settings, not the small net's, and tries the mean again.
+    config = resolved(Config(), material.plan, fitted)
+    assert config.optimizer.lr == looked.material.plan.optimizer.lr != scratch.material.plan.optimizer.lr
+    assert (config.model.name, config.ensemble, config.training.epochs) == ("resnet20", "auto", 0.0)
+    assert resolved(Config(ensemble="none"), material.plan, fitted).ensemble == "none"
+
+
+def test_views_of_a_mean_are_judged_by_members_that_have_not_seen_validation(
+    job: Job, looked: Looked, tried: list[Tried], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(transfer_ensemble, "greedy", equal_shares)
+    viewed = asking(looked, EndingPlan(1, (), ("shift",), ("views",)))
+    material, fitted = join_tried(job, viewed, tried, tried[0])
+    after = choose_views(job, material, fitted)
+    (line,) = [line for line in read_record(job.folder.record) if line["kind"] == "views"]
+    unseen = linear(viewed, viewed.result, unseen_validation=True).module.eval()
+    indices = viewed.material.data.split.validation
+    apart = fitted.apart
+    assert apart is not None
+    with torch.no_grad():
+        inputs = material.inputs(indices)
+        first = unseen(inputs).softmax(1)
+        second = fitted.module.members[0](fitted.module.entrances[0](inputs)).softmax(1)
+        torch.testing.assert_close(apart()(inputs).softmax(1), (first + second) / 2, atol=2e-4, rtol=0)
+    plain = ((first + second).argmax(1).numpy() == viewed.material.data.targets(indices)).mean()
+    assert line["score"] - line["gain"] == pytest.approx(float(plain), abs=1e-6)
+    assert after.module is fitted.module
+
+
+def test_where_the_time_is_short_no_mean_is_tried(job: Job, looked: Looked, tried: list[Tried]) -> None:
+    late = replace(job, budget=Budget(60.0, time.monotonic() - 59.0))
+    assert join_tried(late, looked, tried, tried[0]) == (looked.material, tried[0].fitted)
+    assert late.outcomes[-1].status == "skipped"
+    assert "no time" in late.outcomes[-1].reason
+
+
+def test_where_the_small_net_is_best_networks_from_other_seeds_are_what_was_asked_for(
+    job: Job, looked: Looked, tried: list[Tried]
+) -> None:
+    several = asking(looked, EndingPlan(3, asked=("ensemble",)))
+    assert join_tried(job, several, tried, tried[1]) == (tried[1].material, tried[1].fitted)
+    assert not job.outcomes or job.outcomes[-1].name != "ensemble"
 
 
 def equal_shares(answers: list[np.ndarray], targets: np.ndarray, metric: str, *, most_members: int) -> Selection:
@@ -164,7 +216,7 @@ def equal_shares(answers: list[np.ndarray], targets: np.ndarray, metric: str, *,
 def test_unasked_a_mean_that_gains_nothing_is_not_taken(job: Job, looked: Looked, tried: list[Tried]) -> None:
     linear_one, scratch = tried
     # The same network twice: no mean of the two says anything else.
-    twice = Tried(ALL, looked.material, replace(linear(looked, looked.result, unseen_validation=True)))
+    twice = Tried(ALL, looked.material, linear(looked, looked.result, unseen_validation=True))
     assert join_tried(job, looked, [linear_one, twice], linear_one) == (looked.material, linear_one.fitted)
     assert job.outcomes[-1].reason.startswith("not kept")
     none = replace(job, config=Config(ensemble="none"))

@@ -17,7 +17,7 @@ from tests.recipe.plans import longer, small_plan
 from wellfit.config import Config
 from wellfit.errors import UserError
 from wellfit.models.zoo import build
-from wellfit.recipe import fitting, planning
+from wellfit.recipe import planning
 from wellfit.recipe.job import Job
 from wellfit.recipe.material import Material
 from wellfit.recipe.model_choice import Candidate, Choice
@@ -175,19 +175,6 @@ def test_a_plan_that_holds_fine_tuning_is_followed_and_validation_decides(
         assert fitted.settings.lowest == LOWEST
     else:
         assert "no better by itself" in done["fine-tune"].reason
-
-
-def test_fine_tuning_ends_where_validation_gains_no_more(
-    job: Job, few: Prepared, weights: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """At a rate of next to nothing no evaluation after the first is any better."""
-    material = Material.of(few, plan_of(weights, steps=200))
-    plan = material.plan.replace(optimizer=replace(material.plan.optimizer, lr=1e-12))
-    monkeypatch.setattr(fitting, "UNGAINED", 3)
-    _, fitted = transfer(job, replace(material, plan=plan))
-    lines = [line for line in read_record(job.folder.record) if line["kind"] == "epoch"]
-    assert len(lines) <= 4 < 200 // plan.training.evaluate_every
-    assert not fitted.interrupted
 
 
 def test_what_was_asked_for_is_taken(job: Job, few: Prepared, weights: Path) -> None:

@@ -8,7 +8,7 @@ from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import RBF, ConstantKernel
 
 from wellfit.randomness import generator
-from wellfit.search.smoothing import LEAST_SPREAD, REACH, SEED_NOISE, expectations, smoothed
+from wellfit.search.smoothing import LEAST_SPREAD, REACH, SEED_NOISE, _levels, expectations, smoothed
 from wellfit.search.trial import Trial
 
 EPOCHS = {"coarse": 1.0, "fine": 4.0, "as long": 1.01}  # by stage
@@ -49,6 +49,14 @@ def test_stages_of_the_same_length_are_compared_with_one_another() -> None:
     # Of another length, what stands alone is compared with nothing.
     alone = smoothed([trial(r, s, stage) for (r, s), stage in zip(scores, (coarse, "fine", coarse), strict=True)])
     assert alone[1][0] - alone[0][0] < 0.3 * (together[1][0] - together[0][0])
+
+
+def test_a_rung_that_broke_off_is_of_no_other_ones_length() -> None:
+    broken = [Trial("early", 0, {"lr": rate}, "pruned", epochs=0.1) for rate in (1e-1, 3e-1)]
+    finished = [trial(1e-3, 0.5), trial(1e-2, 0.4)]
+    alone, beside = smoothed(finished), smoothed([*broken, *finished])[2:]
+    assert np.diff([m for m, _ in beside]) == pytest.approx(np.diff([m for m, _ in alone]), abs=0.02)
+    assert list(_levels([*broken, *finished])[0]) == [0, 0, 1, 1]
 
 
 def test_a_difference_is_less_doubtful_than_either_and_more_so_beyond_the_longest_trial() -> None:

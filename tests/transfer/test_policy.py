@@ -57,7 +57,7 @@ def test_where_the_time_is_short_less_is_fine_tuned() -> None:
     for epochs, of_similar, of_different in (
         (FEW_EPOCHS, ALL, (ALL, SCRATCH)),
         (1.0, TOP, (ALL, SCRATCH)),
-        (0.9, TOP, (SCRATCH,)),
+        (0.9, TOP, (TOP, SCRATCH)),
     ):
         decision = decide(replace(similar, epochs=epochs))
         assert decision.strategies == (PROBE, of_similar)

@@ -201,6 +201,8 @@ def _further(
     if job.stop():
         job.skip("ensemble", "the run was stopped")
         return None, True
+    if ending.members < 2 and not trials and "ensemble" in {outcome.name for outcome in job.outcomes}:
+        return None, False  # it was decided before, with what transfer tried
     with job.step("ensemble") as outcome:
         if ending.members < 2 and not trials:
             outcome.skip("one training takes all of the time" if job.config.ensemble == "auto" else "not asked for")

@@ -1,48 +1,17 @@
-"""One network of several that were trained by themselves: the ensemble's input, and each member's way in."""
+"""One preprocessing for networks that were trained with several: an ensemble's input, and each member's way in."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from torch import nn
 
 from wellfit.data.preprocess import Preprocessing
-from wellfit.engine import Engine
 from wellfit.errors import UserError
-from wellfit.models.ensemble import Ensemble, entrance_of
-from wellfit.models.zoo import Built
 
 ALIKE = 1e-9
-
-
-@dataclass(frozen=True)
-class Part:
-    """A member to be: its network, what builds it anew, and the way in that `common_view` gave it."""
-
-    module: nn.Module
-    name: str
-    options: dict[str, Any]
-    image_size: int
-    way: dict[str, Any]
-    licence: str | None
-    source: str | None
-
-
-def joined(parts: Sequence[Part], shares: Sequence[float], view: int, engine: Engine) -> Built:
-    """The ensemble on its engine, the members' licences and sources named together. view: side of its input, pixels."""
-    described = [
-        {"name": part.name, "options": part.options, "image_size": part.image_size, **part.way} for part in parts
-    ]
-    options: dict[str, Any] = {"members": described, "shares": [round(share, 6) for share in shares]}
-    entrances = [entrance_of(each, view) for each in described]
-    module = engine.place(Ensemble([part.module for part in parts], options["shares"], entrances).eval())
-    licence = "; ".join(sorted({part.licence for part in parts if part.licence})) or None
-    source = "; ".join(sorted({part.source for part in parts if part.source})) or None
-    return Built(module, "ensemble", options, licence=licence, source=source)
 
 
 def common_view(each: Sequence[Preprocessing]) -> tuple[Preprocessing, list[dict[str, Any]]]:

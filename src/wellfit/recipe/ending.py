@@ -100,4 +100,5 @@ def judging_passes(ending: EndingPlan, tests: float) -> float:
     candidates = (len(ending.snapshots) + 2) * ending.members if ending.snapshots or ending.members > 1 else 0
     candidates += ending.trials
     views = [preset(name).passes for name in ending.views]
+    candidates += 1 if any(name != "none" for name in ending.views) else 0  # without views, to compare with
     return candidates + sum(views) + (1 + tests) * (ending.members - 1 + max(views, default=1) - 1)

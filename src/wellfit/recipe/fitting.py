@@ -31,7 +31,6 @@ from wellfit.transfer.probe import Probe
 from wellfit.transfer.rates import freeze_below_top
 
 RETRIES = 2  # after a diverged training: each at a tenth of the rate before
-UNGAINED = 5  # evaluations without gain after which a fine-tuning ends, where no other patience was asked for
 
 
 @dataclass
@@ -147,11 +146,8 @@ def fine_tune(
 
     start: the network to train, with a classifier that was fitted on training images alone; it is changed. before: what
     the best linear classifier scores on validation. top: only the last stages are trained, of all layers else. share:
-    of the time that is left. It ends early where validation gains no more.
+    of the time that is left.
     """
-    training = material.plan.training
-    patient = replace(training, patience=training.patience or UNGAINED)
-    material = replace(material, plan=material.plan.replace(training=patient))
     with job.step("fine-tune") as outcome:
         module = start.module
         if top:
@@ -162,8 +158,7 @@ def fine_tune(
         outcome.gain = round(score - before, 4) if gains else 0.0
         if gains:
             what = "the top stages" if top else "all layers, lower rates below"
-            ended = ", no gain since its best" if result.reason == "patience" else ""
-            outcome.reason = f"{what}; {result.epochs:.1f} epochs{ended}; validation {before:.4f} → {score:.4f}"
+            outcome.reason = f"{what}; {result.epochs:.1f} epochs; validation {before:.4f} → {score:.4f}"
         else:
             outcome.reason = f"no better by itself: {score:.4f} on validation against the probe's {before:.4f}"
         if not result.best.weights:

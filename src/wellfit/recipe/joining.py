@@ -24,10 +24,11 @@ from wellfit.models.saved import load_model, read_card
 from wellfit.recipe.answers import HeldOut
 from wellfit.recipe.budget import Budget
 from wellfit.recipe.combining import Candidate, record_line
-from wellfit.recipe.common_view import Part, common_view, joined
+from wellfit.recipe.common_view import common_view
 from wellfit.recipe.earlier import match_classes
 from wellfit.recipe.fitting import Fitted
 from wellfit.recipe.job import Job
+from wellfit.recipe.joined_network import Part, joined
 from wellfit.recipe.material import Material, Settings
 from wellfit.recipe.opening import Listener, forget_if_empty, job_of, new_folder, run_session
 from wellfit.recipe.plan import EndingPlan, Plan, load_plan

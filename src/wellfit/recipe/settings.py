@@ -112,10 +112,10 @@ def schedule_of(material: Material, found: float | None = None) -> Schedule:
     cost = steps / epoch / (1.0 if plan.schedule == CONTINUABLE else ANEW)
     space = starting_space(material, found)
     usual, lr = vars(Settings.of(plan)), plan.optimizer.lr
-    first = [{name: usual[name] for name in space}]
+    first: list[dict[str, Any]] = [{name: usual[name] for name in space}]
     for rate in (found, ASIDE * lr, lr / ASIDE):
         if rate is not None and not any(1 / ALIKE < rate / tried["lr"] < ALIKE for tried in first):
-            first.append({**first[0], "lr": rate})
+            first.append({"lr": rate})  # what else varies is drawn: few trials have to tell of it too
     return Schedule.plan(
         space,
         seed=plan.seed,

@@ -19,25 +19,31 @@ from wellfit.inference.evaluate import logits_of
 from wellfit.inference.gain import Judged, judge
 from wellfit.inference.selection import MOST_MEMBERS, greedy, mean_answers
 from wellfit.recipe.combining import record_line, verdict, worth
-from wellfit.recipe.common_view import Part, common_view, joined
+from wellfit.recipe.common_view import common_view
 from wellfit.recipe.fitting import Fitted
 from wellfit.recipe.job import Job
+from wellfit.recipe.joined_network import Part, joined
 from wellfit.recipe.material import Material
+from wellfit.recipe.model_choice import closing_time
 from wellfit.recipe.probing import Looked, linear
 from wellfit.transfer.policy import ALL, SCRATCH, TOP
 from wellfit.transfer.probe import ProbeResult
 
-TIMED = 64  # images on which the cost of one pass is measured
+TIMED = 64  # images on which the cost of a network's pass is measured
 TRAINED = {TOP: "fine-tuned", ALL: "fine-tuned", SCRATCH: "from scratch"}
 
 
 @dataclass(frozen=True)
 class Tried:
-    """What a strategy of transfer has led to, and the material that it was carried out on."""
+    """What a strategy of transfer has led to, and the material that it was carried out on.
+
+    linear: what the probe found, where the strategy is a linear classifier.
+    """
 
     strategy: str
     material: Material
     fitted: Fitted
+    linear: ProbeResult | None = None
 
 
 @dataclass
@@ -60,18 +66,29 @@ class Member:
 def join_tried(job: Job, looked: Looked, tried: Sequence[Tried], best: Tried) -> tuple[Material, Fitted]:
     """The best of what was tried, or its mean with others where validation gains; and the material that belongs to it.
 
-    Judged on all images that the probe's classifiers have held out; with a trained network among the members, on the
-    validation split. Unasked, a mean has to gain beyond doubt; where it was asked for, it must not lose.
+    tried: a linear classifier first. Judged on all images that the probe's classifiers have held out; with a trained
+    network among the members, on the validation split. Unasked, a mean has to gain beyond doubt, and there has to be
+    the time to use it; where it was asked for, it must not lose.
     """
     plan, asked = looked.material.plan, looked.material.plan.ending.members >= 2
     trained = [each for each in tried if each.strategy in TRAINED]
+    if asked and best.strategy == SCRATCH:
+        return best.material, best.fitted  # networks from other seeds are its ensemble, and come later
     if not asked and (job.config.ensemble == "none" or not trained):
         why = "one was asked for" if job.config.ensemble == "none" else "more were not asked for"
         job.skip("ensemble", f"one network, as {why}; `--ensemble N` averages classifiers of N stages")
         return best.material, best.fitted
     with job.step("ensemble") as outcome:
         plan.engine.activate()
-        pool, rows = _pool(looked, trained, every_stage=asked)
+        more = _seconds(job, looked, [each for each in tried if each is not best])
+        if not asked and more > job.budget.left - closing_time(looked.material.data):
+            outcome.skip(
+                f"no time: with the networks that were tried beside the best, the end would take {more:.0f} s more"
+            )
+            return best.material, best.fitted
+        layers = looked.features.layers
+        results = [looked.best_at([layer]) for layer in layers] if asked else [r for r in [tried[0].linear] if r]
+        pool, rows = _pool(looked, trained, results)
         targets = looked.targets[rows]
         most = min(plan.ending.members if asked else MOST_MEMBERS, len(pool))
         selection = greedy([each.answers for each in pool], targets, plan.metric, most_members=most)
@@ -89,7 +106,6 @@ def join_tried(job: Job, looked: Looked, tried: Sequence[Tried], best: Tried) ->
         except UserError as error:
             outcome.gain, outcome.reason = 0.0, f"not kept: {error}"
             return best.material, best.fitted
-        job.record.write("ensemble", **record_line(pool, selection, _milliseconds(looked, best), len(rows)))
         shares = [float(selection.weights[i]) for i in selection.chosen]
         whole = [member.whole() for member in members]
 
@@ -100,27 +116,49 @@ def join_tried(job: Job, looked: Looked, tried: Sequence[Tried], best: Tried) ->
                 for module, each, size, way in zip(modules, whole, sizes, ways, strict=True)
             ]
 
-        # The settings to repeat it with are those of the pretrained network's training.
-        base = next((each.fitted for each in tried if each.strategy in (TOP, ALL)), best.fitted)
+        # What it is repeated with are the settings of the pretrained network, of its training where there was one.
+        base = next((each.fitted for each in tried if each.strategy in (TOP, ALL)), tried[0].fitted)
         built = joined(of([each.module for each in whole]), shares, common.size, plan.engine)
         fitted = replace(
             base,
             built=replace(built, weights=base.built.weights),
             module=built.module,
             score=selection.judged.score,
+            interrupted=best.fitted.interrupted,
+            held_out=None,
+            held_out_of=None,
+            apart=None,
             kept=[],
         )
         if any(member.kind == "linear" for member in members):  # fitted on validation images too
             fitted.held_out = mean_answers([member.answers for member in members], shares), targets
             fitted.held_out_of = looked.indices[rows]
             fitted.apart = lambda: joined(of([m.apart() for m in members]), shares, common.size, plan.engine).module
-        return replace(looked.material, preprocessing=common), fitted
+        material = replace(looked.material, preprocessing=common)
+        alone, together = (_of_one(*each, looked) for each in ((best.material, best.fitted), (material, fitted)))
+        line = record_line(pool, selection, 1000 * alone, len(rows))
+        job.record.write("ensemble", **{**line, "milliseconds": [round(1000 * alone, 3), round(1000 * together, 3)]})
+        return material, fitted
 
 
-def _pool(looked: Looked, trained: Sequence[Tried], *, every_stage: bool) -> tuple[list[Member], np.ndarray]:
+def _seconds(job: Job, looked: Looked, others: Sequence[Tried]) -> float:
+    """What the others would cost from here on: the validation images twice, the test images once."""
+    if job.budget.seconds is None:
+        return 0.0
+    split = looked.material.data.split
+    images = 2 * len(split.validation) + len(split.test)
+    return images * sum(_of_one(each.material, each.fitted, looked) for each in others)
+
+
+def _of_one(material: Material, fitted: Fitted, looked: Looked) -> float:
+    """Seconds that a network takes for one image."""
+    some, begun = looked.indices[:TIMED], time.monotonic()
+    logits_of(fitted.module, material.evaluation(some), material.plan.engine, material.preprocessing)
+    return (time.monotonic() - begun) / len(some)
+
+
+def _pool(looked: Looked, trained: Sequence[Tried], results: Sequence[ProbeResult]) -> tuple[list[Member], np.ndarray]:
     """The candidates, and the rows of `looked` that all of them are judged on."""
-    layers = looked.features.layers
-    results = [looked.best_at([layer]) for layer in layers] if every_stage else [looked.result]
     rows = np.flatnonzero(np.all([np.isfinite(each.held_out).all(axis=1) for each in results], axis=0))
     if trained:
         rows = np.intersect1d(rows, looked.on_validation)
@@ -151,11 +189,3 @@ def _linear_member(looked: Looked, result: ProbeResult, rows: np.ndarray) -> Mem
         lambda: linear(looked, result),
         lambda: linear(looked, result, unseen_validation=True).module,
     )
-
-
-def _milliseconds(looked: Looked, best: Tried) -> float:
-    """Of one pass over one image."""
-    material, some = best.material, looked.indices[:TIMED]
-    begun = time.monotonic()
-    logits_of(best.fitted.module, material.evaluation(some), material.plan.engine, material.preprocessing)
-    return 1000 * (time.monotonic() - begun) / len(some)

@@ -44,7 +44,10 @@ def transfer(job: Job, material: Material) -> tuple[Material, Fitted]:
 def choose_strategy(job: Job, looked: Looked) -> Decision:
     """Weigh the evidence; the finding prints the taught table with these numbers."""
     with job.step("policy") as outcome:
-        decision = decide(evidence_of(looked, _small_net(job, looked)))
+        planned = looked.material.plan
+        # An epoch count that was asked for says nothing of the time.
+        epochs = planned.epochs if planned.training.steps and not job.config.training.epochs else math.inf
+        decision = decide(replace(evidence_of(looked, _small_net(job, looked)), epochs=epochs))
         wanted = looked.material.plan.transfer_strategy
         if wanted != "auto":
             decision = replace(
@@ -106,7 +109,6 @@ def evidence_of(looked: Looked, scratch: float | None = None) -> Evidence:
         control_images=0 if compared is None else compared[2],
         scratch=None if scratch is None else (scratch, looked.validation_score(looked.result)),
         scratch_images=len(looked.on_validation),
-        epochs=plan.epochs if plan.training.steps else math.inf,
         unmeasured=unmeasured,
     )
 
@@ -126,7 +128,7 @@ def carry_out(job: Job, looked: Looked, decision: Decision) -> list[Tried]:
     if scratch or (fine is not None and plan.training.steps):
         # What is trained will not have seen validation images, so neither has the classifier that it is compared with.
         fitted = replace(fitted, on_validation=looked.apart(chosen)[1])
-    tried = [Tried(EARLIER if earlier else PROBE, material, fitted)]
+    tried = [Tried(EARLIER if earlier else PROBE, material, fitted, chosen)]
     if fine is None or not plan.training.steps:
         job.skip("fine-tune", _why_not(material, decision))
     else:

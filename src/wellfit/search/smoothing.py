@@ -42,9 +42,7 @@ def smoothed(trials: Sequence[Trial], space: Space | None = None) -> list[tuple[
     that they were to have, which is that of their stage and rung.
     space: says which settings vary evenly; without it, all numbers are taken to vary over decades.
     """
-    found = expectations(trials, space)
-    doubts = np.sqrt(np.maximum(0.0, np.diag(found.covariance)))
-    return list(zip(found.mean.tolist(), doubts.tolist(), strict=True))
+    return expectations(trials, space).each
 
 
 @dataclass(frozen=True)
@@ -55,6 +53,12 @@ class Expected:
     covariance: Floats
     prior: Floats
     longest: float
+
+    @property
+    def each(self) -> list[tuple[float, float]]:
+        """What `smoothed` returns."""
+        doubts = np.sqrt(np.maximum(0.0, np.diag(self.covariance)))
+        return list(zip(self.mean.tolist(), doubts.tolist(), strict=True))
 
     def lead(self, a: int, b: int, length: float = 0.0) -> tuple[float, float]:
         """By how much trial a's settings are expected to score above b's, and the standard deviation of what is not
@@ -101,21 +105,18 @@ def _levels(trials: Sequence[Trial]) -> tuple[NDArray[np.int64], Floats]:
     the stage before, are one level: their trials are compared with one another.
     """
     rungs = [(trial.stage, trial.rung) for trial in trials]
-    length_of = {
-        rung: max(
-            (t.epochs for t, r in zip(trials, rungs, strict=True) if r == rung and t.score is not None), default=0.0
-        )
-        or 1.0
-        for rung in dict.fromkeys(rungs)
-    }
+    length_of: dict[tuple[str, int], float] = dict.fromkeys(rungs, 0.0)
+    for trial, rung in zip(trials, rungs, strict=True):
+        length_of[rung] = max(length_of[rung], trial.epochs)
     lengths: list[float] = []
     level_of: dict[tuple[str, int], int] = {}
     for rung, length in length_of.items():
-        near = [i for i, known in enumerate(lengths) if abs(math.log(length / known)) < SAME_LENGTH]
+        near = [i for i, known in enumerate(lengths) if abs(length - known) <= SAME_LENGTH * known]
         if not near:
             lengths.append(length)
         level_of[rung] = near[0] if near else len(lengths) - 1
-    return np.array([level_of[rung] for rung in rungs]), np.array(lengths)
+    # A rung in which nothing came to any length is as good as one of an epoch; it says nothing but "poor".
+    return np.array([level_of[rung] for rung in rungs]), np.array([length or 1.0 for length in lengths])
 
 
 def _softened(trials: Sequence[Trial]) -> tuple[Floats, Floats]:

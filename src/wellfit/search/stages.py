@@ -75,7 +75,8 @@ def winner(
     it is about two to one that another does better in a training of `length` epochs: short trials favour higher rates
     than long trainings bear, and the defaults were found in long ones.
     """
-    place = _place_of_best(trials, smoothed(trials, space))
+    found = expectations(trials, space)
+    place = _place_of_best(trials, found.each)
     if place is None:
         return default, "no trial finished"
     best = trials[place]
@@ -83,7 +84,7 @@ def winner(
         return best, "the default settings did not finish"
     if best.settings == default.settings:
         return default, "no trial is expected to do better than the default"
-    gain, doubt = expectations(trials, space).lead(place, list(trials).index(default), length)
+    gain, doubt = found.lead(place, list(trials).index(default), length)
     said = f"{in_words(best.settings)} is expected to score {gain:.3f} (± {doubt:.3f}) above the default"
     return (best, said) if gain > TRUSTED * doubt else (default, f"{said}, which is too little to leave it")
 

@@ -105,28 +105,26 @@ def decide(evidence: Evidence) -> Decision:
     """From the measured numbers to the cell of the table and what it advises.
 
     Little and similar: a linear classifier on top. Little and different: linear classifiers on earlier stages. A lot
-    and similar: fine-tune all layers, or the top stages alone where the time is short. A lot and different: fine-tune
-    all, and a small net from scratch beside. Where data are different by other signs and the last stage serves best,
-    the linear classifier stays there.
+    and similar: fine-tune all layers. A lot and different: fine-tune all, and a small net from scratch beside. Where
+    the time is too short for all layers, the top stages alone. Where data are different by other signs and the last
+    stage serves best, the linear classifier stays there.
     """
     little = evidence.images < LITTLE
     similar, helps, reasons = _similar(evidence)
     amount = "little" if little else "lot"
     kind = "similar" if similar else "different"
     linear = PROBE if similar or evidence.last_is_best else EARLIER
-    further: tuple[str, ...] = ()
-    if not little and similar:
-        further = (TOP,) if evidence.epochs < FEW_EPOCHS else (ALL,)
-    elif not little:
-        further = (SCRATCH,) if evidence.epochs < 1 else (ALL, SCRATCH)
+    tuned = TOP if evidence.epochs < (FEW_EPOCHS if similar else 1) else ALL
+    further: tuple[str, ...] = () if little else (tuned,) if similar else (tuned, SCRATCH)
     reasons.insert(
         0,
         f"{evidence.images:,} training images, {'fewer' if little else 'not fewer'} than {LITTLE:,}: "
         + ("little data" if little else "a lot of data"),
     )
-    if further and ALL not in further:
-        instead = "the top stages alone have more" if TOP in further else "none is tried"
-        reasons.append(f"the time holds {evidence.epochs:.1f} epochs of fine-tuning all layers: {instead}")
+    if TOP in further:
+        reasons.append(
+            f"the time holds {evidence.epochs:.1f} epochs of fine-tuning all layers: the top stages alone have more"
+        )
     if not similar and linear == PROBE and evidence.earlier is not None:
         reasons.append(
             "no earlier stage scores better here, so the linear classifier sits on the last one all the same"
