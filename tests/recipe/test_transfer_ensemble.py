@@ -182,7 +182,7 @@ def test_views_of_a_mean_are_judged_by_members_that_have_not_seen_validation(
     assert apart is not None
     with torch.no_grad():
         inputs = material.inputs(indices)
-        first = unseen(inputs).softmax(1)
+        first = unseen(viewed.material.inputs(indices)).softmax(1)
         second = fitted.module.members[0](fitted.module.entrances[0](inputs)).softmax(1)
         torch.testing.assert_close(apart()(inputs).softmax(1), (first + second) / 2, atol=2e-4, rtol=0)
     plain = ((first + second).argmax(1).numpy() == viewed.material.data.targets(indices)).mean()
