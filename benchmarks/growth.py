@@ -4,8 +4,8 @@ usage: python benchmarks/growth.py [images] [classes] [trials] [--quick] [--repe
 
 Images are small PNG files in class folders, made by this program in OUT; trials are of a landscape, nothing is trained.
 There are as many trials as asked: a search's own schedule ends at 200 to 250 of such a landscape, where no more is to
-be gained. The winner is found by a Gaussian process over all of them, whose time grows with their cube; it is shown
-beside the rest, and is no part of what a trial costs.
+be gained. The winner is found by a Gaussian process over all of them, whose time grows with their cube: a row of its
+own, judged as the others are.
 Each stage is measured at three sizes in processor time of this process, all threads together, so that other work on
 the machine counts little. The exponent is that of the two larger sizes, log(time ratio) / log(size ratio), of the
 medians: small constant parts weigh less there. Linear is 1; to reach: 1.05 at most. Stages whose median at the largest
