@@ -6,6 +6,7 @@ import io
 import pickle
 import subprocess
 import sys
+import tracemalloc
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 
@@ -16,6 +17,7 @@ from PIL import Image, ImageOps
 from tests.data.test_headers import png_header
 from wellfit.data import decode as module
 from wellfit.data.decode import Undecodable, decode, from_pillow
+from wellfit.data.resize import resized
 
 RNG = np.random.default_rng(7)
 PIXELS = RNG.integers(0, 256, (24, 40, 3), dtype=np.uint8)
@@ -206,6 +208,70 @@ def test_scaled_jpeg_decoding_stays_close_to_the_slow_way(monkeypatch: pytest.Mo
     monkeypatch.setattr(module, "_RESERVE", 1e9)
     exact = decode(data, 40).astype(float)
     assert 0 < np.sqrt(((scaled - exact) ** 2).mean()) < 2
+
+
+BIG = np.asarray(Image.fromarray(RNG.integers(0, 256, (16, 24, 3), dtype=np.uint8)).resize((485, 323)))
+
+
+def in_mode(mode: str) -> Image.Image:
+    """BIG as a picture of that mode."""
+    if mode == "I;16":
+        return Image.fromarray(np.asarray(Image.fromarray(BIG).convert("L")).astype(np.uint16) * 257)
+    image = Image.fromarray(BIG)
+    if mode.endswith("A"):
+        image.putalpha(Image.fromarray(BIG[::-1, :, 0]))
+    return image.convert(mode)
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "P", "1", "RGBA", "LA", "I;16"])
+def test_large_images_are_averaged_over_blocks_strip_by_strip(mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = save(in_mode(mode), "PNG")
+    full = decode(data)
+    assert full.shape == BIG.shape
+    # 323 rows to 40: blocks of four leave 81, the last of them over three rows, and more than twice the 40.
+    padded = np.pad(full.astype(float), ((0, 1), (0, 3), (0, 0)), constant_values=np.nan)
+    means = np.nanmean(padded.reshape(81, 4, 122, 4, 3), axis=(1, 3))
+    expected = resized((means + 0.5).astype(np.uint8), 40, 60, "bicubic")
+    found = decode(data, 40)
+    assert np.abs(found.astype(int) - expected).max() <= 1
+    for rows in (1, 7):
+        monkeypatch.setattr(module, "_STRIP", 485 * rows)
+        np.testing.assert_array_equal(decode(data, 40), found)
+        np.testing.assert_array_equal(decode(data), full)
+    np.testing.assert_array_equal(decode(full, 40), found)  # the same pixels, without a file
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "RGBA"])
+def test_averaging_blocks_first_stays_close_to_the_slow_way(mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = save(in_mode(mode).crop((0, 0, 480, 320)), "PNG")
+    quick = decode(data, 40).astype(float)
+    monkeypatch.setattr(module, "_RESERVE", 1e9)
+    exact = decode(data, 40).astype(float)
+    assert 0 < np.sqrt(((quick - exact) ** 2).mean()) < 2
+
+
+def test_large_arrays_of_grey_or_of_a_part_are_averaged_alike() -> None:
+    grey = np.ascontiguousarray(BIG[..., 0])
+    found = decode(np.stack([grey] * 3, 2), 40)
+    for same in (grey, grey[..., None], np.asfortranarray(grey)):
+        np.testing.assert_array_equal(decode(same, 40), found)
+    part = BIG[::-1, 5:, :]
+    np.testing.assert_array_equal(decode(part, 40), decode(part.copy(), 40))
+
+
+@pytest.mark.parametrize("mode", ["L", "P", "RGBA"])
+def test_large_images_are_never_held_as_a_whole_in_rgb(mode: str) -> None:
+    image = Image.new(mode, (2500, 2000))
+    cases = {"file": save(image, "PNG"), "array": np.zeros((2000, 2500), np.uint8)}
+    decode(cases["file"], 40)  # what is imported on the way is not counted
+    for name, data in cases.items():
+        tracemalloc.start()
+        try:
+            decode(data, 40)
+            peak = tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+        assert peak < 2500 * 2000, name  # a third of an array of its pixels; Pillow's own memory is not traced
 
 
 def test_arrays() -> None:

@@ -35,10 +35,10 @@ layout = "contiguous"
 threads = 1
 """
 PATIENCE = 900.0  # seconds: the machine may be busy
-# The command itself, in which a worker counts as dead after six seconds of silence and not after twenty.
+# The command itself, in which a worker counts as dead after ten seconds of silence and not after twenty.
 COMMAND = """
 from wellfit.search import heartbeat
-heartbeat.INTERVAL, heartbeat.GRACE = 1.0, 6.0
+heartbeat.INTERVAL, heartbeat.GRACE = 1.0, 10.0
 from wellfit.cli import main
 main()
 """

@@ -6,8 +6,10 @@
   0-65535, whichever is the narrowest range that holds it; anything else has no known scale and is undecodable.
 - GIF, WEBP, TIFF: the first frame or page.
 
-Shrinking is antialiased (bicubic over the source pixels, `data.resize`). A JPEG is first decoded at 1/2, 1/4 or 1/8 of
-its size where at least twice the wanted size remains: half the time for photos, 45 dB from the slow way on average.
+Shrinking is antialiased (bicubic over the source pixels, `data.resize`). As long as twice the wanted size
+remains, a JPEG is first decoded at 1/2, 1/4 or 1/8 of its size (half the time for photos, 45 dB from the slow way on
+average); anything else is averaged over blocks of pixels, strip by strip, so that a large image needs little memory
+beside what Pillow decodes it into.
 """
 
 from __future__ import annotations
@@ -35,6 +37,7 @@ __all__ = ["PIXEL_LIMIT", "Header", "Undecodable", "decode", "from_pillow", "sni
 
 _ORIENTATION = 0x0112
 _RESERVE = 2.0
+_STRIP = 1 << 18  # pixels that are turned into RGB at a time
 _pillow_limit_lock = threading.Lock()
 
 
@@ -68,7 +71,7 @@ def from_pillow(image: PillowImage.Image) -> np.ndarray:
     """Pixels of a Pillow image, H×W×3 uint8 RGB, by the same rules as a file's. Raises Undecodable."""
     try:
         image.load()
-        return _turn(_to_array(_eight_bit(image).convert("RGB")), _orientation(image))
+        return _turn(_pixels(image, 1), _orientation(image))
     except Undecodable:
         raise
     except Exception as error:  # the file behind a lazily opened image may be damaged
@@ -83,9 +86,17 @@ def _from_pixels(pixels: np.ndarray, short_side: int | None) -> np.ndarray:
         raise Undecodable("no pixels")
     if height * width > PIXEL_LIMIT:
         raise Undecodable(too_large(width, height))
-    if pixels.ndim == 2 or pixels.shape[2] == 1:
-        pixels = np.repeat(pixels.reshape(height, width, 1), 3, axis=2)
-    return _shrink(pixels, _target(width, height, short_side))
+    if pixels.ndim == 3 and pixels.shape[2] == 1:
+        pixels = pixels[:, :, 0]
+    target = _target(width, height, short_side)
+    block = _block(width, height, target)
+    if block > 1:
+        from PIL import Image
+
+        pixels = _averaged(lambda top, bottom: Image.fromarray(pixels[top:bottom]), width, height, block)
+    elif pixels.ndim == 2:
+        pixels = np.repeat(pixels[:, :, None], 3, axis=2)
+    return _shrink(pixels, target)
 
 
 def _target(width: int, height: int, short_side: int | None) -> tuple[int, int]:
@@ -98,8 +109,13 @@ def _target(width: int, height: int, short_side: int | None) -> tuple[int, int]:
 
 def _jpeg_factor(width: int, height: int, target: tuple[int, int]) -> int:
     """How far libjpeg itself may reduce: 1, 2, 4 or 8, leaving at least _RESERVE times the target."""
-    room = min(width / target[0], height / target[1]) / _RESERVE
+    room = _block(width, height, target)
     return next((factor for factor in (8, 4, 2) if room >= factor), 1)
+
+
+def _block(width: int, height: int, target: tuple[int, int]) -> int:
+    """The side of the largest blocks of pixels, each averaged, that leave at least _RESERVE times the target."""
+    return max(1, int(min(width / target[0], height / target[1]) / _RESERVE))
 
 
 def _small_jpeg(data: bytes, header: Header, short_side: int | None) -> np.ndarray | None:
@@ -120,9 +136,26 @@ def _shrink(pixels: np.ndarray, target: tuple[int, int]) -> np.ndarray:
     return resized(pixels, target[1], target[0], "bicubic")
 
 
-def _to_array(image: PillowImage.Image) -> np.ndarray:
+def _pixels(image: PillowImage.Image, block: int) -> np.ndarray:
+    """H×W×3 of a loaded image in any mode, averaged over blocks of that side; ⌈H/block⌉×⌈W/block⌉ remain."""
+    if image.mode.startswith(("I", "F")):  # the scale follows from all values
+        image = _eight_bit(image)
     width, height = image.size
-    return np.frombuffer(bytearray(image.tobytes()), np.uint8).reshape(height, width, 3)
+    return _averaged(lambda top, bottom: _eight_bit(image.crop((0, top, width, bottom))), width, height, block)
+
+
+def _averaged(strip: Callable[[int, int], PillowImage.Image], width: int, height: int, block: int) -> np.ndarray:
+    """Means over blocks, strip by strip, of an image whose rows from top to bottom are `strip(top, bottom)`, L or RGB.
+
+    A whole image in RGB takes four bytes a pixel, and as much again for every step on the way to an array.
+    """
+    out = np.empty((-(-height // block), -(-width // block), 3), np.uint8)
+    rows = block * max(1, _STRIP // (block * width))
+    for top in range(0, height, rows):
+        part = strip(top, min(height, top + rows))
+        values = np.asarray(part.reduce(block) if block > 1 else part)
+        out[top // block : top // block + len(values)] = values if values.ndim == 3 else values[:, :, None]
+    return out
 
 
 def _by_pillow(data: bytes, header: Header, short_side: int | None) -> np.ndarray:
@@ -131,16 +164,16 @@ def _by_pillow(data: bytes, header: Header, short_side: int | None) -> np.ndarra
     limit = Image.MAX_IMAGE_PIXELS
     guard = _without_pillow_limit() if limit and header.width * header.height > limit else nullcontext()
     with guard, _open(data, header.format) as image:
-        width, height = image.size
+        target, block = _target(*image.size, short_side), 1
         if header.format == "JPEG":
-            factor = _jpeg_factor(width, height, _target(width, height, short_side))
+            factor = _jpeg_factor(*image.size, target)
             if factor > 1:
-                image.draft(None, (width // factor, height // factor))
+                image.draft(None, (image.width // factor, image.height // factor))
         image.load()
         if header.format != "JPEG":
-            width, height = image.size  # a TIFF turns itself while it loads
-        plain = _to_array(_eight_bit(image).convert("RGB"))
-        return _turn(_shrink(plain, _target(width, height, short_side)), _orientation(image))
+            target = _target(*image.size, short_side)  # a TIFF turns itself while it loads
+            block = _block(*image.size, target)
+        return _turn(_shrink(_pixels(image, block), target), _orientation(image))
 
 
 def _open(data: bytes, name: str) -> PillowImage.Image:

@@ -28,7 +28,7 @@ from wellfit.data.sources.source import Rows
 from wellfit.data.thumbnails import SIDE, thumbnails, uniform_thumbnails
 from wellfit.record import write_atomically
 
-STORE_VERSION = 3
+STORE_VERSION = 4
 SHARD_BYTES = 64 * 1000**2
 SHARD_IMAGES = 16384
 THUMBNAIL_BYTES = SIDE * SIDE * 3

@@ -2,8 +2,9 @@
 
 Prediction reduces an image to a short side of at most 320 pixels (bicubic), cuts the centre square and brings it to the
 network's size (bilinear), both antialiased (`data.resize`). Both work in integers and round between rows and columns,
-and so does this graph: its views equal those of `data.views.evaluation_view` to the last bit. All is float32, in which
-sums of integers below 2²⁴ are exact whatever their order, so that any runtime computes the same.
+and so does this graph: its views equal those of `data.views.evaluation_view` to the last bit, but for images of four
+times the short side and more: `data.decode` averages their blocks first. All is float32, in which sums of integers
+below 2²⁴ are exact whatever their order, so that any runtime computes the same.
 """
 
 from __future__ import annotations

@@ -5,12 +5,12 @@ from __future__ import annotations
 import io
 import pickle
 import tarfile
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 import pytest
 
-from wellfit.data.sources import open_source
+from wellfit.data.sources import cifar, open_source
 from wellfit.errors import UserError
 
 RNG = np.random.default_rng(5)
@@ -135,3 +135,20 @@ def test_a_cut_binary_batch(tmp_path: Path) -> None:
     (folder / "test_batch.bin").write_bytes(b"\0" * 5000)
     with pytest.raises(UserError, match="no whole CIFAR file: 5000 bytes"):
         open_source(folder)
+
+
+def test_other_sets_cost_no_path_objects(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = []
+
+    class Counted(PurePosixPath):
+        def __new__(cls, *parts: str) -> PurePosixPath:
+            made.append(parts)
+            return PurePosixPath(*parts)
+
+    monkeypatch.setattr(cifar, "PurePosixPath", Counted)
+    layouts = ("{}.jpg", "cat/{}.jpg", "train/cat/{}.jpg", "set/train/cat/{}.jpg", "test.bin/{}.png")
+    assert cifar.find_cifar([layout.format(i) for layout in layouts for i in range(20)]) == []
+    assert not made
+    assert cifar.find_cifar(["set/meta", "set/train", "set/test", "set/1.jpg"]) == ["set/train", "set/test"]
+    assert len({parts for parts in made if len(parts) == 1}) == 3 + 1  # three files, their folder
+    assert cifar.find_cifar(["deep/er/set/meta", "deep/er/set/train"]) == []

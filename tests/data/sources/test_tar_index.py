@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import io
 import tarfile
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from wellfit.data.sources import tar_index
 from wellfit.data.sources.tar_index import plain_index
 
 LONG = "/".join(["a" * 40, "b" * 40, "c" * 40, "photo.jpg"])
@@ -78,3 +80,34 @@ def test_what_ends_too_early_is_left_to_tarfile(tmp_path: Path) -> None:
     for length in (0, 100, 512, 1024, 1500, 3584, 4000):
         path.write_bytes(whole[:length])
         assert plain_index(path) is None, length
+
+
+@pytest.mark.parametrize("at_once", [1, 4, 5, 6, 100])
+def test_headers_are_checked_some_at_once_and_all_of_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at_once: int
+) -> None:
+    monkeypatch.setattr(tar_index, "_AT_ONCE", at_once)
+    path = packed(tmp_path / "t.tar", [f"a/{i}.jpg" for i in range(9)], tarfile.USTAR_FORMAT, [5] * 9)
+    assert plain_index(path) == listed(path)
+    whole = path.read_bytes()
+    for member in range(9):
+        content = bytearray(whole)
+        content[512 + 1024 * member + 3] ^= 1  # a letter of its name
+        path.write_bytes(content)
+        assert plain_index(path) is None, member
+
+
+def test_it_holds_few_headers_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tar_index, "_AT_ONCE", 256)
+    members = 8000
+    heads = [tarfile.TarInfo(f"a/{i}.jpg").tobuf(tarfile.USTAR_FORMAT) for i in range(members)]
+    path = tmp_path / "t.tar"
+    path.write_bytes(b"".join(heads) + bytes(1024))
+    tracemalloc.start()
+    try:
+        names, places = plain_index(path)
+        left, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert len(names) == len(places) == members
+    assert peak - left < members * 512 / 4

@@ -177,7 +177,9 @@ def test_long_updates_count_where_the_loss_jumps():
     assert verdict("updates-too-large", steady) is None
     losses = np.array(falling(300, end=1.0))
     losses[[150, 151]] = 5.0
-    assert "jumps" in verdict("updates-too-large", watched(losses.tolist(), ratio=0.04)).message
+    found = verdict("updates-too-large", watched(losses.tolist(), ratio=0.04))
+    assert "and the loss jumps" in found.message
+    assert found.evidence["limit"] == 0.025
     assert verdict("updates-too-large", watched(losses.tolist(), ratio=0.004)) is None
 
 
@@ -311,6 +313,47 @@ def test_what_a_rate_did_that_was_lowered_soon_is_past():
     assert [verdict(name, history).severity for name in ("exploding", "updates-too-large")] == ["error", "warning"]
 
 
+def thrown_early(steps=200, promised=0.01):
+    history = watched([2.3, *[4000.0] * 2, *noisy([9.0] * (steps - 3))])
+    history.samples = [sample(s, ratio=2.0 if s < 3 else 1e-4, promised=promised) for s in range(0, steps, 2)]
+    history.lrs = [1.0] * 3 + [0.01] * (steps - 3)
+    return history
+
+
+def test_an_explosion_is_past_only_where_the_rate_is_blamed_as_an_error():
+    assert verdict("exploding", thrown_early()).severity == "info"
+    assert verdict("lr-too-high", thrown_early()).severity == "error"
+    # along the gradient no rate is to blame, nor where a class costs much that cannot be said, nor judged so soon
+    uphill = thrown_early(promised=-0.01)
+    shown = with_a_class_that_costs(1000.0, steps=100)
+    impossible = replace(thrown_early(), samples=shown.samples, classes=4, class_counts=shown.class_counts)
+    impossible.losses = [2.3, 2.3, 4000.0, 4000.0, *(20 * np.array(shown.losses)).tolist()]
+    impossible.samples = [replace(s, step=s.step + 4) for s in shown.samples]
+    impossible.lrs = [1.0] * 4 + [0.01] * 100
+    for history in (uphill, impossible):
+        assert verdict("lr-too-high", history) is None
+        assert verdict("exploding", history).severity == "error"
+    soon = thrown_early(steps=18)
+    assert any(need(soon) for need in RULES["lr-too-high"].needs)
+    assert verdict("exploding", soon).severity == "error"
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_an_explosion_that_is_called_past_leaves_another_error(seed):
+    draws = np.random.default_rng(seed)
+    steps, early = int(draws.integers(12, 120)), int(draws.integers(1, 5))
+    history = thrown_early(max(steps, 12), promised=float(draws.choice([-0.01, 0.01])))
+    end = float(draws.choice([2.0, 2.6, 9.0, 400.0]))
+    history.losses = [
+        2.3,
+        *[float(draws.choice([30.0, 4000.0]))] * early,
+        *noisy([end] * (len(history.lrs) - early - 1)),
+    ]
+    findings = judge(history)[0]
+    if any(f.id == "exploding" for f in findings):
+        assert any(f.severity == "error" for f in findings)
+
+
 def test_weights_that_grow_at_once_without_a_rise_of_the_loss_began_too_small():
     def history(growth, losses):
         seen = watched(losses)
@@ -343,7 +386,9 @@ def test_a_rate_that_had_to_be_lowered_was_not_lowered_too_early():
 def test_long_steps_that_throw_validation_about_are_too_large():
     history = watched(falling(300, end=1.8), ratio=0.03)
     history.epochs = epochs(train_loss=[2.2, 2.0, 1.9, 1.8], val_loss=[2.6, 3.5, 2.1, 3.2])
-    assert "the loss jumps" in verdict("updates-too-large", history).message
+    found = verdict("updates-too-large", history)
+    assert "and the validation loss leaps from epoch to epoch" in found.message
+    assert found.evidence["limit"] == 0.02
     history.epochs = epochs(train_loss=[2.2, 2.0, 1.9, 1.8], val_loss=[2.2, 2.1, 2.0, 1.9])
     assert verdict("updates-too-large", history) is None
     # steps of a usual length are not to blame

@@ -17,6 +17,13 @@ from wellfit.errors import UserError
 _PIXELS = 3 * 32 * 32
 _TEN_PYTHON = [*(f"data_batch_{i}" for i in range(1, 6)), "test_batch"]
 _TEN_BINARY = [f"{name}.bin" for name in _TEN_PYTHON]
+_BATCHES = (
+    (_TEN_PYTHON, "data_batch_1"),
+    (_TEN_BINARY, "data_batch_1.bin"),
+    (["train", "test"], "meta"),
+    (["train.bin", "test.bin"], "train.bin"),
+)
+_KNOWN = frozenset(name for batches, sign in _BATCHES for name in (*batches, sign))
 _ALLOWED = {
     ("numpy.core.multiarray", "_reconstruct"),
     ("numpy._core.multiarray", "_reconstruct"),
@@ -30,18 +37,13 @@ def find_cifar(files: Sequence[str]) -> list[str]:
     """The batch files of a CIFAR set among these relative paths, one folder's only; [] where there is none."""
     folders: dict[str, set[str]] = {}
     for file in files:
-        if file.count("/") > 2:  # path objects of a whole data set take seconds
+        if file.rpartition("/")[2] not in _KNOWN:  # path objects of a whole data set take seconds
             continue
         path = PurePosixPath(file)
         if len(path.parts) <= 2:
             folders.setdefault(str(path.parent), set()).add(path.name)
     for folder, names in sorted(folders.items()):
-        for batches, sign in (
-            (_TEN_PYTHON, "data_batch_1"),
-            (_TEN_BINARY, "data_batch_1.bin"),
-            (["train", "test"], "meta"),
-            (["train.bin", "test.bin"], "train.bin"),
-        ):
+        for batches, sign in _BATCHES:
             if sign in names and names.intersection(batches):
                 return [str(PurePosixPath(folder) / name) for name in batches if name in names]
     return []

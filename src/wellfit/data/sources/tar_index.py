@@ -1,8 +1,8 @@
 """The regular files of a plain tar, read off its headers (POSIX.1-1988 ustar, and GNU's as far as it is the same).
 
 tarfile makes an object of every member, which takes longer than decoding a 32-pixel JPEG. Here the chain of headers is
-walked by their sizes, and all of them are checked at once afterwards. Anything but plain files and folders with names
-in their headers is left to tarfile.
+walked by their sizes, and they are checked some thousand at once. Anything but plain files and folders with names in
+their headers is left to tarfile.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import mmap
 import os
 import tarfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,11 @@ import numpy as np
 _BLOCK = tarfile.BLOCKSIZE
 _NAME, _SIZE, _CHECKSUM, _KIND, _PREFIX = 0, 124, 148, 156, 345
 _DIGITS = frozenset(range(0x30, 0x38))
+_AT_ONCE = 4096  # headers, 2 MB
+
+
+class _NotPlain(Exception):
+    """tarfile has to read this one."""
 
 
 def plain_index(path: Path) -> tuple[list[str], list[tuple[int, int]]] | None:
@@ -24,45 +30,59 @@ def plain_index(path: Path) -> tuple[list[str], list[tuple[int, int]]] | None:
 
     None where tarfile has to read the archive: other kinds of members, long names, anything damaged or cut short.
     """
+    names: list[str] = []
+    places: list[tuple[int, int]] = []
     with path.open("rb") as file:
         length = os.fstat(file.fileno()).st_size
         if length < 2 * _BLOCK:
             return None
         with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as held:
-            heads = _heads(held, length)
-            if heads is None or not heads:
+            try:
+                for blocks, heads in _chunks(held, length):
+                    _add(blocks, heads, names, places)
+            except _NotPlain:
                 return None
-            blocks = b"".join([held[head : head + _BLOCK] for head, _ in heads])
-    if not _sound(np.frombuffer(blocks, np.uint8).reshape(-1, _BLOCK)):
-        return None
-    names, places = [], []
-    for row, (head, size) in enumerate(heads):
-        block = blocks[row * _BLOCK : (row + 1) * _BLOCK]
-        folder = block[_KIND] == ord("5")
-        name, prefix = _text(block[_NAME : _NAME + 100]), _text(block[_PREFIX : _PREFIX + 155])
-        if (folder and size) or (block[_KIND] == 0 and name.endswith("/")):
-            return None
-        name = f"{prefix}/{name}" if prefix else name
-        names.append(name.rstrip("/") if folder else name)
-        places.append((-1, 0) if folder else (head + _BLOCK, size))
-    return names, places
+    return (names, places) if names else None
 
 
-def _heads(held: mmap.mmap, length: int) -> list[tuple[int, int]] | None:
-    """(offset, bytes of data) of every header up to the block of zeros; None where the chain breaks."""
+def _chunks(held: mmap.mmap, length: int) -> Iterator[tuple[list[bytes], list[tuple[int, int]]]]:
+    """Headers up to the block of zeros, and (offset, bytes of data) of each; _NotPlain where the chain breaks."""
+    blocks: list[bytes] = []
     heads: list[tuple[int, int]] = []
     at = 0
     while at + _BLOCK <= length:
-        digits = held[at + _SIZE : at + _SIZE + 12]
+        block = held[at : at + _BLOCK]
+        digits = block[_SIZE : _SIZE + 12]
         if digits == bytes(12):
-            return heads if not any(held[at : at + _BLOCK]) else None
+            if any(block):
+                raise _NotPlain
+            yield blocks, heads
+            return
         digits = digits.rstrip(b" \0")
         if not digits or not _DIGITS.issuperset(digits):
-            return None
+            raise _NotPlain
         size = int(digits, 8)
+        blocks.append(block)
         heads.append((at, size))
+        if len(blocks) == _AT_ONCE:
+            yield blocks, heads
+            blocks, heads = [], []
         at += _BLOCK + -(-size // _BLOCK) * _BLOCK
-    return None
+    raise _NotPlain
+
+
+def _add(blocks: list[bytes], heads: list[tuple[int, int]], names: list[str], places: list[tuple[int, int]]) -> None:
+    """Name and place of each member, once its header is found sound."""
+    if not _sound(np.frombuffer(b"".join(blocks), np.uint8).reshape(-1, _BLOCK)):
+        raise _NotPlain
+    for block, (head, size) in zip(blocks, heads, strict=True):
+        folder = block[_KIND] == ord("5")
+        name, prefix = _text(block[_NAME : _NAME + 100]), _text(block[_PREFIX : _PREFIX + 155])
+        if (folder and size) or (block[_KIND] == 0 and name.endswith("/")):
+            raise _NotPlain
+        name = f"{prefix}/{name}" if prefix else name
+        names.append(name.rstrip("/") if folder else name)
+        places.append((-1, 0) if folder else (head + _BLOCK, size))
 
 
 def _sound(blocks: np.ndarray) -> bool:

@@ -12,6 +12,7 @@ from wellfit.diagnosis.rules.signs import (
     COLLAPSED,
     PATIENCE,
     chance,
+    goes_uphill,
     has_collapsed,
     impossible_class,
     is_flat,
@@ -83,7 +84,7 @@ def lr_too_high(h: History) -> Finding | None:
         return None
     if weights_shrank(h) and peak < BROKEN_OFF * start:
         return None  # updates that large come from weight decay
-    if _goes_uphill(h) or impossible_class(h) is not None:
+    if goes_uphill(h) or impossible_class(h) is not None:
         return None  # a lower rate would climb as well, and no rate lowers the cost of a class that cannot be said
     now = f"became {h.loss[bad]} at step {bad}" if bad is not None else f"stands at {end:.3g}"
     way = f"up to {peak:.3g}" if lowest is None else f"down to {lowest:.3g}, climbed again"
@@ -138,12 +139,6 @@ def _comes_and_goes(h: History) -> bool:
         return False
     high = rates > np.sqrt(rates.max() * rates.min())
     return rates.max() > CYCLE * rates.min() and int(np.sum(high[1:] & ~high[:-1])) >= CYCLES
-
-
-def _goes_uphill(h: History) -> bool:
-    """Whether the first steps go along the gradient rather than against it."""
-    promises = [s.promised for s in h.finite_samples[:3] if np.isfinite(s.promised)]
-    return len(promises) >= 2 and max(promises) < 0
 
 
 def lr_too_low(h: History) -> Finding | None:

@@ -166,9 +166,12 @@ def impossible_class(h: History) -> int | None:
     """
     loss = h.loss
     pairs = [(loss[s.step], s.output) for s in h.finite_samples if s.output is not None and s.step < len(loss)]
-    seen = [(cost, o.targets, o.predicted) for cost, o in pairs if not o.mixed and o.predicted is not None]
-    seen = [(cost, shown, said) for cost, shown, said in seen if shown is not None]
-    if len(seen) < SEEN or len({len(shown) for _, shown, _ in seen if shown is not None}) > 1:
+    seen = [
+        (cost, o.targets, o.predicted)
+        for cost, o in pairs
+        if not o.mixed and o.targets is not None and o.predicted is not None
+    ]
+    if len(seen) < SEEN or len({len(shown) for _, shown, _ in seen}) > 1:
         return None
     costs, shown, said = (np.array(part) for part in zip(*seen, strict=True))
     shares = shown / np.maximum(shown.sum(1, keepdims=True), 1)
@@ -178,6 +181,12 @@ def impossible_class(h: History) -> int | None:
         if follows > FOLLOWS and slope > IMPOSSIBLE * math.log(max(2, shown.shape[1])):
             return int(place)
     return None
+
+
+def goes_uphill(h: History) -> bool:
+    """Whether the first steps go along the gradient rather than against it."""
+    promises = [s.promised for s in h.finite_samples[:3] if np.isfinite(s.promised)]
+    return len(promises) >= 2 and max(promises) < 0
 
 
 def was_brief(h: History, until: int) -> bool:

@@ -107,16 +107,20 @@ def _unsettling(h: History) -> Finding | None:
     often = float(np.percentile(later, 75)) if len(later) >= PATIENCE else 0.0
     # Where validation stands still, too, the rate has done its work and wants a decay: that is another finding.
     jumps = often > LONG and any(loss.RULES[name].fires(h) for name in ("oscillating", "loss-spike"))
-    jumps = (jumps or (often > LEAPING and _leaps(h))) and not epochs.RULES["plateau"].fires(h)
-    if not (wild or jumps):
+    leaps = not jumps and often > LEAPING and _leaps(h)
+    if wild:
+        said, limit, outcome = level(early), WILD, "what they overwrote was not made good"
+    elif (jumps or leaps) and not epochs.RULES["plateau"].fires(h):
+        said, limit = often, LONG if jumps else LEAPING
+        outcome = "the loss jumps" if jumps else "the validation loss leaps from epoch to epoch"
+    else:
         return None
-    said = level(early) if wild else often
     return Finding(
         "updates-too-large",
         "warning",
         f"{'the first updates were' if wild else 'a quarter of the updates and more were'} {said:.2g} of the weights, "
-        + ("and what they overwrote was not made good" if wild else "and the loss jumps"),
-        {"update_ratio": [ratio for _, ratio in pairs][:200], "limit": WILD if wild else LEAPING, "wanted": 1e-3},
+        f"and {outcome}",
+        {"update_ratio": [ratio for _, ratio in pairs][:200], "limit": limit, "wanted": 1e-3},
         "Lower the learning rate to a third",
         "SPEC C8",
     )
