@@ -260,10 +260,15 @@ def test_large_arrays_of_grey_or_of_a_part_are_averaged_alike() -> None:
 
 
 @pytest.mark.parametrize("mode", ["L", "P", "RGBA"])
-def test_large_images_are_never_held_as_a_whole_in_rgb(mode: str) -> None:
+def test_large_images_are_never_held_as_a_whole_in_rgb(mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    turned: list[tuple[int, int]] = []
+    plain = module._eight_bit
+    monkeypatch.setattr(module, "_eight_bit", lambda image: turned.append(image.size) or plain(image))
     image = Image.new(mode, (2500, 2000))
     cases = {"file": save(image, "PNG"), "array": np.zeros((2000, 2500), np.uint8)}
-    decode(cases["file"], 40)  # what is imported on the way is not counted
+    decode(cases["file"], 40)  # what is imported on the way is not counted below
+    assert sum(height for _, height in turned) == 2000
+    assert max(width * height for width, height in turned) <= module._STRIP < 2500 * 2000 / 10
     for name, data in cases.items():
         tracemalloc.start()
         try:
