@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from optuna.trial import TrialState
 
 from wellfit.search import claims as claims_module
-from wellfit.search.claims import Claim, Claims, results
+from wellfit.search.claims import Claims, results
+from wellfit.search.standing import Claim
 from wellfit.search.trial import Task, Trial
 
 TASK = Task(4, "coarse", {"lr": 0.1, "optimizer": "sgd"}, 1.5, rung=1, continues=2)

@@ -17,7 +17,7 @@ import pytest
 
 from tests.search.conftest import Server
 from wellfit.record import read_record
-from wellfit.search.claims import Claim
+from wellfit.search.standing import Claim
 from wellfit.search.study import NoStudy, Study
 
 pytestmark = pytest.mark.skipif(not hasattr(signal, "SIGSTOP"), reason="needs signals that pause a process")

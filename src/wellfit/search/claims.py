@@ -20,44 +20,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
-from datetime import datetime
+from dataclasses import asdict
 from typing import Any
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from wellfit.search.standing import Standing
+from wellfit.search.standing import Claim, Standing
 from wellfit.search.trial import Task, Trial
 
 CLAIM, BEAT, RESULT, DEAD = "claim", "beat", "trial", "dead"  # names of Optuna's user attributes
-
-
-@dataclass(frozen=True)
-class Claim:
-    """One worker's hold on a task.
-
-    key: Optuna's trial id; number: place among the trials of the study, the older the lower.
-    session: of the one process and the one call that made it; host: the machine.
-    beat: grows while the worker lives. trial: what came of it, where it is finished. dead: void since its worker was
-    given up, and not since it was taken back.
-    """
-
-    key: int
-    number: int
-    task: Task
-    worker: str
-    session: str
-    host: str
-    void: bool
-    beat: int = 0
-    trial: Trial | None = None
-    begun: datetime | None = None
-    dead: bool = False
-
-    @property
-    def running(self) -> bool:
-        return self.trial is None and not self.void
 
 
 class Claims:

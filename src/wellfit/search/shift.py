@@ -9,12 +9,12 @@ from dataclasses import dataclass, replace
 from typing import Protocol, TypeVar
 
 from wellfit.randomness import key_to_integer
-from wellfit.search.claims import Claim, Claims
+from wellfit.search.claims import Claims
 from wellfit.search.heartbeat import Heartbeat
 from wellfit.search.outage import FAILURES, Patience
 from wellfit.search.presence import Presence
 from wellfit.search.schedule import Finished, Round
-from wellfit.search.standing import Standing
+from wellfit.search.standing import Claim, Standing
 from wellfit.search.trial import Task, Trial
 
 Answer = TypeVar("Answer")

@@ -1,12 +1,38 @@
-"""How the claims of a study stand, kept up claim by claim: what is asked at each task does not grow with the study."""
+"""A claim, and how all claims of a study stand, kept up one by one: what is asked at each task does not grow with it."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from datetime import datetime
 
-if TYPE_CHECKING:
-    from wellfit.search.claims import Claim
-    from wellfit.search.trial import Trial
+from wellfit.search.trial import Task, Trial
+
+
+@dataclass(frozen=True)
+class Claim:
+    """One worker's hold on a task.
+
+    key: Optuna's trial id; number: place among the trials of the study, the older the lower.
+    session: of the one process and the one call that made it; host: the machine.
+    beat: grows while the worker lives. trial: what came of it, where it is finished. dead: void since its worker was
+    given up, and not since it was taken back.
+    """
+
+    key: int
+    number: int
+    task: Task
+    worker: str
+    session: str
+    host: str
+    void: bool
+    beat: int = 0
+    trial: Trial | None = None
+    begun: datetime | None = None
+    dead: bool = False
+
+    @property
+    def running(self) -> bool:
+        return self.trial is None and not self.void
 
 
 class Standing:
