@@ -70,7 +70,7 @@ def test_views_that_were_asked_for_have_their_time() -> None:
     asked = EndingPlan(views=("ten",), asked=("views",))
     score = timed(asked, judging=1.0)
     score(NET)
-    # Eleven passes to judge the views against none, nine more of twice as many images, for validation and test, to use them.
+    # Eleven passes to judge the views against none; to use them, nine more of twice as many images (validation, test).
     assert left(score) == pytest.approx(60.0 - closing_time(prepared()) - 2 * 1.0 - (11 + 2 * 9) * 1.0)
 
 

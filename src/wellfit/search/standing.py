@@ -1,4 +1,4 @@
-"""A claim, and how all claims of a study stand, kept up one by one: what is asked at each task does not grow with it."""
+"""A claim, and how all claims of a study stand, kept up one by one: what is asked at a task does not grow with it."""
 
 from __future__ import annotations
 
