@@ -8,7 +8,7 @@ from typing import cast
 import pytest
 from torch import nn
 
-from tests.recipe.plans import small_plan
+from tests.recipe.plans import longer, small_plan
 from wellfit.inference.views import VIEWS
 from wellfit.recipe.model_choice import closing_time
 from wellfit.recipe.plan import EndingPlan
@@ -35,8 +35,14 @@ def prepared(validation: int = 900, test: int = 900, train: int = 4200) -> Prepa
     return cast(Prepared, SimpleNamespace(split=split, short_side=32))
 
 
-def timed(ending: EndingPlan, *, seconds: float = 60.0, share: float = 1.0, judging: float = 0.0) -> TimedScore:
-    """A score that takes `judging` seconds, under a deadline `seconds` from now."""
+def timed(
+    ending: EndingPlan, *, seconds: float = 60.0, share: float = 1.0, judging: float = 0.0, average: float = 0.995
+) -> TimedScore:
+    """A score that takes `judging` seconds, under a deadline `seconds` from now.
+
+    After the deadline come four passes over as many images: the last look at the weights and at their average, saving,
+    and the test.
+    """
     clock = Clock()
 
     def score(module: nn.Module) -> tuple[float, dict[str, float]]:
@@ -44,7 +50,8 @@ def timed(ending: EndingPlan, *, seconds: float = 60.0, share: float = 1.0, judg
         return 0.5, {"loss": 1.0}
 
     pace = Pace(1000, clock.now + seconds, clock)
-    return TimedScore(score, pace, small_plan(ending=ending), prepared(), budget=90.0, share=share)
+    plan = small_plan(ending=ending, training=longer(60, average=average))
+    return TimedScore(score, pace, plan, prepared(), budget=90.0, share=share)
 
 
 def left(score: TimedScore) -> float:
@@ -55,7 +62,7 @@ def left(score: TimedScore) -> float:
 def test_before_a_pass_was_timed_the_guess_at_it_does_not_end_the_training() -> None:
     """The views of this plan are some hundred passes; at the cautious speed they would take three minutes."""
     score = timed(EVERYTHING)
-    assert left(score) > (1 - MOST_JUDGED) * 60.0 - closing_time(prepared()) - 2 * 900 / 500 - 1e-9
+    assert left(score) > (1 - MOST_JUDGED) * 60.0 - closing_time(prepared()) - 4 * 900 / 500 - 1e-9
     score.pace.advance()
     assert not score.pace.finished
 
@@ -63,7 +70,7 @@ def test_before_a_pass_was_timed_the_guess_at_it_does_not_end_the_training() -> 
 def test_a_pass_that_was_slow_once_does_not_end_it_either() -> None:
     score = timed(EVERYTHING, judging=5.0)
     score(NET)
-    assert left(score) == pytest.approx((1 - MOST_JUDGED) * 60.0 - closing_time(prepared()) - 2 * 5.0)
+    assert left(score) == pytest.approx((1 - MOST_JUDGED) * 60.0 - closing_time(prepared()) - 4 * 5.0)
 
 
 def test_views_that_were_asked_for_have_their_time() -> None:
@@ -71,7 +78,14 @@ def test_views_that_were_asked_for_have_their_time() -> None:
     score = timed(asked, judging=1.0)
     score(NET)
     # Eleven passes to judge the views against none; to use them, nine more of twice as many images (validation, test).
-    assert left(score) == pytest.approx(60.0 - closing_time(prepared()) - 2 * 1.0 - (11 + 2 * 9) * 1.0)
+    assert left(score) == pytest.approx(60.0 - closing_time(prepared()) - 4 * 1.0 - (11 + 2 * 9) * 1.0)
+
+
+def test_without_an_average_the_last_look_is_one_pass() -> None:
+    scores = [timed(EndingPlan(), judging=1.0, average=average) for average in (0.995, 0.0)]
+    for score in scores:
+        score(NET)
+    assert left(scores[1]) - left(scores[0]) == pytest.approx(1.0)
 
 
 def test_networks_share_what_the_end_leaves() -> None:

@@ -51,5 +51,6 @@ class TimedScore:
         judging = judging_passes(self.plan.ending, tests) * pass_seconds
         if not (sure and self.plan.ending.asked):
             judging = min(judging, MOST_JUDGED * room)
-        kept = closing_time(self.data) + (1 + tests) * pass_seconds + looking + judging
+        last = 2 if self.plan.training.average else 1  # the training's own last look, which its deadline begins
+        kept = closing_time(self.data) + (last + 1 + tests) * pass_seconds + looking + judging
         self.pace.deadline = self.begun + self.share * (room - kept)
