@@ -137,10 +137,8 @@ def run(data: Images, draw: int, images: int, folder: Path) -> dict[str, Any]:
         decision = choose_strategy(job, looked)
         clock("policy")
         layers = looked.features.layers
-        fitted = {
-            PROBE: linear(looked, looked.best_at(layers[-1:])),
-            EARLIER: linear(looked, looked.best_at(layers[:-1])),
-        }
+        found = {PROBE: looked.best_at(layers[-1:]), EARLIER: looked.best_at(layers[:-1])}
+        fitted = {name: linear(looked, result) for name, result in found.items()}
         settings = fine_tuning_settings(job, material, decision)
         fitted_head = linear(looked, looked.best_at(layers[-1:]), unseen_validation=True)
         clock("linear")
@@ -155,7 +153,10 @@ def run(data: Images, draw: int, images: int, folder: Path) -> dict[str, Any]:
         scratch = train_network(job, small, Settings.of(small.plan))
         fitted[SCRATCH] = replace(scratch, on_validation=scratch.score)
         clock(SCRATCH)
-        tried = [Tried(name, small if name == SCRATCH else material, fitted[name]) for name in decision.strategies]
+        tried = [
+            Tried(name, small if name == SCRATCH else material, fitted[name], found.get(name))
+            for name in decision.strategies
+        ]
         best = best_of(tried)
         handed = judged(*join_tried(job, looked, tried, best))
         clock("join")
