@@ -22,7 +22,7 @@ from wellfit.search.study import NoStudy, Study
 
 pytestmark = pytest.mark.skipif(not hasattr(signal, "SIGSTOP"), reason="needs signals that pause a process")
 
-TRIALS = 10
+TRIALS = 16
 CONFIG = """
 [training]
 epochs = 0.2

@@ -3,8 +3,9 @@
 Prediction reduces an image to a short side of at most 320 pixels (bicubic), cuts the centre square and brings it to the
 network's size (bilinear), both antialiased (`data.resize`). Both work in integers and round between rows and columns,
 and so does this graph: its views equal those of `data.views.evaluation_view` to the last bit, but for images of four
-times the short side and more: `data.decode` averages their blocks first. All is float32, in which sums of integers
-below 2²⁴ are exact whatever their order, so that any runtime computes the same.
+times the short side and more: `data.decode` averages their blocks first. Weights are worked out in float64, as torch
+does, until they are whole numbers; pixels are float32, in which sums of integers below 2²⁴ are exact whatever their
+order, so that any runtime computes the same.
 """
 
 from __future__ import annotations
@@ -96,8 +97,8 @@ class Cut(nn.Module):
         self.rows = max(1, round(short_side * share))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        down = torch.arange(x.shape[2], dtype=torch.float32, device=x.device)
-        across = torch.arange(x.shape[3], dtype=torch.float32, device=x.device)
+        down = torch.arange(x.shape[2], dtype=torch.float64, device=x.device)
+        across = torch.arange(x.shape[3], dtype=torch.float64, device=x.device)
         height, width = down.amax(0) + 1, across.amax(0) + 1
         short = torch.minimum(height, width)
         limit = torch.full_like(short, float(self.short_side))
@@ -123,7 +124,7 @@ class Cut(nn.Module):
 
     def _positions(self, reduced: torch.Tensor, side: torch.Tensor, region: torch.Tensor, place: float) -> torch.Tensor:
         """Rows (or columns) of the reduced image that the square takes; over its edge the image is reflected."""
-        rows = torch.arange(self.rows, dtype=torch.float32, device=reduced.device)
+        rows = torch.arange(self.rows, dtype=torch.float64, device=reduced.device)
         start = (reduced - side) * place
         if not self.moved:
             return torch.minimum(torch.clamp(torch.round(start), min=0.0), reduced - region) + rows
@@ -138,7 +139,7 @@ class Cut(nn.Module):
     def _largest(self, pixels: torch.Tensor, count: int, length: torch.Tensor, reduced: torch.Tensor) -> torch.Tensor:
         """The largest bicubic weight of all rows of the reduced image, also of those outside the square."""
         reach = 2 * (count // self.short_side) + 4  # pixels on each side of a row's own that may weigh anything
-        steps = torch.arange(2 * reach + 1, dtype=torch.float32, device=pixels.device) - reach
+        steps = torch.arange(2 * reach + 1, dtype=torch.float64, device=pixels.device) - reach
         middle = (2 * pixels + 1) * length  # of each row, in units of 1 / (2·reduced)
         near = torch.floor(middle / (2 * reduced))
         taken = near[:, None] + steps[None, :]
@@ -157,7 +158,7 @@ class Cut(nn.Module):
         bits: torch.Tensor,
     ) -> torch.Tensor:
         """rows×length bicubic weights in units of 2⁻ᵇⁱᵗˢ, for the reduced image's rows that the square takes."""
-        rows = torch.arange(self.rows, dtype=torch.float32, device=pixels.device)
+        rows = torch.arange(self.rows, dtype=torch.float64, device=pixels.device)
         # In whole numbers, pixel and place in units of 1 / (2·reduced): a difference of fractions would lose bits.
         distance = (2 * pixels[None, :] + 1) * reduced - (2 * positions[:, None] + 1) * length
         weights = _bicubic(distance, torch.maximum(length, reduced))
@@ -167,8 +168,8 @@ class Cut(nn.Module):
 
     def _bilinear(self, region: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """(size×rows weights, bits): antialiased bilinear from `region` pixels to `size`, in units of 2⁻ᵇⁱᵗˢ."""
-        pixels = torch.arange(self.rows, dtype=torch.float32, device=region.device)
-        places = torch.arange(self.size, dtype=torch.float32, device=region.device)
+        pixels = torch.arange(self.rows, dtype=torch.float64, device=region.device)
+        places = torch.arange(self.size, dtype=torch.float64, device=region.device)
         # In whole numbers: pixel and place in units of 1 / (2·size).
         distance = torch.abs((2 * pixels[None, :] + 1) * self.size - (2 * places[:, None] + 1) * region)
         reach = 2 * torch.clamp(region, min=float(self.size))
@@ -181,19 +182,20 @@ class Cut(nn.Module):
 def _bicubic(distance: torch.Tensor, unit: torch.Tensor) -> torch.Tensor:
     """Keys' cubic with a = -1/2 at distance / (2·unit)."""
     x = torch.abs(distance) / (2 * unit)
-    near = (1.0 - x) * ((1.0 + x) - 1.5 * x * x)  # in factors, since float32's differences beside a root are exact
+    near = (1.0 - x) * ((1.0 + x) - 1.5 * x * x)
     far = 0.5 * (1.0 - x) * (2.0 - x) * (2.0 - x)
     return torch.where(x < 1, near, torch.where(x < 2, far, torch.zeros_like(x)))
 
 
 def _bits(largest: torch.Tensor) -> torch.Tensor:
     """The p of `data.resize`: how many bits after the point the weights of an axis have."""
-    powers = 2.0 ** torch.arange(1, 23, dtype=torch.float32, device=largest.device)
+    powers = 2.0 ** torch.arange(1, 23, dtype=torch.float64, device=largest.device)
     return (largest * powers < LARGEST).float().sum()
 
 
 def _weighted(x: torch.Tensor, weights: torch.Tensor, bits: torch.Tensor) -> torch.Tensor:
     """Rounded and clipped weighted sums over the last axis: N×3×R×L and K×L whole weights of 2⁻ᵇⁱᵗˢ → N×3×R×K."""
+    weights, bits = weights.to(x.dtype), bits.to(x.dtype)  # whole numbers, which both hold exactly
     high = torch.floor(weights / DIGIT)
     low = weights - high * DIGIT
     carried = torch.floor(torch.matmul(x, low.t()) / DIGIT)
