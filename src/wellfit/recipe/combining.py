@@ -305,8 +305,13 @@ def _write(job: Job, bench: Bench, pool: list[Candidate], selection: Selection) 
     job.record.write("ensemble", **record_line(pool, selection, bench.milliseconds, len(bench.targets)))
 
 
-def record_line(pool: Sequence[Any], selection: Selection, milliseconds: float, images: int) -> dict[str, Any]:
-    """The record's line: each member, each step's gain on validation, what it costs."""
+def record_line(
+    pool: Sequence[Any], selection: Selection, milliseconds: float, images: int, *, together: float | None = None
+) -> dict[str, Any]:
+    """The record's line: each member, each step's gain on validation, what it costs.
+
+    milliseconds: of one network on one image. together: of all members, where they are of unlike size.
+    """
     members = [
         {
             "name": pool[i].name,
@@ -328,6 +333,7 @@ def record_line(pool: Sequence[Any], selection: Selection, milliseconds: float, 
         }
         for step in selection.steps
     ]
+    together = milliseconds * len(members) if together is None else together
     return {
         "members": members,
         "steps": steps,
@@ -336,7 +342,7 @@ def record_line(pool: Sequence[Any], selection: Selection, milliseconds: float, 
         "gain": selection.gain.score,
         "single": selection.single.score,
         "score": selection.judged.score,
-        "milliseconds": [round(milliseconds, 3), round(milliseconds * len(members), 3)],
+        "milliseconds": [round(milliseconds, 3), round(together, 3)],
     }
 
 

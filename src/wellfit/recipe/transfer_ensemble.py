@@ -136,8 +136,8 @@ def join_tried(job: Job, looked: Looked, tried: Sequence[Tried], best: Tried) ->
             fitted.apart = lambda: joined(of([m.apart() for m in members]), shares, common.size, plan.engine).module
         material = replace(looked.material, preprocessing=common)
         alone, together = (_of_one(*each, looked) for each in ((best.material, best.fitted), (material, fitted)))
-        line = record_line(pool, selection, 1000 * alone, len(rows))
-        job.record.write("ensemble", **{**line, "milliseconds": [round(1000 * alone, 3), round(1000 * together, 3)]})
+        line = record_line(pool, selection, 1000 * alone, len(rows), together=1000 * together)
+        job.record.write("ensemble", **line)
         return material, fitted
 
 

@@ -25,7 +25,7 @@ from wellfit.search.rounds import Finished, Round
 from wellfit.search.samplers import grid, settings_of
 from wellfit.search.smoothing import expectations
 from wellfit.search.space import Integer, Kind, LogUniform, Uniform
-from wellfit.search.stages import best_trial, narrow, ranked
+from wellfit.search.stages import best_trial, narrow, ranked, ranked_by
 from wellfit.search.trial import Task, Trial
 
 FINAL = "final"
@@ -293,13 +293,14 @@ class Replay:
 
     def _gain(self, before: int) -> tuple[float, float]:
         """How much higher the best settings of the last stage are expected to score than those before it; ± what."""
+        found = expectations(self.done, self.explored)
         fresh = {trial.number for trial in self.done[before:]}
-        ends = ranked(self.done, self.explored)
+        ends = ranked_by(self.done, found.each)
         new = [i for i in ends if self._origin(self.done[i]) in fresh]
         old = [i for i in ends if self._origin(self.done[i]) not in fresh]
         if not new or not old:
             return (0.0, 0.0) if not new else (math.inf, 0.0)
-        return expectations(self.done, self.explored).lead(new[0], old[0])
+        return found.lead(new[0], old[0])
 
     def _finished(self, reason: str) -> Finished:
         order = ranked(self.done, self.explored)

@@ -50,7 +50,11 @@ def ranked(trials: Sequence[Trial], space: Space | None = None) -> list[int]:
 
     A continuation that failed, as for want of memory, says nothing about the settings: the trial before it stands.
     """
-    expected = smoothed(trials, space)
+    return ranked_by(trials, smoothed(trials, space))
+
+
+def ranked_by(trials: Sequence[Trial], expected: Sequence[tuple[float, float]]) -> list[int]:
+    """`ranked`, from what `smoothing` has said of each trial."""
     ends = [i for i in chain_ends(trials) if trials[i].score is not None]
     return sorted(ends, key=lambda i: _rank(trials, expected, i))
 
