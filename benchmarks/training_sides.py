@@ -9,8 +9,11 @@ from __future__ import annotations
 
 import time
 from argparse import ArgumentParser, Namespace
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
+from multiprocessing import get_context
+from multiprocessing.connection import Connection
 from typing import Any
 
 import numpy as np
@@ -244,6 +247,48 @@ class Default:
 
     def close(self) -> None:
         del self.iterator  # ends the workers
+
+
+SIDES = ("wellfit", "by hand", "default")
+
+
+class Apart:
+    """A side in a process of its own: what one sets for its process (threads, allocator) the others do not get."""
+
+    def __init__(self, name: str, case: Case, engine: Engine, images: int, seed: int) -> None:
+        context = get_context("spawn")
+        self.line, far = context.Pipe()
+        # No daemon: the default's DataLoader has workers of its own.
+        self.process = context.Process(target=_serve, args=(far, name, case, engine, images, seed))
+        self.process.start()
+        far.close()
+
+    def turn(self, steps: int) -> tuple[float, list[float]]:
+        """Seconds of so many steps, and their losses."""
+        self.line.send(steps)
+        answer: tuple[float, list[float]] = self.line.recv()
+        return answer
+
+    def close(self) -> None:
+        self.line.send(0)
+        self.process.join()
+        self.line.close()
+
+
+def _serve(line: Connection, name: str, case: Case, engine: Engine, images: int, seed: int) -> None:
+    """Take turns of as many steps as come along the line, until 0 comes or the other end is gone."""
+    made = MadeImages(images, case.size, seed)
+    batches = made.batches(case.size, case.batch, ("flip",), seed=seed)
+    sides: dict[str, Callable[[], Ours | ByHand | Default]] = {
+        "wellfit": lambda: Ours(case.network(seed), batches, engine),
+        "by hand": lambda: ByHand(case.network(seed), made, batches, engine),
+        "default": lambda: Default(case.network(seed), made, batches),
+    }
+    side = sides[name]()
+    with suppress(EOFError):
+        while steps := line.recv():
+            line.send(timed_turn(side, steps))
+    side.close()
 
 
 def timed_turn(side: Ours | ByHand | Default, steps: int) -> tuple[float, list[float]]:

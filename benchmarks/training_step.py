@@ -9,10 +9,11 @@ Cases: resnet18-224, resnet18-32, mobilenet_v2-128, vgg11-64 (network and image 
 - by hand: a bare loop with the same dtype, layout, threads, optimizer and average, without prefetching;
 - default: float32, contiguous, AdamW as it comes, a DataLoader with two workers, all threads, no average.
 
-In each repeat all sides start anew from the same weights; after one uncounted turn they take `turns` turns of `steps`
-steps, one after the other, in a changing order. A row is one repeat: images a second of each side over its turns, and
-the mean loss of its last turn: a side that is fast and learns less shows there. To reach: at least 1.0 of the default
-everywhere (with AMX 3 for ResNet-18, 1.5 for MobileNetV2, 2 for VGG-11), and at least 0.95 of the loop by hand.
+In each repeat all sides start anew from the same weights, each in a process of its own; after one uncounted turn they
+take `turns` turns of `steps` steps, one after the other, in a changing order. A row is one repeat: images a second of
+each side over its turns, and the mean loss of its last turn: a side that is fast and learns less shows there. To reach:
+at least 1.0 of the default everywhere (with AMX 3 for ResNet-18, 1.5 for MobileNetV2, 2 for VGG-11), and at least 0.95
+of the loop by hand.
 
 Rows are kept in FILE and not measured again. `--quick`: one repeat of one step of four images, which shows that it
 runs and says nothing of speed.
@@ -29,31 +30,24 @@ from typing import Any
 import torch
 from kept_lines import KeptLines
 from spread import spread, versions
-from training_sides import CASES, ByHand, Case, Default, MadeImages, Ours, instructions, parsed, probed, timed_turn
+from training_sides import CASES, SIDES, Apart, Case, instructions, parsed, probed
 
 from wellfit.engine import Engine
 
-SIDES = ("wellfit", "by hand", "default")
 OF_HAND, OF_DEFAULT = 0.95, 1.0
 IMAGES, QUICK = 8, 4  # batches of images are made; images in a batch with --quick
 
 
 def measure(case: Case, engine: Engine, turns: int, steps: int, repeat: int) -> dict[str, Any]:
     """One repeat: images a second and the last turn's mean loss of each side."""
-    images = MadeImages(IMAGES * case.batch, case.size, repeat)
-    batches = images.batches(case.size, case.batch, ("flip",), seed=repeat)
-    sides: dict[str, Ours | ByHand | Default] = {
-        "wellfit": Ours(case.network(repeat), batches, engine),
-        "by hand": ByHand(case.network(repeat), images, batches, engine),
-        "default": Default(case.network(repeat), images, batches),
-    }
+    sides = {name: Apart(name, case, engine, IMAGES * case.batch, repeat) for name in SIDES}
     seconds, losses = dict.fromkeys(SIDES, 0.0), dict.fromkeys(SIDES, 0.0)
     for side in sides.values():
         side.turn(min(steps, 2))
     for turn in range(turns):
         first = (turn + repeat) % len(SIDES)
         for name in SIDES[first:] + SIDES[:first]:
-            spent, seen = timed_turn(sides[name], steps)
+            spent, seen = sides[name].turn(steps)
             seconds[name] += spent
             losses[name] = statistics.fmean(seen)
     for side in sides.values():

@@ -15,6 +15,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from wellfit.allocator import keep_freed_memory
 from wellfit.config import EngineConfig
 from wellfit.data.preprocess import Preprocessing
 from wellfit.errors import UserError, unknown_name
@@ -40,7 +41,8 @@ class Engine:
     threads: int = 1
 
     def activate(self) -> None:
-        """Set the process's thread count; called once before the first step."""
+        """Set the process's thread count, and let it keep freed memory; called once before the first step."""
+        keep_freed_memory()
         if torch.get_num_threads() != self.threads:
             torch.set_num_threads(self.threads)
 

@@ -117,6 +117,9 @@ def build(
     planned = planned_bytes(inspection, indices, short_side)
     names = list(_whole(mark))
     files: dict[str, IO[bytes]] = {}
+    # A slow disk catches up with one shard while the next is decoded.
+    disk, catching_up = ThreadPoolExecutor(1, "wellfit-store"), Future[None]()
+    catching_up.set_result(None)
     try:
         for name in names:
             files[name] = (folder / name).open("ab", buffering=1 << 20)
@@ -137,13 +140,18 @@ def build(
             )
             unmarked_rows, unmarked_bytes = unmarked_rows + rows, unmarked_bytes + size
             if unmarked_bytes >= SHARD_BYTES or unmarked_rows >= SHARD_IMAGES or mark.finished:
-                _commit(folder, files, mark)
+                catching_up.result()
+                for file in files.values():
+                    file.flush()
+                catching_up = disk.submit(_commit, folder, files, mark)
                 unmarked_rows = unmarked_bytes = 0
             if progress:
                 progress(mark.rows, mark.images)
+        catching_up.result()
         if not mark.images:
             _commit(folder, files, mark)
     finally:
+        disk.shutdown()
         for file in files.values():
             file.close()
     return mark
@@ -152,7 +160,6 @@ def build(
 def _commit(folder: Path, files: dict[str, IO[bytes]], mark: Mark) -> None:
     # Pixels reach the disk before the mark that vouches for them.
     for file in files.values():
-        file.flush()
         os.fsync(file.fileno())
     write_atomically(folder / "store.json", json.dumps({"version": STORE_VERSION, **vars(mark)}))
 

@@ -7,14 +7,17 @@ import platform
 from pathlib import Path
 from typing import Any
 
+from wellfit.allocator import keep_freed_memory
+
 
 def machine() -> dict[str, Any]:
-    """What a reader needs to judge the speeds: processor, cores, system, Python."""
+    """What a reader needs to judge the speeds: processor, cores, system, Python, what becomes of freed memory."""
     return {
         "processor": _processor(),
         "cores": os.cpu_count(),
         "system": platform.platform(terse=True),
         "python": platform.python_version(),
+        "freed_memory": "kept" if keep_freed_memory() else "left to the system's allocator",
     }
 
 

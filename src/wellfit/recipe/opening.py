@@ -11,6 +11,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from wellfit.allocator import keep_freed_memory
 from wellfit.config import Config
 from wellfit.errors import UserError
 from wellfit.recipe.budget import Budget
@@ -73,6 +74,7 @@ def run_session(
     """
     from wellfit.recipe.steps import end_early
 
+    keep_freed_memory()
     job.record.write(
         "run",
         schema=SCHEMA,

@@ -1,0 +1,64 @@
+"""What the process does with freed memory: read off its page faults, in processes of their own."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from wellfit.allocator import keep_freed_memory
+
+FAULTS = """
+import resource, torch
+from wellfit.allocator import keep_freed_memory
+from wellfit.engine import Engine
+
+def faults():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(4):
+        held = [torch.ones(10_000_000) for _ in range(3)]
+        del held
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+faults()
+before = faults()
+Engine(threads=1).activate()
+faults()
+print(before, faults(), keep_freed_memory())
+"""
+
+
+def counted(**environment: str) -> tuple[int, int, str]:
+    """Page faults of the same work before and after an engine was activated, and whether memory is kept."""
+    plain = {name: value for name, value in os.environ.items() if not name.startswith("MALLOC_")}
+    done = subprocess.run(
+        [sys.executable, "-c", FAULTS], env=plain | environment, capture_output=True, text=True, check=True
+    )
+    before, after, kept = done.stdout.split()
+    return int(before), int(after), kept
+
+
+@pytest.mark.skipif(not Path("/proc").exists(), reason="page faults are counted where there is /proc")
+def test_freed_memory_is_not_mapped_anew() -> None:
+    """Twelve blocks of 40 MB, which glibc maps anew each time: 10,000 pages each, or 20 where pages are large."""
+    before, after, kept = counted()
+    if kept == "False":
+        pytest.skip("the C library has no switch for it")
+    assert before > 100
+    assert after < before / 10
+
+
+def test_the_users_own_setting_is_left_alone() -> None:
+    assert counted(MALLOC_TRIM_THRESHOLD_="131072")[2] == "False"
+
+
+def test_elsewhere_nothing_is_done(monkeypatch: pytest.MonkeyPatch) -> None:
+    keep_freed_memory.cache_clear()
+    monkeypatch.setattr("wellfit.allocator.sys.platform", "darwin")
+    try:
+        assert keep_freed_memory() is False
+    finally:
+        keep_freed_memory.cache_clear()
