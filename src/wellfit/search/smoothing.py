@@ -4,19 +4,21 @@ The best of many single scores is best by luck as much as by its settings; neigh
 (Rasmussen & Williams 2006, "Gaussian Processes for Machine Learning", equations 2.23 and 2.24). A short trial says
 less about the long training than a long one does: how its score departs from that of the longest trials is a Gaussian
 process of its own, which grows with the logarithm of the ratio of lengths (in the manner of Swersky, Snoek & Adams
-2014, "Freeze-Thaw Bayesian Optimization").
+2014, "Freeze-Thaw Bayesian Optimization"). Of very many trials some hundreds are enough to judge all by (Rasmussen &
+Williams 2006, section 8.3.3), and the time stays in proportion to their number.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from wellfit.search.space import Choice, Fixed, Space, Uniform
+from wellfit.search.space import Choice, Fixed, Kind, Space, Uniform
 from wellfit.search.space import Integer as IntegerRange
 from wellfit.search.trial import Trial
 
@@ -31,6 +33,7 @@ LEAST_SPREAD = 0.02  # of true scores: where all trials look alike, they are sti
 DRIFT = 0.3  # variance of a short trial's departure, a factor e of length, as a share of the variance of scores
 SAME_LENGTH = 0.02  # the share by which trials of one length may differ in epochs
 FLOOR = 0.5  # of a level's best score: what lies lower, or was broken off, is poor, and how poor does not matter
+LISTENED_TO = 400  # trials that all are judged by, where there are more
 SOFT, SOFT_ERRORS = 0.02, 3.0  # gaps to the best score that count fully: a share of it, or so many standard errors
 
 
@@ -47,18 +50,24 @@ def smoothed(trials: Sequence[Trial], space: Space | None = None) -> list[tuple[
 
 @dataclass(frozen=True)
 class Expected:
-    """What `smoothed` says, with all covariances. mean: N; covariance, prior: N × N; longest: epochs."""
+    """What `smoothed` says, with all covariances. mean: N; longest: epochs.
+
+    cross: N × M prior covariances with the M trials that are listened to; solved: M × N, what those take away from the
+    prior doubt when multiplied with `cross`. prior: covariance of the trials at two lists of places, before any score.
+    """
 
     mean: Floats
-    covariance: Floats
-    prior: Floats
+    cross: Floats
+    solved: Floats
+    prior: Callable[[Sequence[int], Sequence[int]], Floats]
+    variance: float
     longest: float
 
     @property
     def each(self) -> list[tuple[float, float]]:
         """What `smoothed` returns."""
-        doubts = np.sqrt(np.maximum(0.0, np.diag(self.covariance)))
-        return list(zip(self.mean.tolist(), doubts.tolist(), strict=True))
+        left = self.variance - np.einsum("nm,mn->n", self.cross, self.solved)
+        return list(zip(self.mean.tolist(), np.sqrt(np.maximum(0.0, left)).tolist(), strict=True))
 
     def lead(self, a: int, b: int, length: float = 0.0) -> tuple[float, float]:
         """By how much trial a's settings are expected to score above b's, and the standard deviation of what is not
@@ -67,35 +76,53 @@ class Expected:
         length: epochs of the training that is meant; beyond the longest trials both may depart from what they showed.
         """
         further = DRIFT * math.log(max(1.0, length / self.longest))
-        variance = _of_difference(self.covariance, a, b) + further * _of_difference(self.prior, a, b)
+        prior = self.prior([a, b], [a, b])
+        known = self.cross[[a, b]] @ self.solved[:, [a, b]]
+        variance = _of_difference(prior - known) + further * _of_difference(prior)
         return float(self.mean[a] - self.mean[b]), math.sqrt(max(0.0, variance))
 
 
-def _of_difference(covariance: Floats, a: int, b: int) -> float:
-    return float(covariance[a, a] + covariance[b, b] - 2 * covariance[a, b])
+def _of_difference(covariance: Floats) -> float:
+    return float(covariance[0, 0] + covariance[1, 1] - 2 * covariance[0, 1])
 
 
 def expectations(trials: Sequence[Trial], space: Space | None = None) -> Expected:
     """What all trials say of each."""
     if not trials:
-        return Expected(np.zeros(0), np.zeros((0, 0)), np.zeros((0, 0)), 1.0)
+        nothing = np.zeros((0, 0))
+        return Expected(np.zeros(0), nothing, nothing, lambda a, b: nothing, 0.0, 1.0)
     level, lengths = _levels(trials)
     centred, slopes = np.zeros(len(trials)), np.ones(len(trials))
     for i in range(len(lengths)):
         at = level == i
         centred[at], slopes[at] = _softened([t for t, here in zip(trials, at, strict=True) if here])
-    spread = max(LEAST_SPREAD, float(np.std(centred)))
-    alike = _likeness(trials, space) * spread**2
+    variance = max(LEAST_SPREAD, float(np.std(centred))) ** 2
+    alike = _Likeness(trials, space)
     longest = float(lengths.max())
-    short = np.log(longest / lengths)[level]
-    departs = alike * DRIFT * np.minimum.outer(short, short)
-    chain = _chains(trials)
-    noise = np.diag([t.error**2 for t in trials]) + SEED_NOISE**2 * np.equal.outer(chain, chain)
-    noise *= np.outer(slopes, slopes)
+    heard = _listened_to(centred)
+    cross = variance * alike.of(range(len(trials)), heard)
+    among = cross[heard]
+    short, level = np.log(longest / lengths)[level][heard], level[heard]
+    departs = among * DRIFT * np.minimum.outer(short, short)
+    chain = _chains(trials)[heard]
+    noise = np.diag([trials[i].error ** 2 for i in heard]) + SEED_NOISE**2 * np.equal.outer(chain, chain)
+    noise *= np.outer(slopes[heard], slopes[heard])
     # The mean of a level's scores depends on where its trials lay: a wide offset takes the error out again.
-    observed = alike + departs + noise + 100 * spread**2 * np.equal.outer(level, level)
-    weights = np.linalg.solve(observed, np.column_stack([centred, alike]))
-    return Expected(alike @ weights[:, 0], alike - alike @ weights[:, 1:], alike, longest)
+    observed = among + departs + noise + 100 * variance * np.equal.outer(level, level)
+    weights = np.linalg.solve(observed, np.column_stack([centred[heard], cross.T])).astype(np.float64, copy=False)
+    return Expected(
+        cross @ weights[:, 0], cross, weights[:, 1:], lambda a, b: variance * alike.of(a, b), variance, longest
+    )
+
+
+def _listened_to(centred: Floats) -> NDArray[np.int64]:
+    """Places of the trials that all are judged by: the better ones, and of the others some of every quality."""
+    order = np.argsort(-centred, kind="stable")
+    top = LISTENED_TO // 2
+    if len(order) > LISTENED_TO:
+        others = np.linspace(top, len(order) - 1, LISTENED_TO - top).astype(np.int64)
+        order = np.concatenate([order[:top], order[others]])
+    return np.sort(order)
 
 
 def _levels(trials: Sequence[Trial]) -> tuple[NDArray[np.int64], Floats]:
@@ -152,37 +179,45 @@ def _chains(trials: Sequence[Trial]) -> NDArray[np.int64]:
     return begun
 
 
-def _likeness(trials: Sequence[Trial], space: Space | None) -> Floats:
+class _Likeness:
     """1 for equal settings, falling as a Gaussian of the distance, and by a factor for each choice that differs.
 
     A setting that one of two trials lacks (its condition is not met there) counts as a choice that differs.
     """
-    alike = np.ones((len(trials), len(trials)))
-    for name in sorted({name for trial in trials for name in trial.settings}):
-        values = [trial.settings.get(name) for trial in trials]
-        kind = None if space is None else space.get(name)
-        numbers = [v for v in values if v is not None]
-        partly = len(numbers) < len(values)
-        evenly = isinstance(kind, Uniform | IntegerRange)
-        numeric = not isinstance(kind, Choice | Fixed) and all(
-            isinstance(v, int | float) and not isinstance(v, bool) and (evenly or v > 0) for v in numbers
-        )
-        if numeric:
-            there = np.array([v is not None for v in values])
-            if isinstance(kind, Uniform | IntegerRange):
-                x = (
-                    np.array([0.0 if v is None else (v - kind.low) / (kind.high - kind.low) for v in values])
-                    / REACH_SHARE
-                )
+
+    def __init__(self, trials: Sequence[Trial], space: Space | None) -> None:
+        self.numbers: list[tuple[Floats, NDArray[np.bool_]]] = []  # of each such setting: where it lies, whether it is
+        self.choices: list[NDArray[np.int64]] = []
+        for name in sorted({name for trial in trials for name in trial.settings}):
+            values = [trial.settings.get(name) for trial in trials]
+            places = _places(name, values, None if space is None else space.get(name))
+            if places is None:
+                codes = {value: i for i, value in enumerate(dict.fromkeys(values))}
+                self.choices.append(np.array([codes[value] for value in values]))
             else:
-                x = np.array([0.0 if v is None else math.log10(v) for v in values]) / REACH.get(name, REACH_LOG)
-            near = np.exp(-0.5 * np.subtract.outer(x, x) ** 2)
-            if partly:
-                both, neither = np.logical_and.outer(there, there), np.logical_and.outer(~there, ~there)
-                near = OTHER_CHOICE + (1 - OTHER_CHOICE) * (near * both + neither)
-        else:
-            codes = {value: i for i, value in enumerate(dict.fromkeys(values))}
-            code = np.array([codes[v] for v in values])
-            near = np.where(np.equal.outer(code, code), 1.0, OTHER_CHOICE)
-        alike *= near
-    return alike
+                self.numbers.append((places, np.array([value is not None for value in values])))
+
+    def of(self, some: Sequence[int] | NDArray[np.int64], others: Sequence[int] | NDArray[np.int64]) -> Floats:
+        """One row for each of `some` places, one column for each of `others`."""
+        alike = np.ones((len(some), len(others)))
+        for x, there in self.numbers:
+            near = np.exp(-0.5 * np.subtract.outer(x[some], x[others]) ** 2)
+            both = np.equal.outer(there[some], there[others])
+            alike *= near if there.all() else OTHER_CHOICE + (1 - OTHER_CHOICE) * near * both
+        for code in self.choices:
+            alike *= np.where(np.equal.outer(code[some], code[others]), 1.0, OTHER_CHOICE)
+        return alike
+
+
+def _places(name: str, values: Sequence[Any], kind: Kind | None) -> Floats | None:
+    """Where the values lie, in units of the setting's reach, 0 where there is none; None where it is a choice."""
+    numbers = [value for value in values if value is not None]
+    evenly = isinstance(kind, Uniform | IntegerRange)
+    if isinstance(kind, Choice | Fixed) or not all(
+        isinstance(v, int | float) and not isinstance(v, bool) and (evenly or v > 0) for v in numbers
+    ):
+        return None
+    if isinstance(kind, Uniform | IntegerRange):
+        width = (kind.high - kind.low) * REACH_SHARE
+        return np.array([0.0 if v is None else (v - kind.low) / width for v in values])
+    return np.array([0.0 if v is None else math.log10(v) for v in values]) / REACH.get(name, REACH_LOG)
