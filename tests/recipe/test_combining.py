@@ -16,6 +16,7 @@ from tests.recipe.plans import longer, without_page, write_plan
 from wellfit.config import Config
 from wellfit.errors import Interrupted
 from wellfit.inference.evaluate import logits_of
+from wellfit.inference.selection import Selection, greedy
 from wellfit.models.ensemble import Ensemble
 from wellfit.models.saved import read_card
 from wellfit.recipe import api, combining, fitting
@@ -68,6 +69,20 @@ def test_networks_from_other_seeds_are_joined_and_gain(job: Job, material: Mater
     # The record's curves are those of the first network alone.
     steps = [line["step"] for line in read_record(job.folder.record) if line["kind"] == "step"]
     assert steps == list(range(1, 41))
+
+
+@pytest.mark.parametrize(("left", "name"), [(1e6, "ensemble"), (0.0, "whitened")])
+def test_a_mean_of_snapshots_is_not_taken_where_views_would_lose_their_time(
+    job: Job, material: Material, monkeypatch: pytest.MonkeyPatch, left: float, name: str
+) -> None:
+    material = with_ending(material, EndingPlan(1, (0.5, 0.8, 1.0), ("shift",)), 10)
+    fitted = trained(job, material)
+    even = Selection(np.array([0.0, 0.5, 0.0, 0.5]), greedy([np.eye(2)], np.arange(2), "accuracy").steps)
+    monkeypatch.setattr(combining, "greedy", lambda *others: even)
+    monkeypatch.setattr(combining, "worth", lambda *others, asked: True)
+    monkeypatch.setattr(Budget, "left", property(lambda budget: left))
+    assert combine(job, material, fitted).built.name == name
+    assert ("no time would be left for views" in str(rows(job)["snapshots"]["reason"])) == (name != "ensemble")
 
 
 def test_a_training_without_anything_set_aside_stays_as_it_is(job: Job, material: Material) -> None:

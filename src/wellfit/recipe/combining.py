@@ -22,6 +22,7 @@ from wellfit.findings import GateFailed
 from wellfit.inference.evaluate import logits_of
 from wellfit.inference.gain import Judged, gain, judge
 from wellfit.inference.selection import Selection, greedy, mean_answers
+from wellfit.inference.views import preset
 from wellfit.models.zoo import Built, build
 from wellfit.randomness import generator
 from wellfit.recipe.best_trials import BestTrials, of_another_kind
@@ -29,6 +30,8 @@ from wellfit.recipe.fitting import Fitted, Trained, train_member
 from wellfit.recipe.job import Job
 from wellfit.recipe.kept import Kept, place_of, set_aside
 from wellfit.recipe.material import Material, Settings
+from wellfit.recipe.model_choice import closing_time
+from wellfit.recipe.viewing import time_of_views
 from wellfit.record import read_record
 from wellfit.training.averaging import recompute_batchnorm
 
@@ -175,13 +178,21 @@ def _join_snapshots(job: Job, bench: Bench, best: Candidate, snapshots: list[Can
         pool = [best, *snapshots]
         selection = greedy([each.answers for each in pool], bench.targets, bench.material.plan.metric)
         took = worth(selection, asked=False)
+        said = verdict(selection, took)
+        if took and not _leaves_views(job, bench, len(selection.chosen)):
+            took, said = False, "not kept: no time would be left for views, which cost as much and mostly bring more"
         outcome.gain = round(selection.gain.score, 4) if took else 0.0
         last, every = snapshots[-1].judged.score, _judged_together(bench, snapshots)
-        outcome.reason = (
-            f"{verdict(selection, took)}; all {len(snapshots)} snapshots together {every.score:.4f}, the last alone "
-            f"{last:.4f}"
-        )
+        outcome.reason = f"{said}; all {len(snapshots)} snapshots together {every.score:.4f}, the last alone {last:.4f}"
         return (pool, selection) if took else None
+
+
+def _leaves_views(job: Job, bench: Bench, members: int) -> bool:
+    """Whether the cheapest view that is planned can still be tried with a mean of so many members."""
+    passes = [preset(name).passes for name in bench.material.plan.ending.views if name != "none"]
+    return not passes or time_of_views(bench.material, members * bench.seconds / bench.passes, min(passes)) <= (
+        job.budget.left - closing_time(bench.material.data)
+    )
 
 
 def _further(

@@ -33,14 +33,13 @@ def choose_views(job: Job, material: Material, fitted: Fitted) -> Fitted:
             return fitted
         # What was fitted on validation images too is judged by its like that was not.
         module = fitted.module if fitted.apart is None else fitted.apart()
-        images, tests = len(data.split.validation), len(data.split.test)
+        images = len(data.split.validation)
         plain_seconds, answers, plain = _timed(module, material, "none")
         asked = "views" in plan.ending.asked
         best, chosen, late = plain, "none", []
         for name in names:
             passes = preset(name).passes
-            # Kept, they are seen again when the model is saved, and with the test images.
-            expected = plain_seconds * passes * (2 + tests / images)
+            expected = time_of_views(material, plain_seconds, passes)
             if not asked and expected > job.budget.left - closing_time(data):
                 late.append(name)
                 continue
@@ -80,6 +79,15 @@ def choose_views(job: Job, material: Material, fitted: Fitted) -> Fitted:
             return fitted
         # The temperature belongs to the answers over these views.
         return replace(fitted, over_views=(answers, data.targets(data.split.validation)))
+
+
+def time_of_views(material: Material, plain: float, passes: int) -> float:
+    """Seconds that views take; plain: of the validation images in one pass.
+
+    Kept, they are seen again when the model is saved, and with the test images.
+    """
+    split = material.data.split
+    return plain * passes * (2 + len(split.test) / len(split.validation))
 
 
 def _timed(module: nn.Module, material: Material, views: str) -> tuple[float, np.ndarray, Judged]:

@@ -15,8 +15,6 @@ MOVED = 0.02
 GUESSED = 1.5
 # A first loss below this share of chance's shows knowledge.
 KNOWING = 0.7
-# Class probabilities that differ less than this between images hardly show in the loss yet.
-WAKING = 0.02
 # Answers that once differed by more than the first, and now differ by less than the second, have collapsed.
 DIFFERED = 1e-4
 COLLAPSED = 1e-6
@@ -24,10 +22,9 @@ COLLAPSED = 1e-6
 BLANK = 1e-9
 # Weights that lost so much of their norm were decayed away.
 SHRUNK = 0.5
-# A loss that follows the share of one class in the batch so closely (a correlation), and costs so many times what
-# chance does for a batch of it alone, is the cost of an answer that cannot be given. Images and watched steps that
-# must have shown it.
-FOLLOWS, IMPOSSIBLE, SHOWN, SEEN = 0.95, 5.0, 10, 10
+# A loss that follows the share of one class in the batch so closely (a correlation) is the cost of an answer that
+# cannot be given. Images and watched steps that must have shown it.
+FOLLOWS, SHOWN, SEEN = 0.95, 10, 10
 # A rate that threw the training in this share of it, and was brought below this share of its largest since.
 BRIEFLY, LOWERED = 0.2, 0.3
 
@@ -55,7 +52,7 @@ def start_and_end(h: History) -> tuple[float, float]:
 
 def is_flat(h: History, moved: float = MOVED) -> bool:
     """Whether the loss, finite all along, ended where it started (less the share `moved`), near what chance gives."""
-    if len(h.losses) < PATIENCE or h.first_bad_step is not None or starts_with_knowledge(h):
+    if len(h.losses) < PATIENCE or h.first_bad_step is not None:
         return False
     start, end = start_and_end(h)
     return end > (1 - moved) * start
@@ -72,7 +69,7 @@ def knows_nothing(h: History) -> bool:
     ground = entropy_of_classes(h)
     if ground is None or len(h.losses) < PATIENCE or h.first_bad_step is not None or not is_cross_entropy(h):
         return False
-    return start_and_end(h)[1] > (1 - MOVED) * ground and not guesses_better_than_chance(h)
+    return start_and_end(h)[1] > (1 - MOVED) * ground
 
 
 def entropy_of_classes(h: History) -> float | None:
@@ -112,7 +109,7 @@ def guesses_better_than_chance(h: History) -> bool:
 
 def never_learned(h: History) -> bool:
     """Whether nothing was learned at any time: what else is seen late in such a run came of that."""
-    if not (is_flat(h) or knows_nothing(h)) or len(h.losses) < PATIENCE:
+    if len(h.losses) < PATIENCE or h.first_bad_step is not None:
         return False
     start = start_and_end(h)[0]
     levels = np.median(h.loss[: len(h.losses) // 25 * 25].reshape(-1, 25), axis=1)
@@ -127,11 +124,10 @@ def early(h: History) -> list[Sample]:
 def is_waking(h: History) -> bool:
     """Whether answers that are still alike differ more and more: tiny first weights need a while to grow."""
     spreads = [s.output.spread for s in h.samples if s.output is not None]
-    if len(spreads) < 6 or spreads[-1] > WAKING:
+    if len(spreads) < 6:
         return False
     third = len(spreads) // 3
-    parts = [level(np.array(part)) for part in (spreads[:third], spreads[third:-third], spreads[-third:])]
-    return parts[0] < parts[1] < parts[2] and parts[2] > 3 * parts[0]
+    return level(np.array(spreads[-third:])) > 3 * level(np.array(spreads[:third]))
 
 
 def has_collapsed(h: History) -> bool:
@@ -176,9 +172,7 @@ def impossible_class(h: History) -> int | None:
     costs, shown, said = (np.array(part) for part in zip(*seen, strict=True))
     shares = shown / np.maximum(shown.sum(1, keepdims=True), 1)
     for place in np.flatnonzero((said.sum(0) == 0) & (shown.sum(0) >= SHOWN) & (shares.std(0) > 0)):
-        slope = float(np.cov(shares[:, place], costs)[0, 1] / shares[:, place].var(ddof=1))
-        follows = float(np.corrcoef(shares[:, place], costs)[0, 1])
-        if follows > FOLLOWS and slope > IMPOSSIBLE * math.log(max(2, shown.shape[1])):
+        if np.corrcoef(shares[:, place], costs)[0, 1] > FOLLOWS:
             return int(place)
     return None
 
@@ -189,11 +183,11 @@ def goes_uphill(h: History) -> bool:
     return len(promises) >= 2 and max(promises) < 0
 
 
-def was_brief(h: History, until: int) -> bool:
-    """Whether what ended by step `until` was done by a rate that has been lowered since, early in the run."""
+def was_brief(h: History) -> bool:
+    """Whether the largest rates came early in the run and have been lowered since: what they did is past."""
     lr = h.lr
     end = max(1, int(BRIEFLY * len(h.losses)))
-    return until < end < len(lr) and bool(lr[end:].max() < LOWERED * lr[:end].max())
+    return end < len(lr) and bool(lr[end:].max() < LOWERED * lr[:end].max())
 
 
 def kept_promise(h: History) -> float:
