@@ -15,7 +15,6 @@ from wellfit.diagnosis.rules.signs import (
     is_waking,
     knows_nothing,
     start_and_end,
-    was_brief,
 )
 from wellfit.diagnosis.windows import deviations, medians
 from wellfit.findings import Finding
@@ -92,11 +91,9 @@ def exploding(h: History) -> Finding | None:
     ended_high = h.first_bad_step is not None or end > 3 * start or (high and end > STILL_HIGH * start)
     if ended_high and start > 0 and (triples.max() >= EXPLODED * start or high):
         step = int(np.argmax(loss >= EXPLODED * start))
-        # What a rate did that has long been lowered is past: lr-too-high says as an error what is wrong now.
-        past = h.first_bad_step is None and was_brief(h)
         return Finding(
             "exploding",
-            "info" if past else "error",
+            "error",
             f"the loss rose from {start:.4g} to {loss.max():.4g}; it passed ten times its start at step {step}",
             {"start": start, "highest": float(loss.max()), "step": step},
             "Lower the learning rate tenfold; when that does not help, look at the sign of loss and gradient, then at "

@@ -22,7 +22,7 @@ EXACT = 1e-4
 HANDFUL = 3
 # Watched steps whose predictions are counted together, and how many images of a class make its absence telling.
 COUNTED = 10
-SELDOM = 0.25
+SELDOM = 0.5
 ENOUGH_IMAGES = 10
 # A net that says each other class at least this often for each time it comes has found them all; of so many images
 # of a class, one at least would then be taken for it.

@@ -16,6 +16,7 @@ from wellfit.diagnosis.rules.signs import (
     is_flat,
     kept_promise,
     knows_nothing,
+    median_ratio,
     ratios,
     start_and_end,
     weights_shrank,
@@ -28,6 +29,7 @@ BROKEN_OFF = 3.0
 RISEN = 1.3
 # Updates of this share of the weights overwrite them rather than adjust them (about 1e-3 is wanted, SPEC C8).
 COARSE = 0.03
+LARGE = 0.1
 FINE = 3e-4
 # Steps that are longer than about 1e-3 of the weights want no raising, however well they keep their promise.
 USUAL = 2e-3
@@ -57,15 +59,17 @@ def lr_too_high(h: History) -> Finding | None:
     if len(loss) == 0 or start <= 0:
         return None
     peak, seen, end = float(loss.max()), ratios(h), level(loss[-10:])
+    # A rate may be too high within a warm-up.
+    longest = np.nanmax([median_ratio(h, s) for s in h.finite_samples] or [np.nan])
     largest = float(seen.max(initial=0.0))
     lost = bad is not None and bad > 0 and peak > BROKEN_OFF * start
     # A net may start above what chance gives, and be thrown back to chance.
     stuck_high = bad is None and len(loss) >= 20 and end > 0.95 * min(start, chance(h) or start)
     broken = stuck_high and (peak > BROKEN_OFF * start or (peak > RISEN * start and largest > COARSE))
-    # Large steps, be it within a warm-up, silenced every difference between images.
-    silenced = bad is None and has_collapsed(h)
+    # Large steps silenced every difference between images.
+    silenced = bad is None and has_collapsed(h) and longest > LARGE
     # It may learn something all the same, with what the first steps left alive.
-    thrown = peak > THROWN * start
+    thrown = peak > THROWN * start and longest > LARGE
     coarse = long_steps(h) is not None and not _comes_and_goes(h)
     lowest = _lowest_before_climbing(h)
     if not (lost or broken or silenced or thrown or coarse or lowest is not None):
@@ -125,7 +129,7 @@ def lr_too_low(h: History) -> Finding | None:
     if ratio == 0 or not gradient_of_weights(h, samples[-1]) > 0 or vanishing_gradient(h) is not None:
         return None  # it is the gradient that is missing
     promised = float(np.mean([s.promised for s in samples])) * len(loss)
-    still = is_flat(h, moved=PROMISED)
+    still = is_flat(h, moved=PROMISED) or knows_nothing(h)
     little = PROMISED if _is_blocked(h) else UNKEPT
     idle = still and ratio < FINE and promised < little * start
     kept = kept_promise(h)

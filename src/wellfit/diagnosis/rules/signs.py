@@ -22,9 +22,10 @@ COLLAPSED = 1e-6
 BLANK = 1e-9
 # Weights that lost so much of their norm were decayed away.
 SHRUNK = 0.5
-# A loss that follows the share of one class in the batch so closely (a correlation) is the cost of an answer that
-# cannot be given. Images and watched steps that must have shown it.
-FOLLOWS, SHOWN, SEEN = 0.95, 10, 10
+# A loss that follows the share of one class in the batch so closely (a correlation), and costs so many times what
+# chance does for a batch of it alone, is the cost of an answer that cannot be given. Images and watched steps that
+# must have shown it.
+FOLLOWS, IMPOSSIBLE, SHOWN, SEEN = 0.95, 5.0, 10, 10
 # A rate that threw the training in this share of it, and was brought below this share of its largest since.
 BRIEFLY, LOWERED = 0.2, 0.3
 
@@ -172,7 +173,9 @@ def impossible_class(h: History) -> int | None:
     costs, shown, said = (np.array(part) for part in zip(*seen, strict=True))
     shares = shown / np.maximum(shown.sum(1, keepdims=True), 1)
     for place in np.flatnonzero((said.sum(0) == 0) & (shown.sum(0) >= SHOWN) & (shares.std(0) > 0)):
-        if np.corrcoef(shares[:, place], costs)[0, 1] > FOLLOWS:
+        slope = float(np.cov(shares[:, place], costs)[0, 1] / shares[:, place].var(ddof=1))
+        follows = float(np.corrcoef(shares[:, place], costs)[0, 1])
+        if follows > FOLLOWS and slope > IMPOSSIBLE * math.log(max(2, shown.shape[1])):
             return int(place)
     return None
 
