@@ -11,9 +11,9 @@ Cases: resnet18-224, resnet18-32, mobilenet_v2-128, vgg11-64 (network and image 
 
 In each repeat all sides start anew from the same weights, each in a process of its own; after four uncounted steps they
 take `turns` turns of `steps` steps, one after the other, in a changing order. Of 21 steps the monitor watches one
-closely, as it does of twenty. A row is one repeat: images a second of each side over its turns, and the mean loss of its
-last turn: a side that is fast and learns less shows there. To reach: at least 1.0 of the default everywhere (with AMX 3
-for ResNet-18, 1.5 for MobileNetV2, 2 for VGG-11), and at least 0.95 of the loop by hand.
+closely, as it does of twenty. A row is one repeat: images a second of each side over its turns, and the mean loss of
+its last turn: a side that is fast and learns less shows there. To reach: at least 1.0 of the default everywhere (with
+AMX 3 for ResNet-18, 1.5 for MobileNetV2, 2 for VGG-11), and at least 0.95 of the loop by hand.
 
 Rows are kept in FILE and not measured again. `--quick`: one repeat of one step of four images, which shows that it
 runs and says nothing of speed.
