@@ -9,12 +9,14 @@ from wellfit.diagnosis.rules import needs
 from wellfit.diagnosis.rules.rule import Rule
 from wellfit.diagnosis.rules.signs import (
     PATIENCE,
+    goes_uphill,
     guesses_better_than_chance,
     impossible_class,
     is_flat,
     is_waking,
     knows_nothing,
     start_and_end,
+    was_brief,
 )
 from wellfit.diagnosis.windows import deviations, medians
 from wellfit.findings import Finding
@@ -23,6 +25,8 @@ from wellfit.findings import Finding
 EXPLODED = 10.0
 # What was a hundred times its start and did not come back there has exploded, too.
 STILL_HIGH = 1.1
+# `rates.lr_too_high` judges from so many steps on.
+JUDGED = 20
 # Minibatch noise stays below this share of the loss, or below SMALL_BATCH/√images for very small batches.
 SWING = 0.35
 SMALL_BATCH = 3.0
@@ -91,9 +95,13 @@ def exploding(h: History) -> Finding | None:
     ended_high = h.first_bad_step is not None or end > 3 * start or (high and end > STILL_HIGH * start)
     if ended_high and start > 0 and (triples.max() >= EXPLODED * start or high):
         step = int(np.argmax(loss >= EXPLODED * start))
+        # What a rate did that has long been lowered is past: lr-too-high says as an error what is wrong now. Where it
+        # holds its peace, since no rate is to blame, nothing else would.
+        by_rate = len(loss) >= JUDGED and not goes_uphill(h) and impossible_class(h) is None
+        past = by_rate and h.first_bad_step is None and was_brief(h)
         return Finding(
             "exploding",
-            "error",
+            "info" if past else "error",
             f"the loss rose from {start:.4g} to {loss.max():.4g}; it passed ten times its start at step {step}",
             {"start": start, "highest": float(loss.max()), "step": step},
             "Lower the learning rate tenfold; when that does not help, look at the sign of loss and gradient, then at "

@@ -11,12 +11,12 @@ from wellfit.diagnosis.rules.rule import Rule
 from wellfit.diagnosis.rules.signs import (
     PATIENCE,
     chance,
+    goes_uphill,
     has_collapsed,
     impossible_class,
     is_flat,
     kept_promise,
     knows_nothing,
-    median_ratio,
     ratios,
     start_and_end,
     weights_shrank,
@@ -59,8 +59,8 @@ def lr_too_high(h: History) -> Finding | None:
     if len(loss) == 0 or start <= 0:
         return None
     peak, seen, end = float(loss.max()), ratios(h), level(loss[-10:])
-    # A rate may be too high within a warm-up.
-    longest = np.nanmax([median_ratio(h, s) for s in h.finite_samples] or [np.nan])
+    # A rate may be too high within a warm-up, or of one group of weights.
+    longest = max((np.nan_to_num(s.update_ratio[h.weights]).max(initial=0.0) for s in h.finite_samples), default=0.0)
     largest = float(seen.max(initial=0.0))
     lost = bad is not None and bad > 0 and peak > BROKEN_OFF * start
     # A net may start above what chance gives, and be thrown back to chance.
@@ -76,8 +76,8 @@ def lr_too_high(h: History) -> Finding | None:
         return None
     if weights_shrank(h) and peak < BROKEN_OFF * start:
         return None  # updates that large come from weight decay
-    if impossible_class(h) is not None:
-        return None  # no rate lowers the cost of a class that cannot be said
+    if goes_uphill(h) or impossible_class(h) is not None:
+        return None  # a lower rate would climb as well, and no rate lowers the cost of a class that cannot be said
     now = f"became {h.loss[bad]} at step {bad}" if bad is not None else f"stands at {end:.3g}"
     way = f"up to {peak:.3g}" if lowest is None else f"down to {lowest:.3g}, climbed again"
     beside = f"; the largest updates were {largest:.1g} of the weights" if len(seen) else ""
