@@ -63,12 +63,14 @@ def test_rare_classes_that_never_come_up_are_ignored():
     assert verdict("imbalance-ignored", with_outputs(falling(210), said)) is None
 
 
-def test_updates_that_grew_before_the_loss_are_its_cause():
+def test_updates_that_grew_before_the_loss_are_its_cause_and_a_first_step_too_long_is_the_rate():
     losses = [2.3, 2.3, 2.4, 900.0, *[1e6] * 40]
     history = watched(losses)
     ratios = {0: 0.02, 1: 5.0, 2: 3.0, 10: 8.0, 20: 8.0, 30: 8.0, 40: 8.0}
     history.samples = [sample(step, ratio=ratio) for step, ratio in ratios.items()]
     assert verdict("updates-too-large", history) is not None
+    history.samples[0] = sample(0, ratio=20.0)
+    assert verdict("updates-too-large", history) is None
     history.samples[:3] = [sample(0, ratio=0.02), sample(1, ratio=0.03), sample(2, ratio=0.03)]
     assert verdict("updates-too-large", history) is None
 

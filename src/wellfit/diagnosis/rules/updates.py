@@ -31,7 +31,7 @@ LEAP, ABOVE, LEAPING = 0.2, 0.5, 0.02
 OVERWRITING = 0.19
 BLOWN_UP = 100.0
 # A loss that rose so far was thrown by the steps before; steps that take so much of the weights throw it at once.
-RISEN, OVERWRITING_AT_ONCE = 3.0, 0.3
+RISEN, OVERWRITING_AT_ONCE, MANY_TIMES = 3.0, 0.3, 10.0
 # A step of this share of a weight shows in it, whatever it is stored in.
 SEEN = 0.01
 # The first steps, whose updates may be large, end here.
@@ -134,9 +134,12 @@ def long_steps(h: History) -> Finding | None:
     pairs = [(s.step, median_ratio(h, s)) for s in h.finite_samples if h.at_full_rate(s.step)]
     pairs = [(step, ratio) for step, ratio in pairs if np.isfinite(ratio)]
     if h.finite_loss.max(initial=0.0) > BLOWN_UP * h.reference_loss:
-        # Where all has blown up, so have the updates: the cause are those before the loss rose.
+        # Where all has blown up, so have the updates: the cause are those before the loss rose. Where the first
+        # took many times the weights, the rate is.
         risen = int(np.argmax(h.finite_loss > RISEN * h.reference_loss))
         pairs = [(step, ratio) for step, ratio in pairs if step < risen]
+        if pairs and pairs[0][1] > MANY_TIMES:
+            return None
     elif len(pairs) < PATIENCE:
         return None
     steps, ratios = np.array([step for step, _ in pairs]), np.array([ratio for _, ratio in pairs])
