@@ -106,25 +106,28 @@ def test_flips_are_half_of_the_images_and_alternate_between_epochs() -> None:
     np.testing.assert_array_equal(mirrored[0], mirrored[2])
 
 
-def test_crops_are_windows_of_the_reflected_image_at_every_offset() -> None:
-    images = random_images(600, 16, 16, seed=5)
+@pytest.mark.parametrize(("crop", "most"), [("crop", 2), ("crop=0.0625", 1), ("crop=0.2", 3)])
+def test_crops_are_windows_of_the_reflected_image_at_every_offset(crop: str, most: int) -> None:
+    """Of 16 pixels an eighth, a sixteenth and, rounded, a fifth."""
+    images, side = random_images(600, 16, 16, seed=5), 2 * most + 1
     preprocessing = Preprocessing(16, 16, (0.5,) * 3, (0.2,) * 3)
     batches = TrainingBatches(
-        MemoryStore(images), np.arange(600), np.zeros(600), preprocessing, batch_size=200, augment=("crop",), seed=3
+        MemoryStore(images), np.arange(600), np.zeros(600), preprocessing, batch_size=200, augment=(crop,), seed=3
     )
-    counts = np.zeros((5, 5), dtype=int)  # an eighth of 16 is 2: offsets -2 … 2
+    counts = np.zeros((side, side), dtype=int)
     for step in range(3):
         batch = batches.batch(step)
-        padded = np.pad(images[batch.positions], ((0, 0), (2, 2), (2, 2), (0, 0)), mode="reflect")
+        padded = np.pad(images[batch.positions], ((0, 0), (most, most), (most, most), (0, 0)), mode="reflect")
         found = np.zeros(200, dtype=int)
-        for top in range(5):
-            for left in range(5):
+        for top in range(side):
+            for left in range(side):
                 same = (padded[:, top : top + 16, left : left + 16] == pixels(batch)).all((1, 2, 3))
                 counts[top, left] += same.sum()
                 found += same
         assert (found == 1).all()
-    expected = 600 / 25
-    assert ((counts - expected) ** 2 / expected).sum() < 51  # chi², 24 degrees of freedom, p = 0.001
+    expected = 600 / side**2
+    bound = {1: 26.1, 2: 51.2, 3: 84.0}[most]  # chi², 8, 24 and 48 degrees of freedom, p = 0.001
+    assert ((counts - expected) ** 2 / expected).sum() < bound
 
 
 def test_where_evaluation_takes_the_centre_training_takes_a_fresh_random_view_each_epoch() -> None:
@@ -135,6 +138,12 @@ def test_where_evaluation_takes_the_centre_training_takes_a_fresh_random_view_ea
     first = pixels(one)[np.argsort(one.positions)]
     second = pixels(other)[np.argsort(other.positions)]
     assert not (first == second).all((1, 2, 3)).any()
+
+
+def test_a_shift_that_random_views_do_not_make_is_refused() -> None:
+    cropped = Preprocessing(8, 10, (0.5,) * 3, (0.2,) * 3)
+    with pytest.raises(UserError, match=r"'crop=0\.25' is how far small images are shifted"):
+        TrainingBatches(LARGE, np.arange(50), TARGETS, cropped, batch_size=50, augment=("crop=0.25",))
 
 
 def test_where_evaluation_takes_the_whole_image_training_shifts_it() -> None:

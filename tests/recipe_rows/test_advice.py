@@ -42,8 +42,10 @@ def two_classes(mirrored_class: bool) -> tuple[np.ndarray, np.ndarray]:
 def test_what_is_left_to_wellfit_follows_the_advice() -> None:
     reasons: list[str] = []
     config = Config(augment=("auto",))
-    assert planning._augment(config, data_of(*two_classes(False)), reasons) == ("flip", "crop")
-    assert planning._augment(config, data_of(*two_classes(True)), reasons) == ("crop",), "where left is not right"
+    assert planning.augmentations(config, data_of(*two_classes(False)), 20, False, reasons) == ("flip", "crop")
+    assert planning.augmentations(config, data_of(*two_classes(True)), 20, False, reasons) == ("crop",), (
+        "where left is not right"
+    )
     assert "mirror images keep their class" in reasons[0]
     assert "mirror images lose their class" in reasons[1]
     for name in ("resnet18", "resnet20", "plain20", "whitened"):

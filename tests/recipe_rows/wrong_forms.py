@@ -358,7 +358,7 @@ def barrel_alone(x: Tensor, y: Tensor, draws: np.ndarray, bend: float) -> tuple[
     return x * factor, y * factor
 
 
-def shifted_one_way(images: np.ndarray, draws: np.ndarray) -> np.ndarray:
+def shifted_one_way(images: np.ndarray, draws: np.ndarray, most: float) -> np.ndarray:
     return np.roll(images, 1, axis=2)
 
 

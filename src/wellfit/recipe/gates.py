@@ -61,7 +61,9 @@ def gate_results(job: Job, material: Material, share: float = BUDGET_SHARE) -> l
     settings = Settings.of(plan)
     # A handful of images a step is too noisy to tell rates apart within a hundred steps.
     # Erased, distorted and blended images hide its fall as well, and are not what the gate is about.
-    light = replace(material, plan=plan.replace(augment=tuple(n for n in plan.augment if n in ("flip", "crop"))))
+    light = replace(
+        material, plan=plan.replace(augment=tuple(n for n in plan.augment if n.partition("=")[0] in ("flip", "crop")))
+    )
     batches = light.training(plan.seed, "none", batch_size=max(GATE_BATCH, plan.training.batch_size))
 
     def batch(step: int) -> tuple[torch.Tensor, torch.Tensor]:

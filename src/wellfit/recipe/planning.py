@@ -42,6 +42,7 @@ FEWEST_EPOCHS = 3.0  # of a small net from scratch: with fewer it has no chance 
 COMPARED_IMAGES, COMPARED_EPOCHS = 6000, 40  # that the small net of the policy sees at most
 COMPARED_SHARE = 0.03  # of the time that is left, that it may take
 MOST_EPOCHS = 8  # times the epochs that a network of this size of data wants: more would only pass the time
+FEW_EPOCHS, NEAR = 12, 1 / 16  # below so many, images are shifted by that share of the side: little is seen twice
 AMPLE = 2.0  # times the epochs wanted: a time that holds more has more trials, each longer, before more epochs
 MOST_SEARCH, LEAST_SEARCH = 0.36, 0.11  # of the time, for them; and where it holds few epochs, each of which counts
 TELLING = 1 / 8  # of the epochs wanted: as long as each of them is at least
@@ -87,7 +88,6 @@ def make_plan(job: Job, data: Prepared, *, left: float | None = None, transfer: 
         refuse_noise(built.module)
         check_settings(batch_size=config.training.batch_size, images=images)
     reasons += advice(config.optimizer.name)
-    augment = _augment(config, data, reasons)
     base_size = config.training.batch_size or usual_batch_size(images)
     batch_size = images if whole else base_size * config.training.batch_scale
     optimizer = _optimizer(config, built.module, base_size, choice.start is not None)
@@ -114,6 +114,8 @@ def make_plan(job: Job, data: Prepared, *, left: float | None = None, transfer: 
         affordable /= members
         epochs = config.training.epochs or min(MOST_EPOCHS * wanted_epochs(images), max(1.0, affordable))
         steps = max(1, round(epochs * steps_per_epoch))
+    resize = _resize(choice.image_size, data, choice.start)
+    augment = augmentations(config, data, steps / steps_per_epoch, resize > choice.image_size, reasons)
     validation_cost = len(data.split.validation) / (3 * rate)
     epoch_cost = images / rate
     every = steps_per_epoch * max(1, math.ceil(validation_cost / (EVALUATION_SHARE * epoch_cost)))
@@ -132,7 +134,7 @@ def make_plan(job: Job, data: Prepared, *, left: float | None = None, transfer: 
             name=choice.name,
             weights=choice.weights,
             image_size=choice.image_size,
-            resize=_resize(choice.image_size, data, choice.start),
+            resize=resize,
             transfer=transfer,
             parameters=sum(p.numel() for p in built.module.parameters()),
             options=built.options,
@@ -183,7 +185,8 @@ def _scaled(config: Config, optimizer: OptimizerPlan, batch_size: int, reasons: 
     return replace(optimizer, lr=lr), name
 
 
-def _augment(config: Config, data: Prepared, reasons: list[str]) -> tuple[str, ...]:
+def augmentations(config: Config, data: Prepared, epochs: float, framed: bool, reasons: list[str]) -> tuple[str, ...]:
+    """What the training images are varied by. framed: whether they are cut at random out of larger ones."""
     if config.augment != ("auto",):
         return tuple(name for name in config.augment if name != "none")
     train = data.split.train
@@ -193,7 +196,13 @@ def _augment(config: Config, data: Prepared, reasons: list[str]) -> tuple[str, .
         f"mirror images {'keep' if safe else 'lose'} their class, so flip is {'on' if safe else 'off'}: nearest "
         f"neighbours agree for {plain:.0%} of plain and {mirrored:.0%} of mirrored thumbnails"
     )
-    return ("flip", "crop") if safe else ("crop",)
+    crop = "crop"
+    if epochs < FEW_EPOCHS and not framed:
+        crop = f"crop={NEAR:g}"
+        reasons.append(
+            f"images are shifted by a sixteenth of their side at most: {epochs:.0f} epochs repeat them little"
+        )
+    return ("flip", crop) if safe else (crop,)
 
 
 def _smoothing(config: Config, data: Prepared, transfer: bool) -> float:

@@ -95,9 +95,9 @@ def test_the_mean_of_both_mirror_images_is_symmetric_and_of_all_shifts_centred()
     np.testing.assert_allclose(mean, mean[:, ::-1])
     ramp = np.broadcast_to(np.arange(0, 160, 10, dtype=np.uint8)[None, None, :, None], (25, 16, 16, 3))
     places = np.stack(np.meshgrid(np.arange(5), np.arange(5)), axis=2).reshape(25, 2)
-    shifted = shift(np.ascontiguousarray(ramp), (places + 0.5) / 5).astype(float).mean(0)
+    shifted = shift(np.ascontiguousarray(ramp), (places + 0.5) / 5, 0.125).astype(float).mean(0)
     np.testing.assert_allclose(shifted[:, 2:-2], ramp[0, :, 2:-2], atol=1e-9)  # offsets −2 … 2: the mean is the centre
-    np.testing.assert_array_equal(shift(one, np.full((48, 2), 0.5)), one)
+    np.testing.assert_array_equal(shift(one, np.full((48, 2), 0.5), 0.125), one)
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from wellfit.data.augmentations.strength import at_strength
+from wellfit.data.augmentations.strength import FRAMED, at_strength
 from wellfit.data.augmentations.table import AUGMENTATIONS, parse
 from wellfit.errors import UserError
 
@@ -15,7 +15,7 @@ def test_nothing_at_0_and_as_configured_at_1(names: tuple[str, ...]) -> None:
     assert at_strength(names, 1) == names
 
 
-@pytest.mark.parametrize("name", [n for n, a in AUGMENTATIONS.items() if isinstance(a.strength, float)])
+@pytest.mark.parametrize("name", [n for n, a in AUGMENTATIONS.items() if isinstance(a.strength, float) and n != FRAMED])
 @pytest.mark.parametrize("share", [0.1, 0.7, 1.3, 1000.0])
 def test_every_strength_is_scaled_up_to_the_end_of_its_range(name: str, share: float) -> None:
     (text,) = at_strength([name], share)
@@ -31,6 +31,7 @@ def test_what_has_no_number_stays_as_it_is() -> None:
 
 def test_beyond_what_was_planned_a_policy_is_added_where_nothing_has_a_strength() -> None:
     assert at_strength(["flip", "crop"], 0.5) == ("flip", "crop")
+    assert at_strength(["flip", "crop=0.0625"], 2) == ("flip", "crop=0.0625", "randaugment=9")
     assert at_strength(["flip", "crop"], 1.5) == ("flip", "crop", "randaugment=4.5")
     assert at_strength(["flip"], 100) == ("flip", "randaugment=30")
     assert at_strength(["flip", "rotate=10"], 2) == ("flip", "rotate=20")

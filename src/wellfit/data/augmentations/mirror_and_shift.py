@@ -1,6 +1,6 @@
 """Mirror images and small shifts: whole pixels are moved and none is computed anew (SPEC D6, D7).
 
-Training: an image is mirrored or not, and stands up to an eighth of its side off its place. Test: neither; the plain
+Training: an image is mirrored or not, and stands up to a share of its side off its place. Test: neither; the plain
 image is the middle of the shifts, and of the two mirror images the one that occurs.
 """
 
@@ -8,16 +8,14 @@ from __future__ import annotations
 
 import numpy as np
 
-PADDING = 1 / 8  # of the side: how far "crop" shifts an image (4 pixels at 32, as ResNet's CIFAR runs)
 
+def shift(images: np.ndarray, draws: np.ndarray, most: float) -> np.ndarray:
+    """Random shift by whole pixels, the rim reflected. N×S×S×3 → N×S×S×3.
 
-def shift(images: np.ndarray, draws: np.ndarray) -> np.ndarray:
-    """Random shift by up to an eighth of the side, the rim reflected. N×S×S×3 → N×S×S×3.
-
-    draws: N×2 in [0, 1), vertical and horizontal.
+    draws: N×2 in [0, 1), vertical and horizontal. most: share of the side, in (0, 0.5]; at least one pixel.
     """
     side = images.shape[1]
-    pad = max(1, round(side * PADDING))
+    pad = max(1, round(side * most))
     padded = np.pad(images, ((0, 0), (pad, pad), (pad, pad), (0, 0)), mode="reflect")
     offsets = np.minimum((draws * (2 * pad + 1)).astype(np.int64), 2 * pad)
     result = np.empty_like(images)

@@ -12,13 +12,16 @@ BEYOND = "randaugment"
 """What is added above 1 where nothing that was asked for has a strength: its magnitude is the usual measure of how much
 is augmented (RandAugment, Cubuk et al. 2020)."""
 
+FRAMED = "crop"
+"""What is left as it stands: its shift goes with the frame of the image, and crops of larger images have none."""
+
 
 def at_strength(names: Iterable[str], strength: float) -> tuple[str, ...]:
     """The augmentations `names`, as a configuration writes them, at `strength` ≥ 0 times what they ask for.
 
     0: none; 1: as they stand. Numbers are scaled, up to the end of their range; what has no number (flip, crop, a
-    policy, a user's own) is there at any strength above 0. Where nothing has a number, "randaugment" of magnitude
-    9 · (strength - 1) is added above 1. Raises UserError.
+    policy, a user's own) stays as it stands at any strength above 0, and so does crop with one. Where nothing else has
+    a number, "randaugment" of magnitude 9 · (strength - 1) is added above 1. Raises UserError.
 
     >>> at_strength(["flip", "rotate=10"], 0.5)
     ('flip', 'rotate=5')
@@ -32,9 +35,13 @@ def at_strength(names: Iterable[str], strength: float) -> tuple[str, ...]:
     chosen = [(text, parse(text)) for text in names]
     if strength == 1:
         return tuple(text for text, _ in chosen)
-    scaled = [_scaled(c.name, c.strength * strength) if isinstance(c.strength, float) else text for text, c in chosen]
+    numbers = [isinstance(c.strength, float) and c.name != FRAMED for _, c in chosen]
+    scaled = [
+        _scaled(c.name, c.strength * strength) if number and isinstance(c.strength, float) else text
+        for (text, c), number in zip(chosen, numbers, strict=True)
+    ]
     usual = AUGMENTATIONS[BEYOND].strength
-    if strength > 1 and isinstance(usual, float) and not any(isinstance(c.strength, float) for _, c in chosen):
+    if strength > 1 and isinstance(usual, float) and not any(numbers):
         scaled.append(_scaled(BEYOND, usual * (strength - 1)))
     return tuple(scaled)
 

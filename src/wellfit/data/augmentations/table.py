@@ -124,7 +124,14 @@ _colour = partial(Augmentation, 1, 0.4, meaning="how far the factor may lie from
 # Where the evaluation view is a centre crop, "crop" takes SPEC D7's random views instead, when the view itself is made.
 AUGMENTATIONS: dict[str, Augmentation] = {
     "flip": Augmentation(1, pixels=_plain(mirror_and_shift.flip)),
-    "crop": Augmentation(2, pixels=_plain(mirror_and_shift.shift)),
+    # 4 pixels at 32, as ResNet's CIFAR runs
+    "crop": Augmentation(
+        2,
+        0.125,
+        high=0.5,
+        meaning="the largest shift, as a share of the side",
+        pixels=_by_strength(mirror_and_shift.shift),
+    ),
     "colour_jitter": Augmentation(
         4, 0.4, meaning="how far factors may lie from 1", pixels=_by_strength(colour.colour_jitter)
     ),
