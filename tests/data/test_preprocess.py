@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -105,3 +106,16 @@ def test_normalise_keeps_the_layout() -> None:
 def test_an_unknown_method_names_the_nearest() -> None:
     with pytest.raises(UserError, match=r"unknown preprocessing 'standardize' \(did you mean 'standardise'\?\)"):
         fit_preprocessing(MemoryStore(UNIFORM), np.arange(3), size=8, method="standardize")
+
+
+def test_statistics_of_large_images_take_little_memory() -> None:
+    """Two thousand images of 25 MB are counted in parts; all at once would take 90 MB."""
+    store = MemoryStore(random_images(2048, 64, 64, seed=3))
+    together = store.uniform()
+    assert together is not None
+    tracemalloc.start()
+    mean, _ = channel_statistics(store, np.arange(2048))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    np.testing.assert_allclose(mean, together.mean((0, 1, 2)) / 255)
+    assert peak < 60e6

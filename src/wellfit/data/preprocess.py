@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
     from wellfit.data.store import PixelStore
 
+COUNTED_PIXELS = 2**20  # counted together; the counting takes 8 bytes a pixel
+
 
 @dataclass(frozen=True)
 class Preprocessing:
@@ -119,7 +121,10 @@ def channel_statistics(store: PixelStore, rows: Sequence[int] | np.ndarray) -> t
     values = np.arange(256, dtype=np.int64)
     uniform = store.uniform()
     rows = np.asarray(rows)
-    chunks = np.array_split(rows, max(1, len(rows) // 2048)) if uniform is not None else rows
+    chunks = rows
+    if uniform is not None:
+        images = max(1, COUNTED_PIXELS // (uniform.shape[1] * uniform.shape[2]))
+        chunks = np.split(rows, range(images, len(rows), images))
     for chunk in chunks:
         pixels = (uniform[np.sort(chunk)] if uniform is not None else store.image(int(chunk))).reshape(-1, 3)
         count += len(pixels)
