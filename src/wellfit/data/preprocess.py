@@ -6,7 +6,7 @@ prediction and inside the exported model: one object from the first step to the 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
@@ -121,7 +121,7 @@ def channel_statistics(store: PixelStore, rows: Sequence[int] | np.ndarray) -> t
     values = np.arange(256, dtype=np.int64)
     uniform = store.uniform()
     rows = np.asarray(rows)
-    chunks = rows
+    chunks: Iterable[np.ndarray] = rows
     if uniform is not None:
         images = max(1, COUNTED_PIXELS // (uniform.shape[1] * uniform.shape[2]))
         chunks = np.split(rows, range(images, len(rows), images))
