@@ -23,12 +23,19 @@ def test_one_stage_is_the_textbook_posterior() -> None:
     scores = np.array([0.61, 0.63, 0.66, 0.64, 0.62])
     rates = np.logspace(-4, -2, 5)
     found = np.array([mean for mean, _ in smoothed([trial(r, s) for r, s in zip(rates, scores, strict=True)])])
+    expected, _ = textbook(rates, scores)
+    assert np.diff(found) == pytest.approx(np.diff(expected), abs=1e-9)
+
+
+def textbook(rates: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and covariance by scikit-learn, of scores that lie close enough together to count as they are."""
     spread = max(LEAST_SPREAD, scores.std())
     # The offset of the stage is a constant kernel; only differences between trials are comparable then.
     kernel = ConstantKernel(spread**2) * RBF(REACH["lr"]) + ConstantKernel(100 * spread**2)
     process = GaussianProcessRegressor(kernel, alpha=0.02**2 + SEED_NOISE**2, optimizer=None)
-    expected = process.fit(np.log10(rates)[:, None], scores - scores.mean()).predict(np.log10(rates)[:, None])
-    assert np.diff(found) == pytest.approx(np.diff(expected), abs=1e-9)
+    places = np.log10(rates)[:, None]
+    mean, covariance = process.fit(places, scores - scores.mean()).predict(places, return_cov=True)
+    return mean, covariance
 
 
 def test_the_level_of_a_stage_does_not_count() -> None:
@@ -60,16 +67,33 @@ def test_a_rung_that_broke_off_is_of_no_other_ones_length() -> None:
 
 
 def test_a_difference_is_less_doubtful_than_either_and_more_so_beyond_the_longest_trial() -> None:
-    trials = [trial(rate, score) for rate, score in ((1e-3, 0.30), (2e-3, 0.33), (1e-2, 0.34))]
+    rates, scores = np.array([1e-3, 2e-3, 1e-2]), np.array([0.30, 0.33, 0.34])
+    trials = [trial(rate, score) for rate, score in zip(rates, scores, strict=True)]
     found = expectations(trials)
     gain, doubt = found.lead(1, 0)
     assert gain == pytest.approx(found.mean[1] - found.mean[0])
-    shared = found.covariance[0, 0] + found.covariance[1, 1] - 2 * found.covariance[0, 1]
-    assert doubt == pytest.approx(shared**0.5)
+    _, covariance = textbook(rates, scores)
+    assert doubt**2 == pytest.approx(covariance[0, 0] + covariance[1, 1] - 2 * covariance[0, 1], rel=1e-6)
     assert doubt < np.hypot(*(d for _, d in smoothed(trials)[:2]))
     # Settings far from one another may depart from what was seen more than near ones do; equal ones do not.
     further = [found.lead(a, 0, length=100 * EPOCHS["coarse"])[1] - found.lead(a, 0)[1] for a in (0, 1, 2)]
     assert 0 == further[0] < further[1] < further[2]
+
+
+def test_of_very_many_trials_some_hundreds_judge_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Scores with noise over a known curve: what 200 of 600 say is within a fraction of the noise of what all say."""
+    draw = generator(0, "many trials")
+    rates = 10 ** draw.uniform(-5, -1, 600)
+    scores = 0.6 - 0.05 * (np.log10(rates) + 3) ** 2 + draw.normal(0, 0.02, 600)
+    trials = [trial(float(rate), float(score)) for rate, score in zip(rates, scores, strict=True)]
+    monkeypatch.setattr("wellfit.search.smoothing.LISTENED_TO", 600)
+    whole = np.array([mean for mean, _ in smoothed(trials)])
+    monkeypatch.setattr("wellfit.search.smoothing.LISTENED_TO", 200)
+    some = expectations(trials)
+    assert some.solved.shape == (200, 600)
+    near = np.abs(np.log10(rates) + 3) < 0.5
+    assert np.std((some.mean - whole)[near]) < 0.01
+    assert abs(np.log10(rates[int(some.mean.argmax())]) + 3) < 0.35
 
 
 def test_noise_is_shared_out_among_neighbours() -> None:
