@@ -259,20 +259,23 @@ class Apart:
         context = get_context("spawn")
         self.line, far = context.Pipe()
         # No daemon: the default's DataLoader has workers of its own.
-        self.process = context.Process(target=_serve, args=(far, name, case, engine, images, seed))
+        self.name, arguments = name, (far, name, case, engine, images, seed)
+        self.process = context.Process(target=_serve, args=arguments)
         self.process.start()
         far.close()
 
     def turn(self, steps: int) -> tuple[float, list[float]]:
         """Seconds of so many steps, and their losses."""
-        self.line.send(steps)
-        answer: tuple[float, list[float]] = self.line.recv()
+        try:
+            self.line.send(steps)
+            answer: tuple[float, list[float]] = self.line.recv()
+        except (EOFError, BrokenPipeError) as error:
+            raise RuntimeError(f"the side '{self.name}' has ended; what it said stands above") from error
         return answer
 
     def close(self) -> None:
-        self.line.send(0)
+        self.line.close()  # which the other end takes for the end
         self.process.join()
-        self.line.close()
 
 
 def _serve(line: Connection, name: str, case: Case, engine: Engine, images: int, seed: int) -> None:

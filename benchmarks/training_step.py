@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import argparse
 import statistics
+from contextlib import ExitStack, closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -41,7 +42,15 @@ IMAGES, QUICK = 8, 4  # batches of images are made; images in a batch with --qui
 
 def measure(case: Case, engine: Engine, turns: int, steps: int, repeat: int) -> dict[str, Any]:
     """One repeat: images a second and the last turn's mean loss of each side."""
-    sides = {name: Apart(name, case, engine, IMAGES * case.batch, repeat) for name in SIDES}
+    with ExitStack() as opened:
+        sides = {
+            name: opened.enter_context(closing(Apart(name, case, engine, IMAGES * case.batch, repeat)))
+            for name in SIDES
+        }
+        return _in_turn(sides, case, turns, steps, repeat)
+
+
+def _in_turn(sides: dict[str, Apart], case: Case, turns: int, steps: int, repeat: int) -> dict[str, Any]:
     seconds, losses = dict.fromkeys(SIDES, 0.0), dict.fromkeys(SIDES, 0.0)
     for side in sides.values():
         side.turn(min(steps, WARM_UP))
@@ -51,8 +60,6 @@ def measure(case: Case, engine: Engine, turns: int, steps: int, repeat: int) -> 
             spent, seen = sides[name].turn(steps)
             seconds[name] += spent
             losses[name] = statistics.fmean(seen)
-    for side in sides.values():
-        side.close()
     speeds = {name: turns * steps * case.batch / spent for name, spent in seconds.items()}
     return {"speeds": speeds, "losses": losses, "batch": case.batch, "steps": min(steps, WARM_UP) + turns * steps}
 

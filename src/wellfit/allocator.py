@@ -14,18 +14,20 @@ from functools import cache
 # Of malloc.h: blocks below the first come from the heap; a heap is handed back where more than the second is free.
 _MMAP_THRESHOLD, _TRIM_THRESHOLD = -3, -1
 LARGEST = 2**31 - 1  # the largest C int
+EARLIER = 32 * 2**20  # the largest threshold that earlier versions of glibc take
 
 
 @cache
 def keep_freed_memory() -> bool:
-    """Let the process keep up to 2 GB of freed memory for its next step; whether that could be had.
+    """Let the process keep the memory it frees for its next step; whether that could be had.
 
     It can on Linux with glibc, where the user's own MALLOC_… variables do not say otherwise. Elsewhere the allocator
-    is left as it is. The switch holds for the whole process, to its end.
+    is left as it is. The switch holds for the whole process, to its end: large blocks that are freed stay with it.
     """
     if sys.platform != "linux" or any(name.startswith("MALLOC_") for name in os.environ):
         return False
     library = ctypes.CDLL(None)
     if not hasattr(library, "gnu_get_libc_version"):
         return False
-    return all(library.mallopt(switch, LARGEST) == 1 for switch in (_MMAP_THRESHOLD, _TRIM_THRESHOLD))
+    kept = library.mallopt(_MMAP_THRESHOLD, LARGEST) == 1 or library.mallopt(_MMAP_THRESHOLD, EARLIER) == 1
+    return bool(kept and library.mallopt(_TRIM_THRESHOLD, LARGEST) == 1)

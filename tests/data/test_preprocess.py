@@ -109,7 +109,7 @@ def test_an_unknown_method_names_the_nearest() -> None:
 
 
 def test_statistics_of_large_images_take_little_memory() -> None:
-    """Two thousand images of 25 MB are counted in parts; all at once would take 90 MB."""
+    """Two thousand images, 25 MB together, are counted in parts; all at once would take 90 MB."""
     store = MemoryStore(random_images(2048, 64, 64, seed=3))
     together = store.uniform()
     assert together is not None

@@ -71,11 +71,14 @@ def test_networks_from_other_seeds_are_joined_and_gain(job: Job, material: Mater
     assert steps == list(range(1, 41))
 
 
-@pytest.mark.parametrize(("left", "name"), [(1e6, "ensemble"), (0.0, "whitened")])
+@pytest.mark.parametrize(("left", "name"), [(1e6, "ensemble"), (1.5, "whitened"), (0.0, "ensemble")])
 def test_a_mean_of_snapshots_is_not_taken_where_views_would_lose_their_time(
     job: Job, material: Material, monkeypatch: pytest.MonkeyPatch, left: float, name: str
 ) -> None:
+    """Seconds a view takes are set to one for one network; with no time for that either, the mean costs it nothing."""
     material = with_ending(material, EndingPlan(1, (0.5, 0.8, 1.0), ("shift",)), 10)
+    monkeypatch.setattr(combining, "time_of_views", lambda material, plain, passes: 1.0)
+    monkeypatch.setattr(combining, "closing_time", lambda data: 0.0)
     fitted = trained(job, material)
     even = Selection(np.array([0.0, 0.5, 0.0, 0.5]), greedy([np.eye(2)], np.arange(2), "accuracy").steps)
     monkeypatch.setattr(combining, "greedy", lambda *others: even)

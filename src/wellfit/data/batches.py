@@ -20,7 +20,6 @@ from wellfit.data.augmentations.draws import Draws, Figures, colour_axes, fill_o
 from wellfit.data.augmentations.table import parse_all
 from wellfit.data.preprocess import Preprocessing
 from wellfit.data.views import evaluation_view, resize_batch, training_view
-from wellfit.errors import UserError
 from wellfit.randomness import generator
 
 if TYPE_CHECKING:
@@ -115,15 +114,9 @@ class TrainingBatches:
         self._chance = (
             None if class_weights is None else class_weights[self.targets] / class_weights[self.targets].sum()
         )
-        # Where the evaluation view is itself a centre crop, "crop" means SPEC D7's views; else a small shift.
+        # Where the evaluation view is a centre crop itself, "crop" is SPEC D7's views, at any strength; else a shift.
         self._views = None
-        crops = [c for c in chosen if c.name == "crop"]
-        if crops and preprocessing.resize > preprocessing.size:
-            if crops[0].strength != crops[0].entry.strength:
-                raise UserError(
-                    f"'crop={crops[0].strength:g}' is how far small images are shifted; images of {preprocessing.size} "
-                    "pixels are cut at random out of larger ones here, so write 'crop'"
-                )
+        if any(c.name == "crop" for c in chosen) and preprocessing.resize > preprocessing.size:
             self._views = Draws(seed, "crop", self.images, 3)
             chosen = [c for c in chosen if c.name != "crop"]
         figures = Figures(fill_of(preprocessing))

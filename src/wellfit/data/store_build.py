@@ -1,4 +1,4 @@
-"""Decodes images into the three files of a pixel store, shard by shard, so that a kill loses at most one shard.
+"""Decodes images into the three files of a pixel store, shard by shard, so that a kill loses at most two shards.
 
 pixels.bin       the images one after another, each H×W×3 uint8
 index.bin        one row an image: height, width, bytes in pixels.bin (int64)

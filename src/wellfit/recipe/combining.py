@@ -37,6 +37,7 @@ from wellfit.training.averaging import recompute_batchnorm
 
 REDONE = 2000  # training images that BatchNorm's statistics of averaged weights are measured on
 STEPS = ("averages", "snapshots", "ensemble")
+NO_TIME_FOR_VIEWS = "no time would be left for views, which cost as much and mostly bring more"
 
 
 @dataclass
@@ -179,20 +180,23 @@ def _join_snapshots(job: Job, bench: Bench, best: Candidate, snapshots: list[Can
         selection = greedy([each.answers for each in pool], bench.targets, bench.material.plan.metric)
         took = worth(selection, asked=False)
         said = verdict(selection, took)
-        if took and not _leaves_views(job, bench, len(selection.chosen)):
-            took, said = False, "not kept: no time would be left for views, which cost as much and mostly bring more"
+        if took and _costs_the_views(job, bench, len(selection.chosen)):
+            took, said = False, f"not kept: {NO_TIME_FOR_VIEWS}"
         outcome.gain = round(selection.gain.score, 4) if took else 0.0
         last, every = snapshots[-1].judged.score, _judged_together(bench, snapshots)
         outcome.reason = f"{said}; all {len(snapshots)} snapshots together {every.score:.4f}, the last alone {last:.4f}"
         return (pool, selection) if took else None
 
 
-def _leaves_views(job: Job, bench: Bench, members: int) -> bool:
-    """Whether the cheapest view that is planned can still be tried with a mean of so many members."""
-    passes = [preset(name).passes for name in bench.material.plan.ending.views if name != "none"]
-    return not passes or time_of_views(bench.material, members * bench.seconds / bench.passes, min(passes)) <= (
-        job.budget.left - closing_time(bench.material.data)
-    )
+def _costs_the_views(job: Job, bench: Bench, members: int) -> bool:
+    """Whether one network leaves time to try the cheapest planned view, and a mean of so many members does not."""
+    ending = bench.material.plan.ending
+    passes = [preset(name).passes for name in ending.views if name != "none"]
+    if not passes or "views" in ending.asked:  # what was asked for is tried whatever the clock says
+        return False
+    alone = time_of_views(bench.material, bench.seconds / bench.passes, min(passes))
+    left = job.budget.left - closing_time(bench.material.data)
+    return alone <= left < members * alone
 
 
 def _further(
@@ -219,6 +223,7 @@ def _further(
             outcome.skip("one training takes all of the time" if job.config.ensemble == "auto" else "not asked for")
             return None, False
         pool = [best, *others, *(bench.candidate(each.name, "trial", each.weights) for each in trials)]
+        planned = ending.members > 1 or "ensemble" in ending.asked
         stopped, found = False, settings_of_kinds(job, material, fitted.settings)
         for number in range(1, ending.members):
             settings = found[number % len(found)]
@@ -237,6 +242,10 @@ def _further(
                 break
         selection = greedy([each.answers for each in pool], bench.targets, material.plan.metric)
         took = worth(selection, asked="ensemble" in ending.asked)
+        # Networks that were planned for have time of their own.
+        if took and not planned and _costs_the_views(job, bench, len(selection.chosen)):
+            outcome.reason, outcome.gain = f"not kept: {NO_TIME_FOR_VIEWS}", 0.0
+            return None, stopped
         if took and chosen is not None and not selection.judged.beats(chosen[1].judged):
             outcome.reason, outcome.gain = "the snapshots of the first training together are as good", 0.0
             return None, stopped

@@ -8,9 +8,9 @@ from dataclasses import replace
 from torch import nn
 
 from wellfit.config import Config
-from wellfit.data.symmetry import mirror_agreement, mirror_is_safe
 from wellfit.errors import UserError
 from wellfit.models.zoo import Built, build
+from wellfit.recipe.augmentation import augmentations
 from wellfit.recipe.budget import in_words
 from wellfit.recipe.ending import PASSING, Means, asked_networks, judging_passes, networks, plan_ending
 from wellfit.recipe.full_batch import PASSES, is_full_batch
@@ -42,7 +42,6 @@ FEWEST_EPOCHS = 3.0  # of a small net from scratch: with fewer it has no chance 
 COMPARED_IMAGES, COMPARED_EPOCHS = 6000, 40  # that the small net of the policy sees at most
 COMPARED_SHARE = 0.03  # of the time that is left, that it may take
 MOST_EPOCHS = 8  # times the epochs that a network of this size of data wants: more would only pass the time
-FEW_EPOCHS, NEAR = 12, 1 / 16  # below so many, images are shifted by that share of the side: little is seen twice
 AMPLE = 2.0  # times the epochs wanted: a time that holds more has more trials, each longer, before more epochs
 MOST_SEARCH, LEAST_SEARCH = 0.36, 0.11  # of the time, for them; and where it holds few epochs, each of which counts
 TELLING = 1 / 8  # of the epochs wanted: as long as each of them is at least
@@ -115,7 +114,8 @@ def make_plan(job: Job, data: Prepared, *, left: float | None = None, transfer: 
         epochs = config.training.epochs or min(MOST_EPOCHS * wanted_epochs(images), max(1.0, affordable))
         steps = max(1, round(epochs * steps_per_epoch))
     resize = _resize(choice.image_size, data, choice.start)
-    augment = augmentations(config, data, steps / steps_per_epoch, resize > choice.image_size, reasons)
+    fresh = steps / steps_per_epoch if transfer == "none" else 0.0
+    augment = augmentations(config, data, fresh, resize > choice.image_size, reasons)
     validation_cost = len(data.split.validation) / (3 * rate)
     epoch_cost = images / rate
     every = steps_per_epoch * max(1, math.ceil(validation_cost / (EVALUATION_SHARE * epoch_cost)))
@@ -183,26 +183,6 @@ def _scaled(config: Config, optimizer: OptimizerPlan, batch_size: int, reasons: 
         f"from {optimizer.lr:.3g} to {lr:.3g}, and the schedule '{name}' warms up to it"
     )
     return replace(optimizer, lr=lr), name
-
-
-def augmentations(config: Config, data: Prepared, epochs: float, framed: bool, reasons: list[str]) -> tuple[str, ...]:
-    """What the training images are varied by. framed: whether they are cut at random out of larger ones."""
-    if config.augment != ("auto",):
-        return tuple(name for name in config.augment if name != "none")
-    train = data.split.train
-    plain, mirrored = mirror_agreement(data.store.thumbnails[data.rows(train)], data.targets(train), seed=config.seed)
-    safe = mirror_is_safe(plain, mirrored, len(data.classes))
-    reasons.append(
-        f"mirror images {'keep' if safe else 'lose'} their class, so flip is {'on' if safe else 'off'}: nearest "
-        f"neighbours agree for {plain:.0%} of plain and {mirrored:.0%} of mirrored thumbnails"
-    )
-    crop = "crop"
-    if epochs < FEW_EPOCHS and not framed:
-        crop = f"crop={NEAR:g}"
-        reasons.append(
-            f"images are shifted by a sixteenth of their side at most: {epochs:.0f} epochs repeat them little"
-        )
-    return ("flip", crop) if safe else (crop,)
 
 
 def _smoothing(config: Config, data: Prepared, transfer: bool) -> float:

@@ -50,10 +50,10 @@ def smoothed(trials: Sequence[Trial], space: Space | None = None) -> list[tuple[
 
 @dataclass(frozen=True)
 class Expected:
-    """What `smoothed` says, with all covariances. mean: N; longest: epochs.
+    """What `smoothed` says, and what any difference needs. mean: N; longest: epochs.
 
-    cross: N × M prior covariances with the M trials that are listened to; solved: M × N, what those take away from the
-    prior doubt when multiplied with `cross`. prior: covariance of the trials at two lists of places, before any score.
+    cross: N × M prior covariances with the M trials that are listened to; solved: M × N; cross @ solved is by how much
+    the scores reduce the prior covariance. prior: covariance of the trials at two lists of places, before any score.
     """
 
     mean: Floats
@@ -99,7 +99,7 @@ def expectations(trials: Sequence[Trial], space: Space | None = None) -> Expecte
     variance = max(LEAST_SPREAD, float(np.std(centred))) ** 2
     alike = _Likeness(trials, space)
     longest = float(lengths.max())
-    heard = _listened_to(centred)
+    heard = _listened_to(centred, lengths[level])
     cross = variance * alike.of(range(len(trials)), heard)
     among = cross[heard]
     short, level = np.log(longest / lengths)[level][heard], level[heard]
@@ -115,9 +115,11 @@ def expectations(trials: Sequence[Trial], space: Space | None = None) -> Expecte
     )
 
 
-def _listened_to(centred: Floats) -> NDArray[np.int64]:
-    """Places of the trials that all are judged by: the better ones, and of the others some of every quality."""
-    order = np.argsort(-centred, kind="stable")
+def _listened_to(centred: Floats, length: Floats) -> NDArray[np.int64]:
+    """Places of the trials that all are judged by: the longest, the better ones first, and of the others some of every
+    length and quality.
+    """
+    order = np.lexsort((-centred, -length))
     top = LISTENED_TO // 2
     if len(order) > LISTENED_TO:
         others = np.linspace(top, len(order) - 1, LISTENED_TO - top).astype(np.int64)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from wellfit.data.augmentations.strength import FRAMED, at_strength
+from wellfit.data.augmentations.strength import NOT_SCALED, at_strength
 from wellfit.data.augmentations.table import AUGMENTATIONS, parse
 from wellfit.errors import UserError
 
@@ -15,7 +15,9 @@ def test_nothing_at_0_and_as_configured_at_1(names: tuple[str, ...]) -> None:
     assert at_strength(names, 1) == names
 
 
-@pytest.mark.parametrize("name", [n for n, a in AUGMENTATIONS.items() if isinstance(a.strength, float) and n != FRAMED])
+@pytest.mark.parametrize(
+    "name", [n for n, a in AUGMENTATIONS.items() if isinstance(a.strength, float) and n != NOT_SCALED]
+)
 @pytest.mark.parametrize("share", [0.1, 0.7, 1.3, 1000.0])
 def test_every_strength_is_scaled_up_to_the_end_of_its_range(name: str, share: float) -> None:
     (text,) = at_strength([name], share)

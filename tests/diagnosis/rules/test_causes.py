@@ -86,11 +86,9 @@ def test_units_that_died_for_want_of_something_to_learn_are_no_cause(dead_at_fir
     assert (severity == "info") == (dead_at_first < 0.5)
 
 
-@pytest.mark.parametrize("first", [1e-5, 0.02])
-@pytest.mark.parametrize("losses", [FLAT, falling(200)])
-def test_answers_that_are_alike_at_the_end_are_constant_however_they_came_to_be(first, losses):
-    def history(last):
-        return with_outputs(losses, [Output(32, 10, first if i < 8 else last) for i in range(20)], counts=[100] * 10)
+def test_answers_that_grew_alike_for_want_of_something_to_learn_are_no_cause():
+    def history(first):
+        return with_outputs(FLAT, [Output(32, 10, first if i < 8 else 1e-5) for i in range(20)], counts=[100] * 10)
 
     assert verdict("constant-output", history(1e-5)) is not None
     assert verdict("constant-output", history(0.02)) is None
@@ -133,20 +131,16 @@ def test_a_rate_that_comes_and_goes_is_oscillating_and_not_too_high():
     assert verdict("lr-too-high", history) is None
 
 
-@pytest.mark.parametrize(("depth", "decades"), [(3, 4), (8, 2)])
-def test_layers_that_shrink_by_decades_are_a_bad_start(depth, decades):
-    """Few layers may shrink for the kind of their non-linearity: they are given twice as many decades."""
-
-    def history(by):
-        made = watched(falling(200))
-        spreads = np.logspace(0, -by, depth)
-        layers = tuple(Layer(str(i), "relu", 0.1, spread, spread) for i, spread in enumerate(spreads))
+def test_layers_that_shrink_by_decades_are_a_bad_start_wherever_little_is_learned():
+    def history(end):
+        losses = noisy(np.linspace(2.3, end, 200), 0.01)
+        made = watched(losses)
+        layers = tuple(Layer(str(i), "relu", 0.1, 10.0 ** (-3 * i), 10.0 ** (-3 * i)) for i in range(3))
         made.samples[0] = replace(made.samples[0], layers=layers)
         return made
 
-    assert "shrink" in verdict("bad-initialisation", history(decades + 0.1)).message
-    assert "grow" in verdict("bad-initialisation", history(-decades - 0.1)).message
-    assert verdict("bad-initialisation", history(decades - 0.1)) is None
+    assert "shrink" in verdict("bad-initialisation", history(2.0)).message
+    assert verdict("bad-initialisation", history(0.1)) is None
 
 
 @pytest.mark.parametrize(("val", "severity"), [(0.4, "warning"), (0.7, "info")])
@@ -249,18 +243,19 @@ def grouped(losses):
     return with_outputs(losses, outputs)
 
 
-@pytest.mark.parametrize("end", [0.01, 1.2])
-def test_batches_of_few_classes_unteach_each_other_whatever_is_left_of_the_loss(end):
-    assert "Shuffle" in verdict("oscillating", grouped(falling(300, end=end))).action
+def test_groups_of_classes_by_design_that_are_learned_do_not_oscillate():
+    """As for metric learning: four classes a batch, sixteen images of each."""
+    assert verdict("oscillating", grouped(falling(300, end=0.01))) is None
+    assert verdict("oscillating", grouped(falling(300, end=1.2))) is not None
 
 
-@pytest.mark.parametrize(("times", "said"), [(8, True), (2, False)])
-def test_a_class_of_which_a_run_shows_a_handful_is_ignored_and_one_of_two_images_is_no_evidence(times, said):
-    """Nine classes of which the last comes so many times in a run and is never answered."""
-    shown, heard = [12] * 8, [12] * 8 + [0]
-    outputs = [answers([*shown, int(i < times)], heard, correct=90) for i in reversed(range(30))]
+@pytest.mark.parametrize(("mixed", "silent"), [(False, False), (True, True)])
+def test_the_largest_share_of_a_soft_target_need_not_be_said(mixed, silent):
+    """Nine classes of which the last comes eight times in a run and is never said."""
+    shown, said = [12] * 8 + [0], [12] * 8 + [0]
+    outputs = [answers([*shown[:-1], int(i % 4 == 0)], said, correct=90, mixed=mixed) for i in range(30)]
     found = verdict("imbalance-ignored", with_outputs(falling(300, end=0.05), outputs))
-    assert (found is not None) == said
+    assert (found is None) == silent
 
 
 def test_wild_first_steps_are_given_time_to_be_made_good():
@@ -271,21 +266,17 @@ def test_wild_first_steps_are_given_time_to_be_made_good():
     assert verdict("updates-too-large", history) is not None
 
 
-@pytest.mark.parametrize(("ratio", "said"), [(1.0, True), (1e-3, False)])
-def test_a_loss_that_was_thrown_once_is_the_rates_doing_where_steps_were_long(ratio, said):
+@pytest.mark.parametrize(("peak_at", "said"), [(3, True), (150, False)])
+def test_one_group_at_a_rate_of_its_own_throws_the_loss_at_once(peak_at, said):
+    """The head's updates are as long as its weights, the others' as usual; a late jump has other causes."""
     losses = noisy([2.0] * 200)
-    losses[13] = 100.0
+    losses[peak_at] = 100.0
     history = watched(losses)
-    history.samples = [sample(i, ratio=ratio if i < 20 else 1e-3) for i in range(0, 200, 5)]
-    # within a warm-up, too
-    history.lrs = [1e-3] * 20 + [0.1] * 180
-    assert (verdict("lr-too-high", history) is not None) == said
-    # or those of one group of weights alone
-    history.parameters = [Parameter(f"{i}.weight", 100) for i in range(3)]
-    head = np.array([1e-3, 1e-3, ratio])
+    head = np.array([1e-3, 1e-3, 1.0])
     history.samples = [
-        Sample(i, np.ones(3), head if i < 20 else 1e-3 * np.ones(3), np.ones(3)) for i in range(0, 200, 5)
+        Sample(i, np.ones(3), head if i < 20 else head * 1e-3, np.ones(3), 0.01) for i in range(0, 200, 5)
     ]
+    history.parameters = [Parameter(f"{i}.weight", 100) for i in range(3)]
     assert (verdict("lr-too-high", history) is not None) == said
 
 
@@ -404,3 +395,7 @@ def test_long_steps_that_throw_validation_about_are_too_large():
     usual = watched(falling(300, end=1.8), ratio=0.003)
     usual.epochs = epochs(train_loss=[2.2, 2.0, 1.9, 1.8], val_loss=[2.6, 3.5, 2.1, 3.2])
     assert verdict("updates-too-large", usual) is None
+    # nor are they where training is learned by heart
+    learned = watched(falling(300, end=0.2), ratio=0.03)
+    learned.epochs = epochs(train_loss=[1.2, 0.8, 0.4, 0.2], val_loss=[2.6, 3.5, 2.1, 3.2])
+    assert verdict("updates-too-large", learned) is None

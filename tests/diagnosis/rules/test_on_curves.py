@@ -260,8 +260,8 @@ def test_small_updates_are_judged_by_the_last_five_watched_steps():
     assert verdict("updates-too-small", watched(flat, ratio=0.0, gradient=0.0)) is None
 
 
-def test_large_updates_are_sick_from_the_start_or_for_long():
-    falls = falling(200)
+def test_large_updates_are_sick_from_the_start_for_long_or_where_they_bring_nothing():
+    flat, falls = noisy([2.303] * 200, scale=0.01), falling(200)
 
     def history(losses, ratios):
         made = watched(losses)
@@ -272,6 +272,7 @@ def test_large_updates_are_sick_from_the_start_or_for_long():
     assert verdict("updates-too-large", history(falls, healthy)) is None
     assert "the first" in verdict("updates-too-large", history(falls, [0.3] * 5 + [0.01] * 15)).message
     assert "many" in verdict("updates-too-large", history(falls, [0.01] * 8 + [0.1] * 5 + [0.01] * 7)).message
+    assert verdict("updates-too-large", history(flat, [0.06] * 20)) is not None
     assert verdict("updates-too-large", history(falls, [0.06] * 20)) is None
 
 

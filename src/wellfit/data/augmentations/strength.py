@@ -12,8 +12,8 @@ BEYOND = "randaugment"
 """What is added above 1 where nothing that was asked for has a strength: its magnitude is the usual measure of how much
 is augmented (RandAugment, Cubuk et al. 2020)."""
 
-FRAMED = "crop"
-"""What is left as it stands: its shift goes with the frame of the image, and crops of larger images have none."""
+NOT_SCALED = "crop"
+"""How far images are shifted is no measure of how much is augmented, and random views have no shift."""
 
 
 def at_strength(names: Iterable[str], strength: float) -> tuple[str, ...]:
@@ -35,7 +35,7 @@ def at_strength(names: Iterable[str], strength: float) -> tuple[str, ...]:
     chosen = [(text, parse(text)) for text in names]
     if strength == 1:
         return tuple(text for text, _ in chosen)
-    numbers = [isinstance(c.strength, float) and c.name != FRAMED for _, c in chosen]
+    numbers = [isinstance(c.strength, float) and c.name != NOT_SCALED for _, c in chosen]
     scaled = [
         _scaled(c.name, c.strength * strength) if number and isinstance(c.strength, float) else text
         for (text, c), number in zip(chosen, numbers, strict=True)

@@ -22,14 +22,14 @@ CREEPING = 0.7
 # A validation loss this far above its best, for this many epochs in a row, has turned.
 TURNED = 1.1
 TURNED_EPOCHS = 3
-# What is learned by heart: half a run without gain is overfitting then.
-BY_HEART = 0.98
+# What is learned by heart, and the gap to what is not, after which half a run without gain is overfitting.
+BY_HEART, WIDE_GAP, MEMORISED_EPOCHS = 0.98, 0.15, 4
 # An accuracy that moved less than this did not move; one that gains this much an epoch still does.
 STILL = 0.015
 GAINING = 0.005
-# An accuracy that jumps by so much from epoch to epoch, while its mean stands, is thrown about by the rate rather
-# than led by it.
-THROWN = 0.015
+# An accuracy that jumps by so much from epoch to epoch, while its mean stands and the loss's does not fall below this
+# share of what it was, is thrown about by the rate rather than led by it.
+THROWN, LOSS_STANDS = 0.015, 0.9
 # Validation accuracy from which there is little left to gain.
 ALL_LEARNED = 0.985
 # A training loss that falls by this share of its start each epoch is on its way.
@@ -49,7 +49,7 @@ def labels_shuffled(h: History) -> Finding | None:
     """Training is learned by heart while validation stays where guessing is."""
     train, val = curves(h, "train_accuracy", "val_accuracy")
     chance = _chance(h)
-    learned = train[-1] > chance + (0.1 if _surely_wrong(h) else 0.25) * (1 - chance)
+    learned = train[-1] > chance + (0.1 if _surely_wrong(h) else 0.25) * (1 - chance) and train[-1] - train[0] > 0.1
     if not (learned and _guesses(h)):
         return None
     return Finding(
@@ -83,9 +83,10 @@ def overfitting(h: History) -> Finding | None:
     turned = len(val_loss) > TURNED_EPOCHS and bool(
         np.all(val_loss[-TURNED_EPOCHS:] > TURNED * val_loss[best]) and best < len(val_loss) - TURNED_EPOCHS
     )
-    fell = bool(np.all(val[-TURNED_EPOCHS:] < val.max() - 0.02))
+    fell = bool(np.all(val[-TURNED_EPOCHS:] < val.max() - 0.02)) and train[-1] > train[int(np.argmax(val))]
     half = len(val) // 2
-    by_heart = bool(np.all(train[-TURNED_EPOCHS:] > BY_HEART)) and val[half:].max() < val[:half].max() + STILL
+    by_heart = half >= MEMORISED_EPOCHS and bool(np.all(train[-TURNED_EPOCHS:] > BY_HEART))
+    by_heart &= gap > WIDE_GAP and val[half:].max() < val[:half].max() + STILL
     if not (turned or fell or by_heart):
         # A gap alone is what every net shows that fits its training images well.
         return Finding(
@@ -154,7 +155,7 @@ def plateau(h: History) -> Finding | None:
         and accuracy[-half:].max() < accuracy[:-half].max() + STILL
     )
     gained = accuracy[-third:].max() - accuracy[:-third].max() > STILL
-    if not stood and _thrown_about(accuracy, third):
+    if not stood and _thrown_about(val, accuracy, third):
         stood, gained = True, False
     constant = not len(h.lrs) or h.lr[int(h.lr.argmax()) :].min() > 0.5 * h.lr.max()
     # It has learned something, and not everything.
@@ -175,16 +176,17 @@ def plateau(h: History) -> Finding | None:
     )
 
 
-def _thrown_about(accuracy: Floats, third: int) -> bool:
+def _thrown_about(loss: Floats, accuracy: Floats, third: int) -> bool:
     """Whether validation jumps from epoch to epoch and is no better on average than a third of the run before.
 
     The best of noisy epochs grows with their number, so that means are compared here.
     """
-    if len(accuracy) < 3 * third:
+    if len(loss) < 3 * third or third < 4:
         return False
     jumps = float(np.mean(np.abs(np.diff(accuracy[-2 * third :]))))
     gain = float(accuracy[-third:].mean() - accuracy[-2 * third : -third].mean())
-    return jumps > THROWN and gain < STILL
+    stands = loss[-third:].mean() > LOSS_STANDS * loss[-2 * third : -third].mean()
+    return jumps > THROWN and gain < STILL and bool(stands)
 
 
 def _guesses(h: History) -> bool:

@@ -18,7 +18,7 @@ from wellfit.diagnosis.rules.signs import (
     weights_shrank,
 )
 from wellfit.diagnosis.rules.updates import vanishing_gradient
-from wellfit.diagnosis.scale import is_small, is_unusual
+from wellfit.diagnosis.scale import LARGE, is_small, is_unusual
 from wellfit.findings import Finding, Severity
 
 # Half of a layer's units silent on all data, or half of a layer's entries at the ends of its non-linearity; of one
@@ -27,8 +27,8 @@ DEAD = 0.5
 SATURATED = 0.5
 MUCH, MOSTLY = 0.7, 0.9
 PATIENCE = 3
-# Of what chance gives: what is left of the loss where a net has learned.
-LEARNED = 0.3
+# Of what chance gives: what is left of the loss where a net has learned, and where it has not begun to.
+LEARNED, STUCK = 0.3, 0.8
 # From first to last hidden layer the spread of a well-scaled net stays within two decades.
 SPREAD = 100.0
 # A first loss of three times log C comes from logits that are far too large.
@@ -61,7 +61,7 @@ def dead_relu(h: History) -> Finding | None:
 
 def saturated(h: History) -> Finding | None:
     sick = _lasting(h, "saturated", SATURATED)
-    if not sick:
+    if not sick or is_blank(h):
         return None
     first = {layer.name: _value(layer, "saturated") for layer in h.samples[0].layers} if h.samples[0].step == 0 else {}
     if max((first.get(name, 1.0) for name in sick), default=1.0) < 0.2 and vanishing_gradient(h) is not None:
@@ -85,7 +85,7 @@ def _severity(h: History, share: float) -> Severity:
     left = _left(h, start)
     if left > LEARNED and share > MOSTLY:
         return "error"
-    return "warning" if share > (MUCH if left > LEARNED else MOSTLY) else "info"
+    return "warning" if share > MOSTLY or left > STUCK or (left > LEARNED and share > MUCH) else "info"
 
 
 def _left(h: History, start: float | None = None) -> float:
@@ -148,14 +148,18 @@ def _uneven_layers(h: History) -> Finding | None:
         return None
     spreads, names = [layer.spread for layer in first.layers], [layer.name for layer in first.layers]
     few = len(spreads) <= 3  # they may shrink for the kind of their non-linearity
-    if few and first.input is not None:
+    if few and first.input is not None and 0.1 < first.input[1] < LARGE:
         spreads, names = [first.input[1], *spreads], ["the input", *names]  # a first layer may shrink it as well
     if len(spreads) < 3 or not np.isfinite(spreads).all() or spreads[0] <= 0:
         return None
-    if spreads[-1] == 0:
-        return None  # units that are dead from the start are a finding of their own
-    factor, limit = spreads[-1] / spreads[0], SPREAD**2 if few else SPREAD
-    if 1 / limit <= factor <= limit or (few and vanishing_gradient(h)):
+    if spreads[-1] == 0 or max(_value(layer, "saturated") for layer in first.layers) > MUCH:
+        return None  # units that are dead or saturated from the start are a finding of their own
+    factor = spreads[-1] / spreads[0]
+    # Many nets with uneven layers train well; it is a fault when this one does not.
+    stuck = is_flat(h) or knows_nothing(h) or h.first_bad_step is not None or _flat_start(h)
+    # By four decades and more it is one where it has not learned well.
+    extreme = not SPREAD**-2 <= factor <= SPREAD**2 and _left(h) > LEARNED
+    if 1 / SPREAD <= factor <= SPREAD or not ((extreme and not (few and vanishing_gradient(h))) or (stuck and not few)):
         return None
     what = "shrink" if factor < 1 else "grow"
     return Finding(
@@ -177,7 +181,7 @@ def _alike_units(h: History) -> Finding | None:
     spread = first.layers[-1].spread
     if not np.nansum(first.gradient_norm[h.weights]) > 0:
         return None  # answers that hang on no weight are alike for another reason
-    if not first.output.spread < 1e-6 * spread:
+    if not (spread > 1e-3 and first.output.spread < 1e-6 * spread):
         return None
     return Finding(
         "bad-initialisation",

@@ -32,10 +32,12 @@ SWING = 0.35
 SMALL_BATCH = 3.0
 # Hundreds of images average the noise away.
 MANY, SWING_OF_MANY = 256, 0.15
-# Batches of fewer images are mostly noise.
-FEW = 4
+# Batches of fewer images are mostly noise, a fault where more than this share of the loss is left.
+FEW, LEARNED = 4, 0.3
 # Classes that come in groups: so many times the spread of the counts that chance gives.
 GROUPED = 2.5
+# A loss of which no batch costs more than this share of the start has no class to learn anew.
+CALM = 0.3
 # Points of validation accuracy that three epochs in a row may lie below the best one where nothing swings.
 STEADY = 0.03
 # A spike towers over its neighbourhood: by this factor, and by this share of the first loss.
@@ -98,7 +100,7 @@ def exploding(h: History) -> Finding | None:
         # What a rate did that has long been lowered is past: lr-too-high says as an error what is wrong now. Where it
         # holds its peace, since no rate is to blame, nothing else would.
         by_rate = len(loss) >= JUDGED and not goes_uphill(h) and impossible_class(h) is None
-        past = by_rate and h.first_bad_step is None and was_brief(h)
+        past = by_rate and h.first_bad_step is None and was_brief(h, int(np.argmax(loss)))
         return Finding(
             "exploding",
             "info" if past else "error",
@@ -152,7 +154,7 @@ def _swinging(h: History) -> Finding | None:
     images = next((s.output.images for s in reversed(h.samples) if s.output is not None), None)
     least = SWING if images is None or images < MANY else SWING_OF_MANY
     limit = max(least, SMALL_BATCH / np.sqrt(images)) if images else 2 * SWING
-    if images is not None and images < FEW:
+    if images is not None and images < FEW and middle > LEARNED * level(loss[:10]):
         limit = SWING  # so few cannot tell where to go: their noise is what the training suffers from
     # The spread is measured between quartiles: one spike is another finding.
     low, high = np.percentile(window, [25, 75])
@@ -217,7 +219,7 @@ def one_class_at_a_time(h: History) -> Finding | None:
     expected = table.sum(1, keepdims=True) * shares[known]
     uneven = float(np.mean(((table - expected) ** 2 / expected).sum(1)) / (known.sum() - 1))
     largest = float(np.median(table.max(1) / table.sum(1)))
-    if uneven < GROUPED:
+    if uneven < GROUPED or _is_calm(h):
         return None
     return Finding(
         "oscillating",
@@ -229,6 +231,12 @@ def one_class_at_a_time(h: History) -> Finding | None:
         "Shuffle the training images anew each epoch",
         "SPEC C9, D7",
     )
+
+
+def _is_calm(h: History) -> bool:
+    """Whether the loss came down and stays down at every batch: groups of classes by design, which it has learned."""
+    end = h.finite_loss[-100:]
+    return len(end) == 100 and float(np.quantile(end, 0.95)) < CALM * h.reference_loss
 
 
 def is_mixed(h: History) -> bool:

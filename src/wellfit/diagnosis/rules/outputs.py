@@ -9,7 +9,7 @@ import numpy as np
 from wellfit.diagnosis.history import History, Output, level
 from wellfit.diagnosis.rules import needs
 from wellfit.diagnosis.rules.rule import Rule
-from wellfit.diagnosis.rules.signs import entropy_of_classes, impossible_class
+from wellfit.diagnosis.rules.signs import early, entropy_of_classes, impossible_class, is_waking, never_learned
 from wellfit.findings import Finding
 
 PATIENCE = 3
@@ -22,7 +22,7 @@ EXACT = 1e-4
 HANDFUL = 3
 # Watched steps whose predictions are counted together, and how many images of a class make its absence telling.
 COUNTED = 10
-SELDOM = 0.5
+SELDOM = 0.25
 ENOUGH_IMAGES = 10
 # A net that says each other class at least this often for each time it comes has found them all; of so many images
 # of a class, one at least would then be taken for it.
@@ -91,9 +91,16 @@ def constant_output(h: History) -> Finding | None:
     window = recent(h, PATIENCE)
     if not window or len(h.losses) < 50 or not all(out.spread < ALIKE and out.images > 1 for _, out in window):
         return None
+    if is_waking(h):
+        return None
+    spreads = [s.output.spread for s in early(h) if s.output is not None]
+    if spreads and min(spreads) > ALIKE and never_learned(h):
+        return None  # the answers grew alike for want of something to learn
     loss = level(h.finite_loss[-20:])
     entropy = entropy_of_classes(h)
     at_entropy = entropy is not None and abs(loss - entropy) < 0.03 * entropy
+    if not at_entropy and loss < 0.9 * level(h.finite_loss[:10]):
+        return None  # the loss falls by something else than the spread of the answers
     spread = max(out.spread for _, out in window)
     beside = f", the entropy of the class frequencies ({entropy:.3g})" if at_entropy else ""
     return Finding(
@@ -145,7 +152,9 @@ def _never_predicted(h: History, *, rare: bool) -> Finding | None:
             return None
         shown = np.sum(np.array([t for t, _ in counts]), axis=0)
         said = np.sum(np.array([p for _, p in counts]), axis=0)
-        lost = _lost(shown, said, sum(out.correct or 0 for out in part), rare=rare)
+        # The largest share of a soft target need not be what the answer is to say.
+        handful = not any(out.mixed for out in part)
+        lost = _lost(shown, said, sum(out.correct or 0 for out in part), rare=rare, handful=handful)
         if lost.any():
             break
     else:
@@ -165,12 +174,15 @@ def _never_predicted(h: History, *, rare: bool) -> Finding | None:
     )
 
 
-def _lost(shown: np.ndarray, said: np.ndarray, correct: int, *, rare: bool) -> np.ndarray:
-    """Which classes are never said, once the rest is learned: early on every net says few classes."""
+def _lost(shown: np.ndarray, said: np.ndarray, correct: int, *, rare: bool, handful: bool) -> np.ndarray:
+    """Which classes are never said, once the rest is learned: early on every net says few classes.
+
+    handful: whether classes count of which only a few images were shown.
+    """
     share = shown / shown.sum()
     lost = (said == 0) & (shown >= ENOUGH_IMAGES) & ((share < 0.5 / len(shown)) == rare)
     if rare and not lost.any():
-        lost = _hardly_said(shown, said)
+        lost = _hardly_said(shown, said, handful=handful)
     none = np.zeros(len(shown), bool)
     # Where one class is most of all, always saying it is nearly right.
     if not lost.any() or correct / shown.sum() < (0.9 if rare and share.max() > 0.6 else 1.3) * share.max():
@@ -181,11 +193,14 @@ def _lost(shown: np.ndarray, said: np.ndarray, correct: int, *, rare: bool) -> n
     return lost if learned else none
 
 
-def _hardly_said(shown: np.ndarray, said: np.ndarray) -> np.ndarray:
+def _hardly_said(shown: np.ndarray, said: np.ndarray, *, handful: bool) -> np.ndarray:
     """The rare classes, where all of them together are said far less often than they come."""
     rare = shown < 0.25 / len(shown) * shown.sum()
     come, heard = int(shown[rare].sum()), int(said[rare].sum())
-    return rare & (shown > 0) if come >= HANDFUL and heard <= SELDOM * come else np.zeros(len(shown), bool)
+    seldom = (come >= ENOUGH_IMAGES and heard <= 2 * SELDOM * come) or (come >= 6 and heard <= SELDOM * come)
+    # A class of which a whole run shows a handful: one in thousands.
+    seldom |= handful and come >= HANDFUL and heard == 0 and bool(np.all(shown[rare] < 0.1 / len(shown) * shown.sum()))
+    return rare & (shown > 0) if seldom else np.zeros(len(shown), bool)
 
 
 def _near(loss: float, formula: float | None) -> bool:

@@ -9,6 +9,7 @@ from wellfit.diagnosis.rules import needs
 from wellfit.diagnosis.rules.loss import is_mixed, oscillating
 from wellfit.diagnosis.rules.rule import Rule
 from wellfit.diagnosis.rules.signs import (
+    COLLAPSED,
     PATIENCE,
     chance,
     goes_uphill,
@@ -17,8 +18,11 @@ from wellfit.diagnosis.rules.signs import (
     is_flat,
     kept_promise,
     knows_nothing,
+    median_ratio,
     ratios,
     start_and_end,
+    starts_with_knowledge,
+    was_brief,
     weights_shrank,
 )
 from wellfit.diagnosis.rules.updates import SMALL, gradient_of_weights, long_steps, vanishing_gradient
@@ -29,21 +33,27 @@ BROKEN_OFF = 3.0
 RISEN = 1.3
 # Updates of this share of the weights overwrite them rather than adjust them (about 1e-3 is wanted, SPEC C8).
 COARSE = 0.03
+OVERWRITING = 0.2
 LARGE = 0.1
 FINE = 3e-4
+TINY = 1e-5
 # Steps that are longer than about 1e-3 of the weights want no raising, however well they keep their promise.
 USUAL = 2e-3
 # A loss that ends this far above its lowest fifth, the fifth before that far, climbs.
 CLIMBED, RISEN_AGAIN = 1.4, 1.15
 # A rate that rises by so much, so often, comes and goes.
 CYCLE, CYCLES = 4.0, 3
+# The first steps.
+FIRST = 20
 # A loss thrown so far above its start was no noise, whatever became of it.
 THROWN = 8.0
 # Steps that keep more of their promise than this, while more than this share of the loss is left, are too short.
 # What is far more than was promised came from somewhere else.
 KEPT, OVER_KEPT = 0.6, 1.6
-# Less is telling where the steps are small.
-KEPT_OF_SMALL = 0.4
+# Less is telling where small steps have left nearly all of it.
+KEPT_AT_THE_START, STUCK = 0.4, 0.8
+# A rate that is gone after this share of the run had no time to teach anything.
+NO_TIME = 0.3
 # Steps at this share of the largest rate change nothing; this much of a run is a waste, unless all is learned.
 NOTHING, WASTED, LEARNED = 1e-3, 0.3, 0.02
 SLOW = 0.4
@@ -59,17 +69,15 @@ def lr_too_high(h: History) -> Finding | None:
     if len(loss) == 0 or start <= 0:
         return None
     peak, seen, end = float(loss.max()), ratios(h), level(loss[-10:])
-    # A rate may be too high within a warm-up, or of one group of weights.
-    longest = max((np.nan_to_num(s.update_ratio[h.weights]).max(initial=0.0) for s in h.finite_samples), default=0.0)
     largest = float(seen.max(initial=0.0))
-    lost = bad is not None and bad > 0 and peak > BROKEN_OFF * start
+    lost = bad is not None and bad > 0 and (peak > BROKEN_OFF * start or largest > OVERWRITING)
     # A net may start above what chance gives, and be thrown back to chance.
     stuck_high = bad is None and len(loss) >= 20 and end > 0.95 * min(start, chance(h) or start)
     broken = stuck_high and (peak > BROKEN_OFF * start or (peak > RISEN * start and largest > COARSE))
-    # Large steps silenced every difference between images.
-    silenced = bad is None and has_collapsed(h) and longest > LARGE
+    # Large steps, be it within a warm-up, silenced every difference between images.
+    silenced = bad is None and has_collapsed(h) and _steps_before_silence(h) > LARGE
     # It may learn something all the same, with what the first steps left alive.
-    thrown = peak > THROWN * start and longest > LARGE
+    thrown = peak > THROWN * start and max(largest, _longest_first_step(h)) > LARGE
     coarse = long_steps(h) is not None and not _comes_and_goes(h)
     lowest = _lowest_before_climbing(h)
     if not (lost or broken or silenced or thrown or coarse or lowest is not None):
@@ -95,11 +103,33 @@ def lr_too_high(h: History) -> Finding | None:
 def _lowest_before_climbing(h: History) -> float | None:
     """How far the training loss had come down before it climbed again for good, without swinging; None where not."""
     losses = h.finite_loss
-    if h.first_bad_step is not None or len(losses) < 2 * PATIENCE or is_mixed(h) or oscillating(h) is not None:
+    if h.first_bad_step is not None or len(losses) < 2 * PATIENCE or h.warming_up or is_mixed(h):
+        return None
+    if oscillating(h) is not None:
         return None
     fifths = np.array([level(part) for part in np.array_split(losses, 5)])
     lowest = float(fifths[:3].min())
-    return lowest if fifths[-2] > RISEN_AGAIN * lowest and fifths[-1] > CLIMBED * lowest else None
+    climbs = fifths[-2] > RISEN_AGAIN * lowest and fifths[-1] > CLIMBED * lowest and lowest < STUCK * h.reference_loss
+    return lowest if climbs else None
+
+
+def _longest_first_step(h: History) -> float:
+    """The largest update of any one weight, as a share of it, where the first steps threw the loss; else 0.
+
+    One group of weights may have a rate of its own.
+    """
+    if int(np.nanargmax(np.where(np.isfinite(h.loss), h.loss, -np.inf))) >= FIRST:
+        return 0.0
+    seen = [s.update_ratio[h.weights] for s in h.finite_samples if s.step < FIRST and len(h.weights)]
+    return float(np.nanmax(seen, initial=0.0)) if seen else 0.0
+
+
+def _steps_before_silence(h: History) -> float:
+    """The largest typical update, as a share of the weights, up to where the answers became alike."""
+    seen = [s for s in h.finite_samples if s.output is not None]
+    loud = [i for i, s in enumerate(seen) if s.output is not None and s.output.spread > COLLAPSED]
+    steps = np.array([median_ratio(h, s) for s in seen[: loud[-1] + 2 if loud else 0]])
+    return float(np.nanmax(steps)) if np.isfinite(steps).any() else 0.0
 
 
 def _comes_and_goes(h: History) -> bool:
@@ -122,7 +152,9 @@ def lr_too_low(h: History) -> Finding | None:
     seen = ratios(h)
     if len(samples) < 3 or len(seen) < 3 or h.first_bad_step is not None or len(loss) < PATIENCE:
         return None
-    if h.warming_up and seen[-1] > (FINE if len(loss) >= 2 * PATIENCE else SMALL):
+    if not any(s.total_gradient > 0 for s in samples) or (
+        h.warming_up and seen[-1] > (FINE if len(loss) >= 2 * PATIENCE else SMALL)
+    ):
         return None
     start, end = start_and_end(h)
     ratio = level(seen)
@@ -132,10 +164,11 @@ def lr_too_low(h: History) -> Finding | None:
     still = is_flat(h, moved=PROMISED) or knows_nothing(h)
     little = PROMISED if _is_blocked(h) else UNKEPT
     idle = still and ratio < FINE and promised < little * start
+    tiny = 0 < seen.max() < TINY and promised < 0.2 * start and end > 0.8 * start and not starts_with_knowledge(h)
     kept = kept_promise(h)
-    enough = KEPT if ratio > FINE else KEPT_OF_SMALL
-    slow = enough < kept < OVER_KEPT and end > SLOW * start and ratio < USUAL
-    if not (idle or slow):
+    enough = KEPT if ratio > FINE or end < STUCK * start else KEPT_AT_THE_START
+    slow = enough < kept < OVER_KEPT and end > SLOW * start and ratio < USUAL and not starts_with_knowledge(h)
+    if not (idle or tiny or slow):
         return None
     how = f", {kept:.0%} of what the steps promised to first order, so that they could be longer" if slow else ""
     return Finding(
@@ -164,7 +197,7 @@ def decayed_too_early(h: History) -> Finding | None:
     if h.first_bad_step is not None or len(small) == 0 or not len(loss) or not lr.max() > 0:
         return None
     cut = top + int(small[0])
-    if lr_too_high(h) is not None:
+    if was_brief(h, cut) and lr_too_high(h) is not None:
         return None  # it was high time
     nothing = np.flatnonzero(lr[top:] >= NOTHING * lr.max())[-1] + top + 1  # from here on no step is worth its name
     wasted = (len(loss) - nothing) / len(loss)
@@ -178,7 +211,7 @@ def decayed_too_early(h: History) -> Finding | None:
     after = loss[cut:]
     if len(after) < max(20, cut) or lr[cut:].max() > 0.5 * lr.max():
         return None
-    if is_flat(h) or knows_nothing(h):
+    if cut < NO_TIME * len(loss) and (is_flat(h) or knows_nothing(h)) and lr_too_high(h) is None:
         start, left = start_and_end(h)
         return _decayed(
             h, cut, f"before anything was learned: the loss stands at {left:.3g}", {"start": start, "loss": left}
@@ -190,17 +223,21 @@ def decayed_too_early(h: History) -> Finding | None:
     if high_end < width:
         high_end = min(cut, len(loss))
         width = min(width, high_end)
+    if width < 10:
+        return None
     before = loss[high_end - width : high_end]
     was = fall_per_step(before) * width
+    # The first steps at the new rate may bring the sudden drop of a well-timed decay.
+    now = level(before[-10:]) - level(after[-10:])
     left = level(after[-10:])
     noise = float(np.std(before - np.linspace(before[0], before[-1], width))) / np.sqrt(width)
-    if was < max(0.05 * level(before), 4 * noise) or left < 0.3 * loss[0]:
+    if was < max(0.05 * level(before), 4 * noise) or now > 0.5 * was * len(after) / width or left < 0.3 * loss[0]:
         return None
     return _decayed(
         h,
         cut,
         f"while the loss was still falling by {was:.2g} in {width} steps; since then it went to {left:.3g} only",
-        {"fall_before": was, "fall_after": level(before[-10:]) - left, "steps": width, "loss": left},
+        {"fall_before": was, "fall_after": now, "steps": width, "loss": left},
     )
 
 

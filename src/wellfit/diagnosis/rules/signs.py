@@ -15,6 +15,8 @@ MOVED = 0.02
 GUESSED = 1.5
 # A first loss below this share of chance's shows knowledge.
 KNOWING = 0.7
+# Class probabilities that differ less than this between images hardly show in the loss yet.
+WAKING = 0.02
 # Answers that once differed by more than the first, and now differ by less than the second, have collapsed.
 DIFFERED = 1e-4
 COLLAPSED = 1e-6
@@ -53,7 +55,7 @@ def start_and_end(h: History) -> tuple[float, float]:
 
 def is_flat(h: History, moved: float = MOVED) -> bool:
     """Whether the loss, finite all along, ended where it started (less the share `moved`), near what chance gives."""
-    if len(h.losses) < PATIENCE or h.first_bad_step is not None:
+    if len(h.losses) < PATIENCE or h.first_bad_step is not None or starts_with_knowledge(h):
         return False
     start, end = start_and_end(h)
     return end > (1 - moved) * start
@@ -70,7 +72,7 @@ def knows_nothing(h: History) -> bool:
     ground = entropy_of_classes(h)
     if ground is None or len(h.losses) < PATIENCE or h.first_bad_step is not None or not is_cross_entropy(h):
         return False
-    return start_and_end(h)[1] > (1 - MOVED) * ground
+    return start_and_end(h)[1] > (1 - MOVED) * ground and not guesses_better_than_chance(h)
 
 
 def entropy_of_classes(h: History) -> float | None:
@@ -110,7 +112,7 @@ def guesses_better_than_chance(h: History) -> bool:
 
 def never_learned(h: History) -> bool:
     """Whether nothing was learned at any time: what else is seen late in such a run came of that."""
-    if len(h.losses) < PATIENCE or h.first_bad_step is not None:
+    if not (is_flat(h) or knows_nothing(h)) or len(h.losses) < PATIENCE:
         return False
     start = start_and_end(h)[0]
     levels = np.median(h.loss[: len(h.losses) // 25 * 25].reshape(-1, 25), axis=1)
@@ -125,10 +127,11 @@ def early(h: History) -> list[Sample]:
 def is_waking(h: History) -> bool:
     """Whether answers that are still alike differ more and more: tiny first weights need a while to grow."""
     spreads = [s.output.spread for s in h.samples if s.output is not None]
-    if len(spreads) < 6:
+    if len(spreads) < 6 or spreads[-1] > WAKING:
         return False
     third = len(spreads) // 3
-    return level(np.array(spreads[-third:])) > 3 * level(np.array(spreads[:third]))
+    parts = [level(np.array(part)) for part in (spreads[:third], spreads[third:-third], spreads[-third:])]
+    return parts[0] < parts[1] < parts[2] and parts[2] > 3 * parts[0]
 
 
 def has_collapsed(h: History) -> bool:
@@ -186,11 +189,11 @@ def goes_uphill(h: History) -> bool:
     return len(promises) >= 2 and max(promises) < 0
 
 
-def was_brief(h: History) -> bool:
-    """Whether the largest rates came early in the run and have been lowered since: what they did is past."""
+def was_brief(h: History, until: int) -> bool:
+    """Whether what ended by step `until` was done by a rate that has been lowered since, early in the run."""
     lr = h.lr
     end = max(1, int(BRIEFLY * len(h.losses)))
-    return end < len(lr) and bool(lr[end:].max() < LOWERED * lr[:end].max())
+    return until < end < len(lr) and bool(lr[end:].max() < LOWERED * lr[:end].max())
 
 
 def kept_promise(h: History) -> float:

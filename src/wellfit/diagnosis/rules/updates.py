@@ -16,18 +16,20 @@ from wellfit.diagnosis.rules.signs import (
     is_cross_entropy,
     median_ratio,
     was_brief,
+    weights_shrank,
 )
 from wellfit.findings import Finding
 
 # SPEC C8: about 1e-3 is wanted, 1e-2 is about okay. Two decades below and one above are sick.
 SMALL = 5e-5
 LARGE = 0.08
+LARGE_FOR_NOTHING = 0.05
 # First updates that a net recovers from, or not; updates that are long where the loss jumps.
 WILD, LEARNED = 0.12, 0.05
 LONG = 0.025
-# A validation loss that rises by so much of the reference from epoch to epoch and stands so far above training's is
-# thrown about by steps that are too long.
-LEAP, ABOVE, LEAPING = 0.2, 0.5, 0.02
+# A validation loss that rises by so much of the reference from epoch to epoch and stands so far above training's,
+# while so much of that is left, is thrown about by steps that are too long.
+LEAP, ABOVE, POOR, LEAPING = 0.2, 0.5, 0.3, 0.02
 OVERWRITING = 0.19
 BLOWN_UP = 100.0
 # A loss that rose so far was thrown by the steps before; steps that take so much of the weights throw it at once.
@@ -36,6 +38,8 @@ RISEN, OVERWRITING_AT_ONCE, MANY_TIMES = 3.0, 0.3, 10.0
 SEEN = 0.01
 # The first steps, whose updates may be large, end here.
 EARLY = 20
+# A gradient that fell to this share of the first was lost on the way, and takes the updates with it.
+DIED = 0.1
 # The last watched steps that must all agree.
 PATIENCE = 5
 # A warm-up whose steps are that small after twice as many is no warm-up (SPEC C6: about 100 show a fall).
@@ -61,7 +65,9 @@ def updates_too_small(h: History) -> Finding | None:
     # Exactly zero is too small to show in the weights where there is a gradient; where there is none, that is it.
     if not all(r < SMALL for r in ratios) or not min(gradients) > 0:
         return None
-    if vanishing_gradient(h) is not None:
+    if vanishing_gradient(h) is not None or level(np.array(gradients)) < DIED * level(
+        np.array([gradient_of_weights(h, s) for s in h.finite_samples[:3]])
+    ):
         return None
     return Finding(
         "updates-too-small",
@@ -121,12 +127,13 @@ def _unsettling(h: History) -> Finding | None:
 
 
 def _leaps(h: History) -> bool:
-    """Whether validation is thrown about from epoch to epoch."""
+    """Whether validation is thrown about from epoch to epoch while training has learned little by heart."""
     train, val = epochs.curves(h, "train_loss", "val_loss")
     if len(val) < 3:
         return False
     rises, above = np.diff(val).max(), (val - train)[1:].max()
-    return bool(rises > LEAP * h.reference_loss and above > ABOVE * h.reference_loss)
+    poor = train[-1] > POOR * h.reference_loss
+    return bool(rises > LEAP * h.reference_loss and above > ABOVE * h.reference_loss and poor)
 
 
 def long_steps(h: History) -> Finding | None:
@@ -138,9 +145,9 @@ def long_steps(h: History) -> Finding | None:
         # took many times the weights, the rate is.
         risen = int(np.argmax(h.finite_loss > RISEN * h.reference_loss))
         pairs = [(step, ratio) for step, ratio in pairs if step < risen]
-        if pairs and pairs[0][1] > MANY_TIMES:
+        if not pairs or pairs[0][1] > MANY_TIMES or max(ratio for _, ratio in pairs) < OVERWRITING_AT_ONCE:
             return None
-    elif len(pairs) < PATIENCE:
+    elif len(pairs) < PATIENCE or pairs[-1][0] < EARLY:
         return None
     steps, ratios = np.array([step for step, _ in pairs]), np.array([ratio for _, ratio in pairs])
     # Weights that start near zero grow out of their first large updates, and so do Adam's; not for this long.
@@ -148,16 +155,17 @@ def long_steps(h: History) -> Finding | None:
     at_first = len(early) >= 3 and level(early) > OVERWRITING and len(h.weights) > 1
     at_first |= float(early.max(initial=0.0)) > OVERWRITING_AT_ONCE and len(pairs) < PATIENCE
     lasting = len(later) >= PATIENCE and float(np.sort(later)[-PATIENCE]) > LARGE
-    if not (at_first or lasting):
+    for_nothing = len(later) >= PATIENCE and level(later) > LARGE_FOR_NOTHING and not _has_learned(h)
+    if not (at_first or lasting or for_nothing):
         return None
     if len(pairs) < PATIENCE:
         said = float(early.max())
     else:
-        said = level(early) if at_first else float(np.sort(later)[-PATIENCE])
+        said = level(early) if at_first else float(np.sort(later)[-PATIENCE]) if lasting else level(later)
     # Those of a rate that has long been lowered are past; what they left behind is what is wrong now.
     return Finding(
         "updates-too-large",
-        "info" if was_brief(h) else "warning",
+        "info" if was_brief(h, int(steps[ratios > LARGE].max(initial=0))) else "warning",
         f"at {'the first' if at_first else 'many'} of {len(ratios)} watched steps the updates were {said:.2g} of the "
         "weights and more",
         {"update_ratio": ratios[:200].tolist(), "limit": LARGE, "wanted": 1e-3},
@@ -220,16 +228,16 @@ def _would_move(h: History) -> np.ndarray:
 
 
 def vanishing_gradient(h: History) -> Finding | None:
-    """The first layers get next to nothing of the gradient, from the first step on."""
+    """The first layers get next to nothing of the gradient: from the first step on, for a good while or to the end."""
     seen = [s for s in h.finite_samples if s.total_gradient > 0]
-    if len(seen) < PATIENCE or len(h.weights) < 3:
-        return None
+    if len(seen) < PATIENCE or len(h.weights) < 3 or has_collapsed(h) or weights_shrank(h):
+        return None  # where the answers collapsed, so did the gradient
     shares = np.array([_share_of_first_layers(h, s) for s in seen])
     # Exactly zero is no small number: nothing comes through at all, which dead units or detach() explain.
     small = (shares > 0) & (shares < VANISHED)
     lasted = len(small) if small.all() else int(np.argmin(small))
     until = seen[lasted - 1].step if lasted else 0
-    if lasted < PATIENCE:
+    if lasted < PATIENCE or (lasted < len(seen) and until < max(50, 0.1 * len(h.losses))):
         return None
     names = [h.parameters[i].name for i in h.weights]
     share = level(shares[:lasted])
