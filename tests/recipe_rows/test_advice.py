@@ -13,8 +13,7 @@ from tests.data.memory_store import random_images
 from wellfit.config import Config
 from wellfit.data.thumbnails import uniform_thumbnails
 from wellfit.models.catalogue import hollow_net
-from wellfit.recipe import model_choice
-from wellfit.recipe.augmentation import augmentations
+from wellfit.recipe import augmentation, model_choice
 
 GUIDE = Path(__file__).parents[2] / "docs" / "guide" / "choices.md"
 
@@ -43,8 +42,8 @@ def two_classes(mirrored_class: bool) -> tuple[np.ndarray, np.ndarray]:
 def test_what_is_left_to_wellfit_follows_the_advice() -> None:
     reasons: list[str] = []
     config = Config(augment=("auto",))
-    assert augmentations(config, data_of(*two_classes(False)), 20, False, reasons) == ("flip", "crop")
-    assert augmentations(config, data_of(*two_classes(True)), 20, False, reasons) == ("crop",), (
+    assert augmentation.augmentations(config, data_of(*two_classes(False)), 20, False, reasons) == ("flip", "crop")
+    assert augmentation.augmentations(config, data_of(*two_classes(True)), 20, False, reasons) == ("crop",), (
         "where left is not right"
     )
     assert "mirror images keep their class" in reasons[0]
