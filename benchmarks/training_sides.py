@@ -259,8 +259,8 @@ class Apart:
         context = get_context("spawn")
         self.line, far = context.Pipe()
         # No daemon: the default's DataLoader has workers of its own.
-        self.name, arguments = name, (far, name, case, engine, images, seed)
-        self.process = context.Process(target=_serve, args=arguments)
+        self.name = name
+        self.process = context.Process(target=_serve, args=(far, name, case, engine, images, seed))
         self.process.start()
         far.close()
 
@@ -279,7 +279,7 @@ class Apart:
 
 
 def _serve(line: Connection, name: str, case: Case, engine: Engine, images: int, seed: int) -> None:
-    """Take turns of as many steps as come along the line, until 0 comes or the other end is gone."""
+    """Take turns of as many steps as come along the line, until the other end is closed."""
     made = MadeImages(images, case.size, seed)
     batches = made.batches(case.size, case.batch, ("flip",), seed=seed)
     sides: dict[str, Callable[[], Ours | ByHand | Default]] = {
@@ -289,8 +289,8 @@ def _serve(line: Connection, name: str, case: Case, engine: Engine, images: int,
     }
     side = sides[name]()
     with suppress(EOFError):
-        while steps := line.recv():
-            line.send(timed_turn(side, steps))
+        while True:
+            line.send(timed_turn(side, line.recv()))
     side.close()
 
 

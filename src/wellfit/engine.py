@@ -41,7 +41,7 @@ class Engine:
     threads: int = 1
 
     def activate(self) -> None:
-        """Set the process's thread count, and let it keep freed memory; called once before the first step."""
+        """Set the process's thread count, and let it keep freed memory; called before a stage's first step."""
         keep_freed_memory()
         if torch.get_num_threads() != self.threads:
             torch.set_num_threads(self.threads)

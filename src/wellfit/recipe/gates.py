@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from wellfit.checks import CheckResult, run_gates
+from wellfit.data.augmentations.table import name_of
 from wellfit.models.zoo import resolve
 from wellfit.randomness import generator
 from wellfit.recipe.earlier import card_beside
@@ -61,9 +62,8 @@ def gate_results(job: Job, material: Material, share: float = BUDGET_SHARE) -> l
     settings = Settings.of(plan)
     # A handful of images a step is too noisy to tell rates apart within a hundred steps.
     # Erased, distorted and blended images hide its fall as well, and are not what the gate is about.
-    light = replace(
-        material, plan=plan.replace(augment=tuple(n for n in plan.augment if n.partition("=")[0] in ("flip", "crop")))
-    )
+    kept = tuple(text for text in plan.augment if name_of(text) in ("flip", "crop"))
+    light = replace(material, plan=plan.replace(augment=kept))
     batches = light.training(plan.seed, "none", batch_size=max(GATE_BATCH, plan.training.batch_size))
 
     def batch(step: int) -> tuple[torch.Tensor, torch.Tensor]:

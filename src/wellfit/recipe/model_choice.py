@@ -257,7 +257,5 @@ def closing_time(data: Prepared, speed: float = math.inf) -> float:
 
     Those that the data give are decoded then; those that were carved out lie in the store already.
     """
-    tests = data.split.test
-    sealed = data.short_side > WORTH_TRANSFER and bool((data.store.row_of[tests] < 0).any())
-    decode = 1.5e-2 if sealed else 2e-4
-    return CLOSING_SECONDS + len(tests) * (decode + 1.0 / max(1.0, 2.5 * speed))
+    decode = 1.5e-2 if data.short_side > WORTH_TRANSFER and data.test_is_sealed else 2e-4
+    return CLOSING_SECONDS + len(data.split.test) * (decode + 1.0 / max(1.0, 2.5 * speed))

@@ -43,6 +43,11 @@ class Prepared:
         return self.split.targets[indices]
 
     @property
+    def test_is_sealed(self) -> bool:
+        """Whether test images are still to be decoded: those that the data give, not those that were carved out."""
+        return bool((self.rows(self.split.test) < 0).any())
+
+    @property
     def short_side(self) -> int:
         """Median short side of the images as they came, in pixels."""
         usable = self.inspection.usable

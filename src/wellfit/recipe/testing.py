@@ -99,9 +99,9 @@ def evaluate(job: Job, material: Material, module: nn.Module, also_seen: Iterabl
 def open_test_split(material: Material) -> PixelStore:
     """Test pixels: from the run's own store where the split was carved out, decoded now where it was given."""
     data = material.data
-    sealed = data.split.test
-    if (data.store.row_of[sealed] >= 0).all():
+    if not data.test_is_sealed:
         return data.store
+    sealed = data.split.test
     usable = sealed[data.inspection.usable[sealed]]
     return build_store(data.source, data.inspection, usable, short_side=LARGEST_SHORT_SIDE)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 
-from wellfit.data.augmentations.table import AUGMENTATIONS, parse
+from wellfit.data.augmentations.table import AUGMENTATIONS, Chosen, parse
 from wellfit.errors import UserError
 
 BEYOND = "randaugment"
@@ -35,15 +35,20 @@ def at_strength(names: Iterable[str], strength: float) -> tuple[str, ...]:
     chosen = [(text, parse(text)) for text in names]
     if strength == 1:
         return tuple(text for text, _ in chosen)
-    numbers = [isinstance(c.strength, float) and c.name != NOT_SCALED for _, c in chosen]
+    numbers = [_number(c) for _, c in chosen]
     scaled = [
-        _scaled(c.name, c.strength * strength) if number and isinstance(c.strength, float) else text
+        text if number is None else _scaled(c.name, number * strength)
         for (text, c), number in zip(chosen, numbers, strict=True)
     ]
     usual = AUGMENTATIONS[BEYOND].strength
-    if strength > 1 and isinstance(usual, float) and not any(numbers):
+    if strength > 1 and isinstance(usual, float) and all(number is None for number in numbers):
         scaled.append(_scaled(BEYOND, usual * (strength - 1)))
     return tuple(scaled)
+
+
+def _number(chosen: Chosen) -> float | None:
+    """The strength that is scaled; None where there is none."""
+    return chosen.strength if isinstance(chosen.strength, float) and chosen.name != NOT_SCALED else None
 
 
 def _scaled(name: str, value: float) -> str:

@@ -96,7 +96,12 @@ def parse_all(texts: Iterable[str]) -> list[Chosen]:
 
 def mixing_names(texts: Iterable[str]) -> list[str]:
     """Those of the augmentations that blend labels, so that targets become N×C shares."""
-    return [name for text in texts if (name := text.partition("=")[0]) in MIXINGS]
+    return [name for text in texts if (name := name_of(text)) in MIXINGS]
+
+
+def name_of(text: str) -> str:
+    """The name alone of "name" or "name=strength"."""
+    return text.partition("=")[0]
 
 
 def _plain(function: Callable[[np.ndarray, np.ndarray], np.ndarray]) -> Pixels:
