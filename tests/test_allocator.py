@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from wellfit.allocator import keep_freed_memory
+from wellfit.allocator import freed_memory_is_kept, keep_freed_memory
 
 FAULTS = """
 import resource, torch
@@ -55,6 +55,29 @@ def test_freed_memory_is_not_mapped_anew() -> None:
 
 def test_the_users_own_setting_is_left_alone() -> None:
     assert counted(MALLOC_TRIM_THRESHOLD_="131072")[2] == "False"
+
+
+def test_another_allocator_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its memory is not glibc's to keep, whatever glibc answers. Preloading is decided at a process's start."""
+    for name in [name for name in os.environ if name.startswith("MALLOC_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("LD_PRELOAD", "/usr/lib/libjemalloc.so.2")
+    keep_freed_memory.cache_clear()
+    try:
+        assert keep_freed_memory() is False
+    finally:
+        keep_freed_memory.cache_clear()
+
+
+def test_asking_whether_memory_is_kept_does_not_change_it() -> None:
+    keep_freed_memory.cache_clear()
+    try:
+        assert freed_memory_is_kept() is False
+        assert keep_freed_memory.cache_info().currsize == 0
+        kept = keep_freed_memory()
+        assert freed_memory_is_kept() is kept
+    finally:
+        keep_freed_memory.cache_clear()
 
 
 def test_elsewhere_nothing_is_done(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import pickle
 from pathlib import Path
 
@@ -183,6 +184,35 @@ def test_a_build_that_broke_off_goes_on(own_cache: Path, monkeypatch: pytest.Mon
     assert sorted(source.reader.read_rows) == list(range(512, 1000))  # two whole shards were kept
     assert {path.name: path.read_bytes() for path in stored_folder(own_cache).iterdir()} == untouched
     assert (store.image(999) == noise(999)).all()
+
+
+def test_a_shard_that_the_disk_refuses_costs_itself_and_what_comes_after(
+    own_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is written while the next one is decoded, and still no mark vouches for it."""
+    files = [encoded(noise(i)) for i in range(1000)]
+    monkeypatch.setattr(store_build, "SHARD_IMAGES", 256)
+    fsync, calls = store_build.os.fsync, list[int]()
+
+    def failing(descriptor: int) -> None:
+        calls.append(descriptor)
+        if len(calls) > 4:  # three files and the mark of the first shard
+            raise OSError(errno.EIO, "Input/output error")
+        fsync(descriptor)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(store_build.os, "fsync", failing)
+        with pytest.raises(UserError, match="Input/output error"):
+            whole(listed(files))
+    mark = store_build.read_mark(stored_folder(own_cache))
+    assert mark is not None
+    assert mark.rows == 256
+    source = listed(files)
+    inspection = inspect(source)
+    source.reader.read_rows.clear()
+    store = build_store(source, inspection, np.arange(1000), short_side=320)
+    assert sorted(source.reader.read_rows) == list(range(256, 1000))
+    assert all((store.image(i) == noise(i)).all() for i in (0, 255, 256, 999))
 
 
 def test_few_images_wait_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:

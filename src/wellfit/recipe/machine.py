@@ -7,7 +7,7 @@ import platform
 from pathlib import Path
 from typing import Any
 
-from wellfit.allocator import keep_freed_memory
+from wellfit.allocator import freed_memory_is_kept
 
 
 def machine() -> dict[str, Any]:
@@ -17,7 +17,7 @@ def machine() -> dict[str, Any]:
         "cores": os.cpu_count(),
         "system": platform.platform(terse=True),
         "python": platform.python_version(),
-        "freed_memory": "kept" if keep_freed_memory() else "left to the system's allocator",
+        "freed_memory": "kept" if freed_memory_is_kept() else "left to the system's allocator",
     }
 
 
