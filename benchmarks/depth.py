@@ -25,11 +25,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from wellfit.data.batches import EvaluationBatches, TrainingBatches, prefetch
+from wellfit.data.batches import EvaluationBatches, TrainingBatches
 from wellfit.data.inspect import inspect
 from wellfit.data.preprocess import Preprocessing, fit_preprocessing
 from wellfit.data.sources import open_source
 from wellfit.data.store import PixelStore, build_store
+from wellfit.data.supply import supply
 from wellfit.engine import Engine
 from wellfit.inference.evaluate import logits_of
 from wellfit.models.zoo import construct
@@ -119,7 +120,7 @@ def train_to(
         return
     seen = wrong = 0
     losses = []
-    for step, (batch, _) in zip(steps, prefetch(batches.batch, steps), strict=True):
+    for step, (batch, _) in zip(steps, supply(batches.batch, steps, ENGINE.device), strict=True):
         for group in optimizer.param_groups:
             group["lr"] = PEAK * rate(step / (epochs * batches.steps_per_epoch))
         with ENGINE.autocast():

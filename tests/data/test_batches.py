@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import threading
-import time
-
 import numpy as np
 import pytest
 
 from tests.data.memory_store import MemoryStore, random_images
-from wellfit.data.batches import Batch, EvaluationBatches, TrainingBatches, prefetch
+from wellfit.data.batches import Batch, EvaluationBatches, TrainingBatches
 from wellfit.data.preprocess import Preprocessing
 from wellfit.data.views import evaluation_view
 from wellfit.errors import UserError
@@ -194,40 +191,3 @@ def test_evaluation_is_in_order_whole_and_the_same_twice() -> None:
         assert [len(batch.targets) for batch in made] == [16, 16, 16, 2]
         np.testing.assert_array_equal(np.concatenate([pixels(batch) for batch in made]), IMAGES[::-1])
         np.testing.assert_array_equal(np.concatenate([batch.targets for batch in made]), TARGETS)
-
-
-def make(number: int) -> Batch:
-    return EvaluationBatches(MemoryStore(IMAGES), np.arange(50), TARGETS, PLAIN, 1).batch(number)
-
-
-def test_prefetching_keeps_the_order() -> None:
-    assert [int(batch.positions[0]) for batch, _ in prefetch(make, range(7, 30))] == list(range(7, 30))
-
-
-def test_an_error_while_making_a_batch_reaches_the_reader() -> None:
-    def broken(number: int) -> Batch:
-        if number == 3:
-            raise RuntimeError("cannot read row 3")
-        return make(number)
-
-    reader = prefetch(broken, range(10))
-    assert [int(next(reader)[0].positions[0]) for _ in range(3)] == [0, 1, 2]
-    with pytest.raises(RuntimeError, match="cannot read row 3"):
-        next(reader)
-
-
-def test_leaving_early_stops_the_thread_and_its_reading_ahead() -> None:
-    asked: list[int] = []
-
-    def noted(number: int) -> Batch:
-        asked.append(number)
-        return make(number)
-
-    reader = prefetch(noted, range(1000), depth=2)
-    next(reader)
-    deadline = time.monotonic() + 5
-    while len(asked) < 4 and time.monotonic() < deadline:
-        time.sleep(0.01)
-    reader.close()
-    assert len(asked) <= 5
-    assert not [t for t in threading.enumerate() if t.name == "wellfit-batches"]

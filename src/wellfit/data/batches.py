@@ -5,9 +5,6 @@ Pixels stay uint8 until the last moment; the network's device does the float wor
 
 from __future__ import annotations
 
-import queue
-import threading
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -19,6 +16,7 @@ from wellfit.data.augmentations.chain import Chain
 from wellfit.data.augmentations.draws import Draws, Figures, colour_axes, fill_of
 from wellfit.data.augmentations.table import parse_all
 from wellfit.data.preprocess import Preprocessing
+from wellfit.data.supply import supply
 from wellfit.data.views import evaluation_view, resize_batch, training_view
 from wellfit.randomness import generator
 
@@ -197,52 +195,13 @@ class EvaluationBatches:
         images = torch.from_numpy(pixels).permute(0, 3, 1, 2)
         return Batch(images, torch.from_numpy(self.targets[positions]), positions)
 
-    def __iter__(self) -> Iterator[Batch]:
-        for batch, _ in prefetch(self.batch, range(len(self))):
+    def on(self, device: str) -> Iterator[Batch]:
+        """All batches in turn, for a network on this device."""
+        for batch, _ in supply(self.batch, range(len(self)), device):
             yield batch
 
-
-def prefetch(make: Callable[[int], Batch], steps: range, depth: int = 2) -> Iterator[tuple[Batch, float]]:
-    """Yield (batch, seconds waited for it), made by one thread that stays `depth` ahead.
-
-    An error in the thread is raised here; leaving the loop early stops the thread.
-    """
-    ready: queue.Queue[Batch | BaseException | None] = queue.Queue(maxsize=depth)
-    stop = threading.Event()
-
-    def put(item: Batch | BaseException | None) -> bool:
-        while not stop.is_set():
-            try:
-                ready.put(item, timeout=0.1)
-                return True
-            except queue.Full:
-                continue
-        return False
-
-    def produce() -> None:
-        try:
-            for step in steps:
-                if not put(make(step)):
-                    return
-            put(None)
-        except BaseException as error:  # handed to the consumer, which raises it
-            put(error)
-
-    thread = threading.Thread(target=produce, name="wellfit-batches", daemon=True)
-    thread.start()
-    try:
-        while True:
-            begin = time.perf_counter()
-            item = ready.get()
-            waited = time.perf_counter() - begin
-            if item is None:
-                return
-            if isinstance(item, BaseException):
-                raise item
-            yield item, waited
-    finally:
-        stop.set()
-        thread.join()
+    def __iter__(self) -> Iterator[Batch]:
+        return self.on("cpu")
 
 
 _pool: ThreadPoolExecutor | None = None

@@ -28,7 +28,7 @@ def logits_of(
     """float32 N×C in the order of the split. The module is put in eval mode and left there."""
     module.eval()
     parts = []
-    for batch in batches:
+    for batch in batches.on(engine.device):
         with engine.autocast():
             outputs = module(engine.inputs(batch.images, preprocessing))
         parts.append(outputs.float().cpu())

@@ -55,6 +55,6 @@ class Features:
 
     def over(self, batches: EvaluationBatches) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
         """(positions, features, logits) of each batch."""
-        for batch in batches:
+        for batch in batches.on(self.engine.device):
             features, logits = self.of(batch.images)
             yield batch.positions, features, logits

@@ -88,7 +88,7 @@ def _speed(history: History) -> Html | None:
         f"{percent(share)} of the steps' time was spent waiting for data."
     )
     if share > WAITING:
-        text += " The processors cannot prepare images as fast as the network takes them: fewer augmentations help."
+        text += " Preparing them holds the network up: fewer augmentations help, and so does a faster disk."
     return tag("p", text)
 
 

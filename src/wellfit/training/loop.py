@@ -17,8 +17,9 @@ from typing import Any, ParamSpec, Protocol, TypeVar
 import torch
 from torch import nn
 
-from wellfit.data.batches import TrainingBatches, prefetch
+from wellfit.data.batches import TrainingBatches
 from wellfit.data.preprocess import Preprocessing
+from wellfit.data.supply import supply
 from wellfit.diagnosis.monitor import Monitor
 from wellfit.engine import Engine
 from wellfit.randomness import key_to_integer
@@ -191,7 +192,7 @@ def train(
     unread: list[tuple[dict[str, Any], torch.Tensor, torch.Tensor]] = []
     forward, share = together.forward(module, penalty), together.batches(batches, criterion)
     step_begun = time.perf_counter()
-    for batch, waited in prefetch(share, steps_left):
+    for batch, waited in supply(share, steps_left, engine.device):
         if pace.finished:
             break
         multiplier = schedule(pace.progress) * (plateau.multiplier if plateau is not None else 1.0)

@@ -85,7 +85,7 @@ def stage_features(
     values = np.empty((batches.images, views, width), dtype=np.float32)
     maps = FeatureMaps(backbone, [name for name, _, _ in found])
     done = 0
-    for batch in batches:
+    for batch in batches.on(engine.device):
         inputs = engine.inputs(batch.images, preprocessing)
         here = slice(done, done + len(batch.targets))
         for view in range(views):
