@@ -1,8 +1,8 @@
 """How fast images come: the first pass, later passes, and what a training waits for.
 
-usage: python benchmarks/first_pass.py [DATA] [--images 2000] [--quick] [--repeats 3] [--out runs/first-pass]
+usage: python benchmarks/first_pass.py [DATA] [--images 2000] [--size 500x375] [--quick] [--repeats 3] [--out DIR]
 
-DATA is a folder or an archive. Without it: synthetic photographs of 500×375 pixels, JPEG, quality 90, a tenth of them
+DATA is a folder or an archive. Without it: synthetic photographs of --size pixels, JPEG, quality 90, a tenth of them
 turned by EXIF, made once in OUT. Three measures, each `repeats` times:
 
 1. first pass: `open_source`, `inspect` and `build_store` in an empty cache (read, hash, decode, orient, resize to a
@@ -53,17 +53,17 @@ CLASSES, DECODED = 4, 300  # of the images are decoded by each single-thread dec
 RATIO, LATER, WAIT = 0.8, 5.0, 0.05
 
 
-def make_photos(folder: Path, images: int) -> Path:
+def make_photos(folder: Path, images: int, width: int, height: int) -> Path:
     """Patterns with edges and grain, about as large as photographs of their size."""
-    made = folder / f"photos-{images}"
+    made = folder / f"photos-{images}-{width}x{height}"
     if (made / "made").exists():
         return made / "photos"
     for i in range(images):
         draw, name = generator(0, "first pass", i), made / "photos" / f"class{i % CLASSES}"
         name.mkdir(parents=True, exist_ok=True)
         coarse = draw.integers(0, 256, (24 + 6 * (i % CLASSES), 32, 3), dtype=np.uint8)
-        pixels = np.asarray(Image.fromarray(coarse).resize((500, 375), Image.Resampling.BICUBIC)).astype(np.int16)
-        pixels = np.clip(pixels + draw.normal(0, 6, (375, 500, 1)), 0, 255).astype(np.uint8)
+        pixels = np.asarray(Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC)).astype(np.int16)
+        pixels = np.clip(pixels + draw.normal(0, 6, (height, width, 1)), 0, 255).astype(np.uint8)
         exif = Image.Exif()
         exif[0x0112] = 6 if i % 10 == 0 else 1
         Image.fromarray(pixels).save(name / f"{i:06d}.jpg", quality=90, exif=exif if i % 10 == 0 else b"")
@@ -147,10 +147,20 @@ def waited(photos: Path, out: Path, budget: str) -> tuple[float, bool]:
     return statistics.median(waits), "waiting for data" in page
 
 
+def pixels(text: str) -> tuple[int, int]:
+    """Width and height."""
+    try:
+        width, height = (int(part) for part in text.split("x"))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"a size is width and height, as 500x375; got {text!r}") from None
+    return width, height
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", nargs="?", type=Path)
     parser.add_argument("--images", type=int, default=2_000)
+    parser.add_argument("--size", type=pixels, default=(500, 375), help="of the synthetic photographs, as 500x375")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--budget", default="2m", help="of the training that is watched for waiting")
     parser.add_argument("--quick", action="store_true", help="200 images, one repetition, no training")
@@ -158,7 +168,7 @@ def main() -> None:
     arguments = parser.parse_args()
     out: Path = arguments.out.resolve()
     out.mkdir(parents=True, exist_ok=True)
-    photos = arguments.data or make_photos(out, 200 if arguments.quick else arguments.images)
+    photos = arguments.data or make_photos(out, 200 if arguments.quick else arguments.images, *arguments.size)
     source = open_source(photos)
     some = np.linspace(0, len(source.names) - 1, min(DECODED, len(source.names))).astype(int)
     files = [data for data in (source.reader.read(int(i)) for i in some) if isinstance(data, bytes)]
