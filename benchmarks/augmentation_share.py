@@ -5,10 +5,10 @@ usage: python benchmarks/augmentation_share.py [CASE ...] [--repeats 5] [--steps
 Cases: whitened-32 (what `fit` trains on small images), resnet18-32, resnet18-224. At 224 pixels the images lie at 320,
 as in a pixel store, and a crop is a view of its own, in the place of the fixed view. Two figures, of each repeat:
 
-- processor: the processor's seconds that a batch with all five takes, less those of one with none, as a share of what
-  the step takes of all threads (its seconds × threads). Other work on the machine disturbs it little;
-- slower: how much longer wellfit's own loop takes for the same steps with the five than without, in turns. Batches are
-  made in a thread of their own, beside the step. This is what a user waits for, and what other work disturbs.
+- made: how much longer a batch with all five takes to be made than one with none, by the clock and alone, as a share of
+  the step, between two of which it stands;
+- slower: how much longer wellfit's own loop takes for the same steps with the five than without, in turns. This is what
+  a user waits for, and what other work disturbs.
 
 To reach: 10% of both. Then the milliseconds an image of each of the five, on one thread. Accuracy is not touched by how
 fast they are made: tests hold each to torchvision's, numpy's or colorsys's figures. Rows are kept in FILE.
@@ -57,12 +57,12 @@ def network(case: Case) -> nn.Module:
 
 
 def made(batches: TrainingBatches, count: int) -> float:
-    """Processor's seconds of one batch, the quickest of `count`."""
+    """Seconds of one batch, the quickest of `count`."""
     seconds = []
     for step in range(count + 1):
-        begun = time.process_time()
+        begun = time.perf_counter()
         batches.batch(step)
-        seconds.append(time.process_time() - begun)
+        seconds.append(time.perf_counter() - begun)
     return min(seconds[1:])
 
 
@@ -77,8 +77,13 @@ def measure(case: Case, engine: Engine, repeats: int, steps: int) -> list[dict[s
         names = ("plain", "full") if repeat % 2 else ("full", "plain")
         seconds = {name: timed_turn(sides[name], steps)[0] / steps for name in names}
         work = made(full, steps) - made(plain, steps)
-        share = work / (seconds["plain"] * engine.threads)
-        rows.append({"processor": share, "slower": seconds["full"] / seconds["plain"] - 1, "step": seconds["plain"]})
+        rows.append(
+            {
+                "made": work / seconds["plain"],
+                "slower": seconds["full"] / seconds["plain"] - 1,
+                "step": seconds["plain"],
+            }
+        )
     for side in sides.values():
         side.close()
     return rows
@@ -112,13 +117,13 @@ def main(arguments: list[str] | None = None) -> None:
             row: dict[str, Any] = {"case": name, "engine": engine.line, "batch": case.batch, "versions": versions()}
             kept.add({**row, "rows": measure(case, engine, repeats, steps), "each": each(case, max(3, steps))})
             print(f"{name}: measured", flush=True)
-    print("| case | engine | step, ms | processor, % of the step | loop slower by, % | one thread, ms an image |")
+    print("| case | engine | step, ms | made, % of the step | loop slower by, % | one thread, ms an image |")
     print("|---|---|---|---|---|---|")
     for name in names:
         row = kept.of(case=name)[-1]
-        columns = {key: [found[key] for found in row["rows"]] for key in ("step", "processor", "slower")}
+        columns = {key: [found[key] for found in row["rows"]] for key in ("step", "made", "slower")}
         shown = []
-        for key in ("processor", "slower"):
+        for key in ("made", "slower"):
             late = " missed" if statistics.median(columns[key]) > SHARE else ""
             shown.append(f"{spread([100 * value for value in columns[key]], 1)}{late}")
         parts = ", ".join(f"{part} {value:.3f}" for part, value in row["each"].items())

@@ -8,10 +8,12 @@ label smoothing; random images, since speed alone is measured (accuracy: `main_j
 1. speed: images a second of wellfit's own loop (`training.loop.train` with its record and its average of weights) and
    of the bare loop, in turn, `repeats` times, for bf16 and fp16, compiled and not, and the ratio (to reach: 0.95 in
    bf16). wellfit has no fp16 (its small gradients vanish without a scaler), so that column is the bare loop's alone.
-2. share of the bf16 peak: 3 × the forward pass's operations × images a second, against a product of two 8192×8192
-   matrices measured in the same run (to reach: 35%).
+   Pixels that lie on the device are this program's: `fit` keeps them in the processor's memory and sends each batch.
+   The monitor is left out (`monitor_overhead.py` measures it).
+2. share of the bf16 peak: 3 × the forward pass's operations × images a second, not compiled, as `fit` trains, against
+   a product of two 8192×8192 matrices measured in the same run (to reach: 35%).
 3. waits for the device that wellfit's loop makes, by torch's own synchronisation warnings: two for each 10 steps'
-   losses are meant, none a step.
+   losses are meant and a few at the end, none a step.
 4. packing: K small networks with rates of their own, one after the other and as one program (`packing.py`), trials an
    hour of each way and the ratio (to reach: 5 times).
 
@@ -45,7 +47,7 @@ from wellfit.engine import Engine
 from wellfit.models.complexity import complexity
 from wellfit.models.zoo import build
 from wellfit.training.averaging import WeightAverage
-from wellfit.training.loop import train
+from wellfit.training.loop import READ_LOSS_EVERY, train
 from wellfit.training.optimizers import build_optimizer
 from wellfit.training.pace import Pace
 from wellfit.training.regularize import build_criterion
@@ -55,6 +57,7 @@ SIDE, CLASSES, SHIFT = 32, 10, 2
 MEAN, STD = (0.49, 0.48, 0.45), (0.25, 0.24, 0.26)
 LR, DECAY, SMOOTHING = 6e-3, 0.05, 0.1
 RATIO, SHARE, PACKED = 0.95, 0.35, 5.0
+FEW = 10  # waits at a training's begin and end
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -153,7 +156,7 @@ class Bare:
 
 
 class Ours:
-    """wellfit's loop, as `fit` calls it: with a record in memory and an average of the weights."""
+    """wellfit's loop, with a record in memory and an average of the weights."""
 
     def __init__(self, size: Size, device: str, compiled: bool) -> None:
         self.device = device
@@ -245,12 +248,13 @@ def measure(size: Size, device: str, repeats: int) -> dict[str, Any]:
         ratios = [one / other for one, other in pairs]
         print(f"  {label:<9} ratio         {spread(ratios)}{_missed(statistics.median(ratios) < RATIO)}")
     cost = peak(size.peak, device)
-    best = max(statistics.median(speeds["wellfit bf16"]) for speeds in found["speeds"].values())
+    best = statistics.median(found["speeds"]["eager"]["wellfit bf16"])
     found["peak"], found["share"] = cost, 3 * complexity(network(size, "cpu"), SIDE).flops * best / cost
     print(f"bf16 peak {cost / 1e12:.1f} TFLOP/s; training takes {found['share']:.1%}{_missed(found['share'] < SHARE)}")
     if device == "cuda":
         found["waits"] = waits(Ours(size, device, False), 100)
-        print(f"waits for the device in 100 steps: {found['waits']}{_missed(found['waits'] >= 100)}")
+        meant = 2 * 100 // READ_LOSS_EVERY + FEW
+        print(f"waits for the device in 100 steps: {found['waits']}{_missed(found['waits'] > meant)}")
     print("packing        networks   in turn, trials/h     packed, trials/h  times")
     for name in NETS:
         for count in size.networks:

@@ -4,11 +4,11 @@ usage: python benchmarks/growth.py [images] [classes] [trials] [--quick] [--repe
 
 Images are small PNG files in class folders, made by this program in OUT; trials are of a landscape, nothing is trained.
 There are as many trials as asked: a search's own schedule ends at 200 to 250 of such a landscape, where no more is to
-be gained. The winner is found by a Gaussian process over all of them, whose time grows with their cube: a row of its
-own, judged as the others are.
+be gained. The winner is found by a Gaussian process over at most 400 of them: a row of its own, judged as the others.
 Each stage is measured at three sizes in processor time of this process, all threads together, so that other work on
 the machine counts little. The exponent is that of the two larger sizes, log(time ratio) / log(size ratio), of the
-medians: small constant parts weigh less there. Linear is 1; to reach: 1.05 at most. Stages whose median at the largest
+medians: small constant parts weigh less there; beside it, not judged, stands that of the smallest and the largest.
+Linear is 1; to reach: 1.05 at most. Stages whose median at the largest
 size stays below a twentieth of a second are printed and not judged.
 
 Finished sizes are kept in OUT/results.jsonl and not measured again.
@@ -227,10 +227,14 @@ def print_axis(axis: str, lines: list[dict[str, Any]]) -> None:
     for name in lines[0]["times"]:
         seconds = {size: [line["times"][name] for line in lines if line["asked"] == size] for size in sizes}
         cells = "  ".join(f"{spread(seconds[size]):>22}" for size in sizes)
-        middle, last = (statistics.median(seconds[size]) for size in sizes[-2:])
-        exponent = math.log(max(last, 1e-9) / max(middle, 1e-9)) / math.log(grown[sizes[-1]] / grown[sizes[-2]])
+        last = statistics.median(seconds[sizes[-1]])
+        whole, exponent = (
+            math.log(max(last, 1e-9) / max(statistics.median(seconds[size]), 1e-9))
+            / math.log(grown[sizes[-1]] / grown[size])
+            for size in (sizes[0], sizes[-2])
+        )
         verdict = "too short to judge" if last < JUDGED else "" if exponent <= MOST else "<- above linear"
-        print(f"  {name:<20} {cells}  exponent {exponent:5.2f} {verdict}")
+        print(f"  {name:<20} {cells}  exponent {exponent:5.2f} (whole {whole:5.2f}) {verdict}")
 
 
 def main() -> None:

@@ -4,8 +4,9 @@ usage: WELLFIT_TEST_DATA=DIR python benchmarks/main_job.py [ROW ...] [--seeds 0 
            [--out runs/main-job] [--peer "fastai=peers/bin/python peer.py {train} {test} 224 4"]
 
 Rows: digits, fashion-mnist, cifar10, ants-bees. Finished rows are kept in OUT/results.jsonl and not run again.
-Whole commands are timed, start-up included. A peer is a command that prints its accuracy as `test_acc 0.9`; it runs
-after each of wellfit's, on the same files, unpacked, with the weights of the same TORCH_HOME.
+Whole commands are timed, start-up included, each with an empty cache. A peer is a command that prints its accuracy as
+`test_acc 0.9`; it runs on the same files, unpacked, with the weights of the same TORCH_HOME, after wellfit's command
+at the first seed, before it at the second, and so on.
 """
 
 from __future__ import annotations
@@ -19,11 +20,12 @@ import shlex
 import subprocess
 import sys
 import tarfile
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
-from wellfit.recipe.machine import machine
+from spread import spread, versions
 
 ROWS = {
     "digits": ("digits", "40s", []),
@@ -45,9 +47,10 @@ def main() -> None:
     results = arguments.out / "results.jsonl"
     done = [json.loads(line) for line in results.read_text().splitlines()] if results.exists() else []
     who, _, command = (arguments.peer or "").partition("=")
-    for seed in arguments.seeds:
+    for turn, seed in enumerate(arguments.seeds):
         for row in arguments.rows:
-            for name in ("wellfit", who) if who else ("wellfit",):
+            sides = ["wellfit", who] if who else ["wellfit"]
+            for name in sides[::-1] if turn % 2 else sides:
                 if any(line["row"] == row and line["seed"] == seed and line["who"] == name for line in done):
                     continue
                 if name == "wellfit":
@@ -59,7 +62,7 @@ def main() -> None:
                 with results.open("a") as file:
                     file.write(json.dumps(line) + "\n")
                 print(line, flush=True)
-    print(f"\n{machine()}")
+    print(f"\n{versions()}")
     print(f"{'row':<14} seed  who       budget  seconds  validation  test (95% interval)       images  engine")
     for line in done:
         test = f"{line['test']:.4f}"
@@ -72,6 +75,12 @@ def main() -> None:
             f"{validation:10.4f}  {test:<24}  {line['images']:>6}  {line.get('engine', '')}"
         )
 
+    for row in ROWS:
+        for name in dict.fromkeys(line["who"] for line in done if line["row"] == row):
+            own = [line for line in done if (line["row"], line["who"]) == (row, name)]
+            tests, seconds = ([line[key] for line in own] for key in ("test", "seconds"))
+            print(f"{row}, {name}: test {spread(tests, 4)} in {spread(seconds, 0)} s, n = {len(own)}")
+
 
 def run(row: str, seed: int, budget: str, out: Path) -> dict[str, Any]:
     """One command, timed from outside."""
@@ -80,9 +89,11 @@ def run(row: str, seed: int, budget: str, out: Path) -> dict[str, Any]:
     where = data if data == "digits" else str(root / data)
     command = [sys.executable, "-m", "wellfit", "fit", where, "--budget", budget, "--seed", str(seed)]
     command += ["--out", str(out), "--json", *options]
-    begun = time.monotonic()
-    finished = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True)
-    seconds = time.monotonic() - begun
+    with tempfile.TemporaryDirectory(dir=out.parent) as cache:
+        environment["WELLFIT_CACHE"] = cache
+        begun = time.monotonic()
+        finished = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True)
+        seconds = time.monotonic() - begun
     result = json.loads(finished.stdout.splitlines()[-1])
     lines = [json.loads(line) for line in (out / "record.jsonl").read_text().splitlines()]
     evaluation = next(line for line in lines if line["kind"] == "evaluation")
@@ -99,8 +110,16 @@ def run(row: str, seed: int, budget: str, out: Path) -> dict[str, Any]:
         "images": result["test_images"],
         "model": result["model"],
         "engine": engine["line"],
+        "wait": round(waited(lines), 4),
         "run": str(out),
     }
+
+
+def waited(lines: list[dict[str, Any]]) -> float:
+    """The share of the steps' time that the training waited for data."""
+    steps = [line for line in lines if line["kind"] == "step"]
+    lengths = [1 / line["images_per_second"] for line in steps]  # of steps of one size
+    return sum(line["wait"] * length for line, length in zip(steps, lengths, strict=True)) / max(sum(lengths), 1e-9)
 
 
 def surroundings() -> tuple[Path, dict[str, str]]:

@@ -3,12 +3,13 @@
 usage: python benchmarks/peak_share.py [--case resnet18-224] [--repeats 3] [--steps 4] [--compiled] [--quick]
        [--out FILE.jsonl]
 
-The peak is the best of products of two bf16 matrices of several sides, on all threads, measured before each turn of the
-training. The share is 3 × the forward pass's operations × images a second of wellfit's own loop, over the peak (to
-reach: 30%). Then a profile of the same loop by torch.profiler: milliseconds of a step in convolutions (and what they
-would take at the peak), BatchNorm, activations, pooling, additions, optimizer, average of weights, copies (layouts and
-dtypes), all other operations (with the names of the longest), and what is none (Python, waiting). Where a step in the
-profile is one that the monitor watches closely, every twentieth, its statistics are among the others.
+The peak is the best product of two bf16 matrices of several sides, on all threads, measured before each turn of the
+training; the best of all turns counts for each. The share is 3 × the forward pass's operations × images a second of
+wellfit's own loop, over the peak (to reach: 30%). Then a profile of the same loop by torch.profiler: milliseconds of a
+step in convolutions (and what they would take at the peak), BatchNorm, activations, pooling, additions, optimizer,
+average of weights, copies (layouts and dtypes), all other operations (with the names of the longest), and what is none
+(Python, waiting). Where a step in the profile is one that the monitor watches closely, every twentieth, its statistics
+are among the others.
 
 With `--compiled` the network is also compiled, whose warm-up takes a minute or more on a processor; its fused kernels
 are a row of their own. The losses after the same number of steps stand beside both: a share bought with accuracy shows.
@@ -102,13 +103,14 @@ def measure(case: Case, repeats: int, steps: int, compiled: bool, sides: tuple[i
                 "batch": case.batch,
                 "peak": reached,
                 "speed": speed,
-                "share": operations * speed / reached,
-                "at_peak": 1e3 * operations * case.batch / reached,
                 "loss": statistics.fmean(losses),
                 "steps": ours.done,
                 "warm": warm,
             }
         )
+    best = max(row["peak"] for row in rows)
+    for row in rows:
+        row |= {"share": operations * row["speed"] / best, "at_peak": 1e3 * operations * case.batch / best}
     rows[-1]["profile"] = profiled(ours, steps)
     ours.close()
     return rows

@@ -4,8 +4,8 @@ usage: python benchmarks/two_processes.py [--processes 2] [--steps 300] [--repea
 
 The same plan (a ResNet-20 with GroupNorm on the built-in digits at 28 pixels, batch 128, float32) by
 `wellfit fit --plan`, in turn. Printed are images a second of the whole batch, the median over the steps of a run,
-median and range over the runs; the ratio; and by how much the weights of the two differ in the end, which float
-tolerance bounds.
+median and range over the runs; the ratio; and by how much the weights of the two differ in the end, as rounding grows
+over so many steps (that the first ones agree to float tolerance is the tests' to show).
 """
 
 from __future__ import annotations

@@ -12,6 +12,7 @@ import pytest
 
 from wellfit.allocator import freed_memory_is_kept, keep_freed_memory
 
+SETTINGS = ("MALLOC_", "GLIBC_TUNABLES", "WELLFIT_KEEP_FREED_MEMORY")
 FAULTS = """
 import resource, torch
 from wellfit.allocator import keep_freed_memory
@@ -34,7 +35,7 @@ print(before, faults(), keep_freed_memory())
 
 def counted(**environment: str) -> tuple[int, int, str]:
     """Page faults of the same work before and after an engine was activated, and whether memory is kept."""
-    plain = {name: value for name, value in os.environ.items() if not name.startswith("MALLOC_")}
+    plain = {name: value for name, value in os.environ.items() if not name.startswith(SETTINGS)}
     done = subprocess.run(
         [sys.executable, "-c", FAULTS], env=plain | environment, capture_output=True, text=True, check=True
     )
@@ -53,13 +54,21 @@ def test_freed_memory_is_not_mapped_anew() -> None:
     assert after < before / 10
 
 
-def test_the_users_own_setting_is_left_alone() -> None:
-    assert counted(MALLOC_TRIM_THRESHOLD_="131072")[2] == "False"
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("MALLOC_TRIM_THRESHOLD_", "131072"),
+        ("GLIBC_TUNABLES", "glibc.malloc.trim_threshold=131072"),
+        ("WELLFIT_KEEP_FREED_MEMORY", "0"),
+    ],
+)
+def test_the_users_own_setting_is_left_alone(name: str, value: str) -> None:
+    assert counted(**{name: value})[2] == "False"
 
 
 def test_another_allocator_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     """Its memory is not glibc's to keep, whatever glibc answers. Preloading is decided at a process's start."""
-    for name in [name for name in os.environ if name.startswith("MALLOC_")]:
+    for name in [name for name in os.environ if name.startswith(SETTINGS)]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("LD_PRELOAD", "/usr/lib/libjemalloc.so.2")
     keep_freed_memory.cache_clear()

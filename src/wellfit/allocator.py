@@ -11,28 +11,29 @@ import os
 import sys
 from functools import cache
 
-# Of malloc.h: blocks below the first come from the heap; a heap is handed back where more than the second is free.
-_MMAP_THRESHOLD, _TRIM_THRESHOLD = -3, -1
+# Of malloc.h: how many blocks may be mapped one by one, where all others come from the heap; and a heap is handed back
+# where more than the second is free.
+_MOST_MAPPED, _TRIM_THRESHOLD = -4, -1
 LARGEST = 2**31 - 1  # the largest C int
-EARLIER = 32 * 2**20  # the largest threshold that earlier versions of glibc take
+SWITCH = "WELLFIT_KEEP_FREED_MEMORY"  # "0": no
 
 
 @cache
 def keep_freed_memory() -> bool:
     """Let the process keep the memory it frees for its next step; whether that could be had.
 
-    It can on Linux with glibc, where the user's own MALLOC_… variables do not say otherwise and no other allocator is
-    preloaded. Elsewhere the allocator is left as it is. The switch holds for the whole process, to its end: large
-    blocks that are freed stay with it.
+    It can on Linux with glibc, where neither WELLFIT_KEEP_FREED_MEMORY=0 nor the user's own settings of glibc
+    (MALLOC_… variables, glibc.malloc… in GLIBC_TUNABLES) say otherwise and no other allocator is preloaded. Elsewhere
+    the allocator is left as it is. It holds for the whole process, to its end: blocks that are freed stay with it.
     """
-    others = any(name.startswith("MALLOC_") for name in os.environ) or "malloc" in os.environ.get("LD_PRELOAD", "")
-    if sys.platform != "linux" or others:
+    own = any(name.startswith("MALLOC_") for name in os.environ) or "malloc" in os.environ.get("GLIBC_TUNABLES", "")
+    other = "malloc" in os.environ.get("LD_PRELOAD", "")
+    if sys.platform != "linux" or own or other or os.environ.get(SWITCH) == "0":
         return False
     library = ctypes.CDLL(None)
     if not hasattr(library, "gnu_get_libc_version"):
         return False
-    kept = library.mallopt(_MMAP_THRESHOLD, LARGEST) == 1 or library.mallopt(_MMAP_THRESHOLD, EARLIER) == 1
-    return bool(kept and library.mallopt(_TRIM_THRESHOLD, LARGEST) == 1)
+    return bool(library.mallopt(_MOST_MAPPED, 0) == 1 and library.mallopt(_TRIM_THRESHOLD, LARGEST) == 1)
 
 
 def freed_memory_is_kept() -> bool:

@@ -4,41 +4,32 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable
 
 import pytest
 
 from wellfit.data import supply as room
-from wellfit.data.supply import WATCHED, prefetch, supply
+from wellfit.data.supply import STRETCH, TURN, ahead_of_steps, supply
+
+LONG = TURN + 2 * (2 * TURN + STRETCH)  # the first steps, then both ways and the quicker one, twice
+
+
+def is_ahead() -> bool:
+    return threading.current_thread().name.startswith("wellfit-batches")
 
 
 def own_threads() -> list[str]:
     return [t.name for t in threading.enumerate() if t.name.startswith("wellfit-batches")]
 
 
-def maker(number: int) -> tuple[int, str]:
-    """The number, and the thread that it was made in."""
-    return number, threading.current_thread().name
-
-
 class Clock:
-    """Stands for the module's `time`: it moves only where a test says so, the processor's time less than the wall's."""
+    """Stands for the module's `time`: it moves only where a test says so."""
 
     def __init__(self) -> None:
-        self.wall = self.processor = 0.0
+        self.now = 0.0
 
     def perf_counter(self) -> float:
-        return self.wall
-
-    def process_time(self) -> float:
-        return self.processor
-
-    def works(self, seconds: float) -> None:
-        self.wall += seconds
-        self.processor += seconds
-
-    def waits(self, seconds: float) -> None:
-        self.wall += seconds
+        return self.now
 
 
 @pytest.fixture
@@ -48,65 +39,71 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     return clock
 
 
-def train_on(batches: Iterator[tuple[tuple[int, str], float]], clock: Clock, step: float) -> list[bool]:
-    """Whether each batch was made ahead, by a thread; a step between two of them takes `step` seconds."""
-    ahead = []
-    for (_, thread), _ in batches:
-        ahead.append(thread.startswith("wellfit-batches"))
-        clock.works(step)
-    return ahead
+def ways(clock: Clock, seconds: Callable[[int, bool], float], device: str = "cpu", count: int = LONG) -> list[bool]:
+    """Which batches were made ahead, where each takes seconds(number, made ahead), its making and its step together."""
+    found = []
+    for (number, ahead), _ in supply(lambda number: (number, is_ahead()), range(count), device):
+        found.append(ahead)
+        clock.now += seconds(number, ahead)
+    return found
 
 
 @pytest.mark.parametrize("device", ["cpu", "cuda", "mps"])
-@pytest.mark.parametrize("numbers", [range(0), range(1), range(7, 30), range(3, 40, 2)], ids=str)
+@pytest.mark.parametrize("numbers", [range(0), range(1), range(7, 30), range(3, 400, 2)], ids=str)
 def test_every_number_is_handed_over_once_and_in_order(device: str, numbers: range) -> None:
-    assert [number for (number, _), _ in supply(maker, numbers, device)] == list(numbers)
+    assert [number for number, _ in supply(int, numbers, device)] == list(numbers)
+    assert not own_threads()
 
 
-def test_beside_an_accelerator_a_thread_makes_them(clock: Clock) -> None:
-    assert train_on(supply(maker, range(5), "cuda"), clock, 1.0) == [True] * 5
+def test_beside_an_accelerator_a_thread_makes_all_of_them(clock: Clock) -> None:
+    assert ways(clock, lambda number, ahead: 1.0, "cuda", 300) == [True] * 300
 
 
-@pytest.mark.parametrize("waits", [0.0, 0.04])
-def test_on_the_processor_they_are_made_between_the_steps(clock: Clock, waits: float) -> None:
-    def made(number: int) -> tuple[int, str]:
-        clock.works(0.3)
-        clock.waits(waits)
-        return maker(number)
-
-    assert train_on(supply(made, range(3 * WATCHED), "cpu"), clock, 1 - 0.3 - waits) == [False] * (3 * WATCHED)
+def test_on_the_processor_a_thread_that_slows_the_steps_is_only_tried(clock: Clock) -> None:
+    first, tried, kept = [False] * TURN, [False] * TURN + [True] * TURN, [False] * STRETCH
+    assert ways(clock, lambda number, ahead: 1.1 if ahead else 1.0) == first + 2 * (tried + kept)
 
 
-def test_where_making_them_waits_for_a_disk_a_thread_goes_ahead(clock: Clock) -> None:
-    """The first window is quick; from the second on each batch waits for a tenth of its time."""
+def test_on_the_processor_a_thread_that_saves_waiting_goes_ahead(clock: Clock) -> None:
+    first, tried, kept = [False] * TURN, [False] * TURN + [True] * TURN, [True] * STRETCH
+    assert ways(clock, lambda number, ahead: 1.0 if ahead else 1.1) == first + 2 * (tried + kept)
 
-    def made(number: int) -> tuple[int, str]:
-        if WATCHED <= number < 2 * WATCHED:
-            clock.waits(0.1)
-        return maker(number)
 
-    batches = supply(made, range(4 * WATCHED), "cpu")
-    assert train_on(batches, clock, 0.9) == [False] * (2 * WATCHED) + [True] * (2 * WATCHED)
+def test_a_disk_that_becomes_slow_is_noticed(clock: Clock) -> None:
+    """It waits from the first long stretch on."""
+    first, tried = [False] * TURN, [False] * TURN + [True] * TURN
+    found = ways(clock, lambda number, ahead: 1.1 if ahead or number >= 4 * TURN else 1.0)
+    assert found[: 3 * TURN + STRETCH] == first + tried + [False] * STRETCH
+    slow = ways(clock, lambda number, ahead: 2.0 if number >= 4 * TURN and not ahead else 1.1 if ahead else 1.0)
+    assert slow == first + tried + [False] * STRETCH + tried + [True] * STRETCH
+
+
+def test_one_long_pause_of_the_caller_decides_nothing(clock: Clock) -> None:
+    """An evaluation falls into the turn without a thread, which is the quicker one."""
+    first, tried, kept = [False] * TURN, [False] * TURN + [True] * TURN, [False] * STRETCH
+    found = ways(clock, lambda number, ahead: 50.0 if number == TURN + 3 else 1.1 if ahead else 1.0)
+    assert found == first + 2 * (tried + kept)
 
 
 def test_what_was_waited_is_the_time_of_making(clock: Clock) -> None:
-    def made(number: int) -> tuple[int, str]:
-        clock.works(0.25 * number)
-        return maker(number)
+    def made(number: int) -> int:
+        clock.now += 0.25 * number
+        return number
 
     assert [seconds for _, seconds in supply(made, range(4), "cpu")] == [0.0, 0.25, 0.5, 0.75]
 
 
 @pytest.mark.parametrize("device", ["cpu", "cuda"])
-def test_an_error_while_making_one_reaches_the_reader(device: str) -> None:
+@pytest.mark.parametrize("at", [0, 3, 2 * TURN + 3])
+def test_an_error_while_making_one_reaches_the_reader(device: str, at: int) -> None:
     def broken(number: int) -> int:
-        if number == 3:
-            raise RuntimeError("cannot read row 3")
+        if number == at:
+            raise RuntimeError(f"cannot read row {at}")
         return number
 
-    reader = supply(broken, range(10), device)
-    assert [next(reader)[0] for _ in range(3)] == [0, 1, 2]
-    with pytest.raises(RuntimeError, match="cannot read row 3"):
+    reader = supply(broken, range(300), device)
+    assert [next(reader)[0] for _ in range(at)] == list(range(at))
+    with pytest.raises(RuntimeError, match=f"cannot read row {at}"):
         next(reader)
     assert not own_threads()
 
@@ -118,7 +115,7 @@ def test_leaving_early_ends_the_thread_and_its_reading_ahead() -> None:
         asked.append(number)
         return number
 
-    reader = prefetch(noted, range(1000), depth=2)
+    reader = ahead_of_steps(noted, range(1000), depth=2)
     next(reader)
     deadline = time.monotonic() + 5
     while len(asked) < 3 and time.monotonic() < deadline:

@@ -5,6 +5,7 @@ Pixels stay uint8 until the last moment; the network's device does the float wor
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
+from wellfit.cores import usable_cores
 from wellfit.data.augmentations.chain import Chain
 from wellfit.data.augmentations.draws import Draws, Figures, colour_axes, fill_of
 from wellfit.data.augmentations.table import parse_all
@@ -204,14 +206,7 @@ class EvaluationBatches:
         return self.on("cpu")
 
 
-_pool: ThreadPoolExecutor | None = None
-
-
+@functools.cache
 def _workers() -> ThreadPoolExecutor:
     # Made at first use: threads do not survive a fork or a spawn.
-    global _pool
-    if _pool is None:
-        import os
-
-        _pool = ThreadPoolExecutor(max_workers=os.cpu_count() or 1, thread_name_prefix="wellfit-views")
-    return _pool
+    return ThreadPoolExecutor(max_workers=usable_cores(), thread_name_prefix="wellfit-views")

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import os
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -18,6 +17,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from wellfit.cores import usable_cores
 from wellfit.data.headers import Header, Undecodable, sniff
 from wellfit.data.sources import LeftOut, Source
 from wellfit.data.sources.cache import cache_folder
@@ -121,7 +121,7 @@ def _look(source: Source, known: dict[str, _Seen] | None) -> list[_Seen]:
     def part(start: int) -> list[_Seen]:
         return [_look_at(source, i, known) for i in range(start, min(start + _CHUNK, len(source.names)))]
 
-    with ThreadPoolExecutor(min(8, 2 * (os.cpu_count() or 1)), "wellfit-inspect") as pool:
+    with ThreadPoolExecutor(min(8, 2 * usable_cores()), "wellfit-inspect") as pool:
         return [entry for entries in pool.map(part, range(0, len(source.names), _CHUNK)) for entry in entries]
 
 

@@ -13,6 +13,7 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -20,6 +21,7 @@ from typing import IO, Any
 
 import numpy as np
 
+from wellfit.cores import usable_cores
 from wellfit.data.decode import Undecodable, decode
 from wellfit.data.inspect import Inspection, content_hash
 from wellfit.data.sources import Reader, Source
@@ -120,9 +122,10 @@ def build(
     # A slow disk catches up with one shard while the next is decoded.
     disk, catching_up = ThreadPoolExecutor(1, "wellfit-store"), Future[None]()
     catching_up.set_result(None)
-    try:
+    with ExitStack() as opened:
+        opened.callback(disk.shutdown)
         for name in names:
-            files[name] = (folder / name).open("ab", buffering=1 << 20)
+            files[name] = opened.enter_context((folder / name).open("ab", buffering=1 << 20))
             files[name].truncate(_whole(mark)[name])
         unmarked_rows = unmarked_bytes = 0
         for part in _parts(source, inspection, indices, short_side, planned, mark.rows):
@@ -150,10 +153,6 @@ def build(
         catching_up.result()
         if not mark.images:
             _commit(folder, files, mark)
-    finally:
-        disk.shutdown()
-        for file in files.values():
-            file.close()
     return mark
 
 
@@ -176,7 +175,7 @@ def _parts(
     crossed = np.cumsum(planned[start:]) // _PART_BYTES
     cuts = np.flatnonzero((np.diff(crossed, prepend=-1) > 0) | ((positions - start) % _PART_IMAGES == 0)) + start
     bounds = [*cuts.tolist(), len(indices)]
-    workers = min(16, os.cpu_count() or 1)
+    workers = min(16, usable_cores())
     waiting: deque[Future[_Part]] = deque()
     pool = ThreadPoolExecutor(workers, "wellfit-decode")
     try:

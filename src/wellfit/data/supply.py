@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
-WATCHED = 10  # batches: over so many it is judged whether making them waits
-WAITS = 0.05  # of the time: from here on a thread that reads ahead costs less than standing still
+TURN = 8  # batches in which a way is timed against the other
+STRETCH = 160  # batches that the quicker way makes before both are timed again: a disk may have become slow
 
 Made = TypeVar("Made")
 
@@ -21,29 +21,43 @@ def supply(make: Callable[[int], Made], numbers: range, device: str) -> Iterator
     """Yield (make(number), seconds that the caller waited for it) for each of the numbers in turn.
 
     device: where the network runs. Beside an accelerator a thread makes batches ahead. A network on the processor
-    needs every core itself, and a thread that works beside its steps slows them by more than it prepares; there
-    batches are made between the steps, until making them is seen to wait for something else, as a disk.
+    needs the cores itself, and a thread that works beside its steps may slow them by more than it prepares, unless
+    making a batch waits for something else, as a disk. Which way is quicker is therefore timed, now and again.
     """
     if device != "cpu":
-        yield from prefetch(make, numbers)
+        yield from ahead_of_steps(make, numbers)
         return
-    stood = 0.0
-    window = time.perf_counter()
-    for done, number in enumerate(numbers, start=1):
-        begun, worked = time.perf_counter(), time.process_time()
+    left, way, stretch = numbers, between_steps, TURN  # the first steps of a network are not like the others
+    while left:
+        now, left = left[:stretch], left[stretch:]
+        yield from way(make, now)
+        seconds = []
+        for tried in (between_steps, ahead_of_steps):
+            turn, left = left[:TURN], left[TURN:]
+            lengths, begun = [], time.perf_counter()
+            for made in tried(make, turn):
+                yield made
+                ended = time.perf_counter()
+                lengths.append(ended - begun)
+                begun = ended
+            seconds.append(_typical(lengths))
+        way, stretch = between_steps if seconds[0] <= seconds[1] else ahead_of_steps, STRETCH
+
+
+def _typical(lengths: Sequence[float]) -> float:
+    """Their mean without the longest, in which the caller may have done something else, as an evaluation."""
+    return sum(sorted(lengths)[:-1]) / max(1, len(lengths) - 1)
+
+
+def between_steps(make: Callable[[int], Made], numbers: range) -> Iterator[tuple[Made, float]]:
+    """Yield (make(number), seconds that it took), made when it is asked for."""
+    for number in numbers:
+        begun = time.perf_counter()
         made = make(number)
-        seconds = time.perf_counter() - begun
-        stood += max(0.0, seconds - (time.process_time() - worked))
-        yield made, seconds
-        if done % WATCHED == 0:
-            now = time.perf_counter()
-            if stood > WAITS * (now - window):
-                yield from prefetch(make, numbers[done:])
-                return
-            stood, window = 0.0, now
+        yield made, time.perf_counter() - begun
 
 
-def prefetch(make: Callable[[int], Made], numbers: range, depth: int = 2) -> Iterator[tuple[Made, float]]:
+def ahead_of_steps(make: Callable[[int], Made], numbers: range, depth: int = 2) -> Iterator[tuple[Made, float]]:
     """Yield (make(number), seconds waited for it), made by one thread that stays `depth` ahead.
 
     An error in the thread is raised here; leaving the loop early ends the thread after the batch that it makes.

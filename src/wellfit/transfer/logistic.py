@@ -90,32 +90,34 @@ def fit_logistic(
     sample_weights = torch.as_tensor(weights, dtype=torch.float32).T.contiguous()  # M×P
     labels = torch.as_tensor(targets, dtype=torch.int64)
     given = torch.nn.functional.one_hot(labels, classes).float()  # M×C
-    absent = (sample_weights.T @ given) == 0  # P×C
+    absent = (given.T @ sample_weights) == 0  # C×P
     # Two columns share one decision: their penalties together are that of the single row of a binary regression.
     penalty = torch.as_tensor(1.0 / np.asarray(strengths), dtype=torch.float32) * (2.0 if classes == 2 else 1.0)
     heaviest = sample_weights.amax(0)  # P
     step = 1.0 / (0.5 * axes.variances[:, None] * heaviest + penalty)  # R×P
     bias_step = 1.0 / (0.5 * len(scores) * heaviest)  # P
-    here = torch.zeros(len(axes.variances) + 1, problems, classes)  # the last row holds the biases
+    # Problems lie innermost, where the sums over few classes are quickest; the last row holds the biases.
+    here = torch.zeros(len(axes.variances) + 1, classes, problems)
     here[-1][absent] = NEVER
     look, pace = here.clone(), torch.ones(problems)
     for iteration in range(iterations):
-        logits = (scores @ look[:-1].flatten(1)).unflatten(1, (problems, classes)) + look[-1]
-        error = (torch.softmax(logits, dim=2) - given[:, None]) * sample_weights[:, :, None]
+        logits = (scores @ look[:-1].flatten(1)).unflatten(1, (classes, problems)) + look[-1]
+        error = (torch.softmax(logits, dim=1) - given[:, :, None]) * sample_weights[:, None]
         slope = torch.empty_like(look)
-        slope[:-1] = (scores.T @ error.flatten(1)).unflatten(1, (problems, classes)) + penalty[:, None] * look[:-1]
+        slope[:-1] = (scores.T @ error.flatten(1)).unflatten(1, (classes, problems)) + penalty * look[:-1]
         slope[-1] = error.sum(0).masked_fill(absent, 0.0)
         after = look.clone()
-        after[:-1] -= step[:, :, None] * slope[:-1]
-        after[-1] -= bias_step[:, None] * slope[-1]
+        after[:-1] -= step[:, None] * slope[:-1]
+        after[-1] -= bias_step * slope[-1]
         moved = after - here
-        uphill = (slope * moved).sum((0, 2)) > 0  # the momentum of a problem points the wrong way: it starts afresh
+        uphill = (slope * moved).sum((0, 1)) > 0  # the momentum of a problem points the wrong way: it starts afresh
         pace = torch.where(uphill, 1.0, pace)
         faster = (1 + (1 + 4 * pace**2).sqrt()) / 2
-        look = after + torch.where(uphill, 0.0, (pace - 1) / faster)[:, None] * moved
+        look = after + torch.where(uphill, 0.0, (pace - 1) / faster) * moved
         here, pace = after, faster
         if iteration % CHECK_EVERY == CHECK_EVERY - 1:
-            largest = here[:-1].abs().amax((0, 2)) if len(axes.variances) else torch.ones(problems)
-            if (moved.abs().amax((0, 2)) <= tolerance * largest.clamp(min=1e-12)).all():
+            largest = here[:-1].abs().amax((0, 1)) if len(axes.variances) else torch.ones(problems)
+            if (moved.abs().amax((0, 1)) <= tolerance * largest.clamp(min=1e-12)).all():
                 break
-    return Fits(axes, here[:-1], here[-1])
+    found = here.transpose(1, 2).contiguous()
+    return Fits(axes, found[:-1], found[-1])

@@ -54,7 +54,7 @@ def test_the_exponent_is_that_of_the_larger_sizes(capsys: pytest.CaptureFixture[
     rows = {row.split()[0]: row for row in capsys.readouterr().out.splitlines() if row.startswith("  ")}
     assert "exponent  1.00" in rows["linear"]
     assert "above" not in rows["linear"]
-    assert "exponent  2.00 <- above linear" in rows["square"]
+    assert "exponent  2.00 (whole  1.15) <- above linear" in rows["square"]
     assert "too short" in rows["short"]
 
 
@@ -83,18 +83,19 @@ def test_memory_is_read_with_that_of_children() -> None:
 
 
 def test_synthetic_photographs_are_made_once_and_a_tenth_of_them_lie_on_their_side(tmp_path: Path) -> None:
-    photos = first_pass.make_photos(tmp_path, 20)
+    photos = first_pass.make_photos(tmp_path, 20, 60, 40)
     files = sorted(photos.rglob("*.jpg"))
     turned = [file for file in files if Image.open(file).getexif().get(0x0112) == 6]
     assert (len(files), len(turned)) == (20, 2)
     when = files[0].stat().st_mtime_ns
-    assert first_pass.make_photos(tmp_path, 20) == photos
+    assert Image.open(files[0]).size == (60, 40)
+    assert first_pass.make_photos(tmp_path, 20, 60, 40) == photos
     assert files[0].stat().st_mtime_ns == when
     assert len(list(memory.make_images(tmp_path / "memory", 12).rglob("*.jpg"))) == 12
 
 
 def test_both_passes_have_a_speed(tmp_path: Path) -> None:
-    photos = first_pass.make_photos(tmp_path, 70)
+    photos = first_pass.make_photos(tmp_path, 70, 500, 375)
     with first_pass.empty_cache(tmp_path):
         first, later = first_pass.passes(photos)
     assert first > 0

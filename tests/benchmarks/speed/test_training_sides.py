@@ -14,16 +14,16 @@ from training_step import main
 
 from wellfit.engine import CORES, Engine
 
-CASE = Case("lenet5", 32, 8, 1.0)
 
-
-def test_all_sides_start_from_the_same_loss_and_learn(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("model", ["lenet5", "resnet18"])
+def test_all_sides_start_from_the_same_loss_and_learn(model: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """In float32 and without mirrored images they are one training, but for the default's decay of biases."""
+    case = Case(model, 32, 8, 1.0)
     images, engine = MadeImages(16, 32), Engine("cpu", "float32", "channels_last", CORES)
     batches = images.batches(32, 8, ())
     monkeypatch.setattr("training_sides.WORKERS", 0)
-    hand, ours = ByHand(CASE.network(), images, batches, engine), Ours(CASE.network(), batches, engine)
-    default = Default(CASE.network(), images, batches)
+    hand, ours = ByHand(case.network(), images, batches, engine), Ours(case.network(), batches, engine)
+    default = Default(case.network(), images, batches)
     monkeypatch.setattr(hand, "draw", type("Never", (), {"random": lambda self, count: np.ones(count)})())
     monkeypatch.setattr("training_sides.torch.rand", lambda shape: np.ones(()))
     expected = ours.turn(2) + ours.turn(2)
