@@ -80,9 +80,8 @@ def main() -> None:
                 )
     print(f"{versions()}; {engine.line}")
     for name, values in ratios.items():
-        print(
-            f"{name}: together {spread(values, 3)} times the pass{_missed(statistics.median(values) > MOST)}, n = {len(values)}"
-        )
+        late = "  <- missed" if statistics.median(values) > MOST else ""
+        print(f"{name}: together {spread(values, 3)} times the pass{late}, n = {len(values)}")
 
 
 def seconds(
@@ -92,10 +91,6 @@ def seconds(
     begun = time.process_time()
     result = work(*arguments, **named)
     return time.process_time() - begun, result
-
-
-def _missed(is_missed: bool) -> str:
-    return "  <- missed" if is_missed else ""
 
 
 if __name__ == "__main__":
