@@ -13,7 +13,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import re
 import shutil
 import uuid
 from collections.abc import Iterator
@@ -21,7 +20,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from wellfit.data.sources.cache import cache_folder
+from wellfit.data.sources.cache import cache_folder, limit_from
 from wellfit.errors import UserError
 
 CACHE_LIMIT = 50 * 1000**3
@@ -30,23 +29,14 @@ CACHE_LIMIT = 50 * 1000**3
 DISK_RESERVE = 200 * 1000**2
 """Bytes of the disk that no store may take."""
 
-_SIZE_PATTERN = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]?)B?", re.IGNORECASE)
-
 
 def stores_folder() -> Path:
     return cache_folder() / "stores"
 
 
 def cache_limit() -> int:
-    """The cap in bytes. UserError when WELLFIT_CACHE_LIMIT is no size."""
-    text = os.environ.get("WELLFIT_CACHE_LIMIT", "").strip()
-    if not text:
-        return CACHE_LIMIT
-    match = _SIZE_PATTERN.fullmatch(text)
-    limit = int(float(match[1]) * 1000 ** " KMGT".index(match[2].upper() or " ")) if match else 0
-    if limit <= 0:
-        raise UserError(f"WELLFIT_CACHE_LIMIT is a size such as 50GB or 500MB, got '{text}'; correct or unset it")
-    return limit
+    """The cap in bytes, after WELLFIT_CACHE_LIMIT."""
+    return limit_from("WELLFIT_CACHE_LIMIT", CACHE_LIMIT)
 
 
 def lock_of(folder: Path) -> FileLock:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 from wellfit.errors import UserError
@@ -16,7 +17,7 @@ RATIO_LIMIT = 200
 RATIO_FLOOR = 100 * 1000**2
 """… unless it stays below this many bytes."""
 
-_UNITS = {"": 1, "b": 1, "kb": 1000, "mb": 1000**2, "gb": 1000**3, "tb": 1000**4}
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]?)B?", re.IGNORECASE)
 
 
 def cache_folder() -> Path:
@@ -28,20 +29,21 @@ def cache_folder() -> Path:
     return Path(platformdirs.user_cache_dir("wellfit"))
 
 
+def limit_from(variable: str, default: int) -> int:
+    """Bytes that an environment variable names ("200GB", "500MB", or bytes), or the default. UserError for others."""
+    text = os.environ.get(variable, "").strip()
+    if not text:
+        return default
+    match = _SIZE.fullmatch(text)
+    limit = int(float(match[1]) * 1000 ** " KMGT".index(match[2].upper() or " ")) if match else 0
+    if limit <= 0:
+        raise UserError(f"{variable} is a size such as 50GB or 500MB, got '{text}'; correct or unset it")
+    return limit
+
+
 def unpacked_limit() -> int:
     """The limit in bytes, after WELLFIT_MAX_UNPACKED."""
-    text = os.environ.get("WELLFIT_MAX_UNPACKED", "").strip().lower()
-    if not text:
-        return UNPACKED_LIMIT
-    number = text.rstrip("bkmgt ")
-    unit = text[len(number) :].strip()
-    try:
-        limit = int(float(number) * _UNITS[unit])
-    except (ValueError, KeyError, OverflowError):
-        limit = 0
-    if limit <= 0:
-        raise UserError(f"WELLFIT_MAX_UNPACKED is a size such as 200GB or 500MB, got '{text}'; correct or unset it")
-    return limit
+    return limit_from("WELLFIT_MAX_UNPACKED", UNPACKED_LIMIT)
 
 
 def check_unpacked(size: int, packed: int, location: str) -> None:
