@@ -19,7 +19,6 @@ from __future__ import annotations
 import argparse
 import statistics
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -28,13 +27,11 @@ from augmentation_share import CASES as SMALL
 from augmentation_share import network
 from kept_lines import KeptLines
 from spread import spread, versions
-from torch import nn
-from torch.nn import functional
 from training_sides import CASES as STEPS
 from training_sides import CLASSES, Case, instructions, parsed
 
 from wellfit.config import EngineConfig
-from wellfit.engine import CORES, DTYPES, LAYOUTS, PROBE_SECONDS, PROBE_SHARE, Engine, training_speed
+from wellfit.engine import CORES, DTYPES, LAYOUTS, PROBE_SECONDS, PROBE_SHARE, Engine, random_step, training_speed
 from wellfit.recipe.model_choice import probe_engine
 
 CASES = {"whitened-32": SMALL["whitened-32"], **STEPS}
@@ -73,7 +70,7 @@ def in_full(case: Case, repeats: int, seconds: float) -> list[dict[str, Any]]:
 def compiled(case: Case, engine: Engine, seconds: float) -> dict[str, float]:
     """Seconds of the first step, and images a second after it, with torch's compiler and without.
 
-    By steps of its own: `training_speed` measures a copy of the network, and a copy is not compiled.
+    Not by `training_speed`, which measures a copy of the network: a copy is not compiled.
     """
     engine.activate()
     found = {}
@@ -82,7 +79,7 @@ def compiled(case: Case, engine: Engine, seconds: float) -> dict[str, float]:
         if kind == "compiled":
             torch.compiler.reset()
             net.compile()
-        step = _stepper(net, case, engine)
+        step = random_step(net, engine, (3, case.size, case.size), case.batch, CLASSES)
         times = [step()]
         if kind == "compiled":
             found["first"] = times[0]
@@ -92,26 +89,6 @@ def compiled(case: Case, engine: Engine, seconds: float) -> dict[str, float]:
             times.append(step())
         found[kind] = case.batch / min(times)
     return found
-
-
-def _stepper(net: nn.Module, case: Case, engine: Engine) -> Callable[[], float]:
-    """A training step on random images of one batch, which returns its seconds."""
-    source = torch.Generator().manual_seed(0)
-    inputs = torch.randn((case.batch, 3, case.size, case.size), generator=source)
-    inputs = inputs.contiguous(memory_format=LAYOUTS[engine.layout])
-    targets = torch.randint(CLASSES, (case.batch,), generator=source)
-    optimizer = torch.optim.SGD(net.parameters(), lr=1e-4, momentum=0.9)
-
-    def step() -> float:
-        begun = time.perf_counter()
-        with engine.autocast():
-            loss = functional.cross_entropy(net(inputs), targets)
-        loss.backward()
-        optimizer.step()
-        optimizer.zero_grad()
-        return time.perf_counter() - begun
-
-    return step
 
 
 def judged(row: dict[str, Any], settings: list[dict[str, Any]]) -> str:
