@@ -12,7 +12,7 @@ turned by EXIF, made once in OUT. Three measures, each `repeats` times:
    second against the same work in one thread, which leaves what the hashing, the writing and the threads cost.
 2. later passes: training views of 224 pixels from the store, against the first pass (to reach: 5 times).
 3. waiting: a `wellfit train` of a ResNet-18 on these images, `repeats` times; the share of all steps' time that it
-   waited for data (to reach: 5%; where batches are made between the steps, making them is the wait), and whether the
+   waited for data (to reach: 5%; of batches that are made between the steps, their making), and whether the
    report says it.
 
 Other work on the machine slows all of them; the ratios are taken within one repetition, decoder and store in turn.

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import errno
 import pickle
+import time
 from pathlib import Path
 
 import numpy as np
@@ -162,14 +163,18 @@ def test_a_damaged_store_is_built_again(own_cache: Path, name: str, damage: str)
     assert path.read_bytes() == content
 
 
-def test_a_build_that_broke_off_goes_on(own_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("slow", [0.0, 0.1], ids=["quick disk", "slow disk"])
+def test_a_build_that_broke_off_goes_on(slow: float, own_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A shard that is still being written when the user interrupts is kept, too."""
     files = [encoded(noise(i)) for i in range(1000)]
     whole(listed(files))
     untouched = {path.name: path.read_bytes() for path in stored_folder(own_cache).iterdir()}
     for path in stored_folder(own_cache).iterdir():
         path.unlink()
 
+    fsync = store_build.os.fsync
     monkeypatch.setattr(store_build, "SHARD_IMAGES", 256)
+    monkeypatch.setattr(store_build.os, "fsync", lambda descriptor: (time.sleep(slow), fsync(descriptor)))
 
     def stop(done: int, total: int) -> None:
         if done >= 640:
@@ -216,7 +221,7 @@ def test_a_shard_that_the_disk_refuses_costs_itself_and_what_comes_after(
 
 
 def test_few_images_wait_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(store_build.os, "cpu_count", lambda: 2)
+    monkeypatch.setattr(store_build, "usable_cores", lambda: 2)
     monkeypatch.setattr(store_build, "_PART_IMAGES", 4)
     source = listed([encoded(noise(i)) for i in range(400)])
     inspection = inspect(source)

@@ -34,7 +34,7 @@ def counting(*args):
     return decode(*args)
 
 store_build.decode = counting
-os.cpu_count = lambda: 1
+store_build.usable_cores = lambda: 1
 
 def progress(done, total):
     if kill_at and done >= kill_at:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 import pytest
 
 from wellfit.data import supply as room
-from wellfit.data.supply import STRETCH, TURN, ahead_of_steps, supply
+from wellfit.data.supply import DEPTH, STRETCH, TURN, ahead_of_steps, supply
 
 LONG = TURN + 2 * (2 * TURN + STRETCH)  # the first steps, then both ways and the quicker one, twice
 
@@ -72,17 +72,26 @@ def test_on_the_processor_a_thread_that_saves_waiting_goes_ahead(clock: Clock) -
 def test_a_disk_that_becomes_slow_is_noticed(clock: Clock) -> None:
     """It waits from the first long stretch on."""
     first, tried = [False] * TURN, [False] * TURN + [True] * TURN
-    found = ways(clock, lambda number, ahead: 1.1 if ahead or number >= 4 * TURN else 1.0)
-    assert found[: 3 * TURN + STRETCH] == first + tried + [False] * STRETCH
     slow = ways(clock, lambda number, ahead: 2.0 if number >= 4 * TURN and not ahead else 1.1 if ahead else 1.0)
     assert slow == first + tried + [False] * STRETCH + tried + [True] * STRETCH
 
 
 def test_one_long_pause_of_the_caller_decides_nothing(clock: Clock) -> None:
-    """An evaluation falls into the turn without a thread, which is the quicker one."""
+    """Two evaluations fall into the turn without a thread, which is the quicker one."""
     first, tried, kept = [False] * TURN, [False] * TURN + [True] * TURN, [False] * STRETCH
-    found = ways(clock, lambda number, ahead: 50.0 if number == TURN + 3 else 1.1 if ahead else 1.0)
+    found = ways(clock, lambda number, ahead: 50.0 if number in (TURN + 3, TURN + 5) else 1.1 if ahead else 1.0)
     assert found == first + 2 * (tried + kept)
+
+
+def test_steps_beside_which_nothing_is_made_do_not_speak_for_the_thread(clock: Clock) -> None:
+    """While the thread works a step takes 1.2; at a turn's end it has nothing left to make, and a step takes 0.9."""
+    first, tried, kept = [False] * TURN, [False] * TURN + [True] * TURN, [False] * STRETCH
+
+    def seconds(number: int, ahead: bool) -> float:
+        drained = (number - 2 * TURN) % (2 * TURN + STRETCH) >= TURN - 1 - DEPTH
+        return (0.9 if drained else 1.2) if ahead else 1.1
+
+    assert ways(clock, seconds) == first + 2 * (tried + kept)
 
 
 def test_what_was_waited_is_the_time_of_making(clock: Clock) -> None:
@@ -115,11 +124,21 @@ def test_leaving_early_ends_the_thread_and_its_reading_ahead() -> None:
         asked.append(number)
         return number
 
-    reader = ahead_of_steps(noted, range(1000), depth=2)
+    reader = ahead_of_steps(noted, range(1000))
     next(reader)
     deadline = time.monotonic() + 5
     while len(asked) < 3 and time.monotonic() < deadline:
         time.sleep(0.01)
     reader.close()
     assert asked == [0, 1, 2]  # the one that was taken, and two ahead
+    assert not own_threads()
+
+
+@pytest.mark.parametrize("taken", [1, TURN + 1, 2 * TURN + 3])
+def test_leaving_a_supply_early_leaves_no_thread(taken: int) -> None:
+    reader = supply(int, range(1000), "cpu")
+    for _ in range(taken):
+        next(reader)
+    assert bool(own_threads()) == (taken > 2 * TURN)
+    reader.close()
     assert not own_threads()

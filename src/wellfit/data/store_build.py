@@ -119,14 +119,14 @@ def build(
     planned = planned_bytes(inspection, indices, short_side)
     names = list(_whole(mark))
     files: dict[str, IO[bytes]] = {}
-    # A slow disk catches up with one shard while the next is decoded.
-    disk, catching_up = ThreadPoolExecutor(1, "wellfit-store"), Future[None]()
+    catching_up = Future[None]()
     catching_up.set_result(None)
     with ExitStack() as opened:
-        opened.callback(disk.shutdown)
         for name in names:
             files[name] = opened.enter_context((folder / name).open("ab", buffering=1 << 20))
             files[name].truncate(_whole(mark)[name])
+        # A slow disk catches up with one shard while the next is decoded; what it writes is closed after it.
+        disk = opened.enter_context(ThreadPoolExecutor(1, "wellfit-store"))
         unmarked_rows = unmarked_bytes = 0
         for part in _parts(source, inspection, indices, short_side, planned, mark.rows):
             for block in part.pixels:

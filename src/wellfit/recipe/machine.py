@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import os
 import platform
 from pathlib import Path
 from typing import Any
 
 from wellfit.allocator import freed_memory_is_kept
+from wellfit.cores import usable_cores
 
 
 def machine() -> dict[str, Any]:
     """What a reader needs to judge the speeds: processor, cores, system, Python, what becomes of freed memory."""
     return {
         "processor": _processor(),
-        "cores": os.cpu_count(),
+        "cores": usable_cores(),
         "system": platform.platform(terse=True),
         "python": platform.python_version(),
         "freed_memory": "kept" if freed_memory_is_kept() else "left to the system's allocator",

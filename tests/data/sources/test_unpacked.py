@@ -77,7 +77,7 @@ def test_the_limit_as_people_write_it(text: str, size: float, monkeypatch: pytes
     assert unpacked_limit() == size
 
 
-@pytest.mark.parametrize("text", ["much", "-3", "0", "12 parsecs", "nan", "inf"])
+@pytest.mark.parametrize("text", ["much", "-3", "0", "12 parsecs", "nan", "inf", "9" * 400])
 def test_a_limit_that_is_no_size(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WELLFIT_MAX_UNPACKED", text)
     with pytest.raises(UserError, match="WELLFIT_MAX_UNPACKED is a size"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 from pathlib import Path
@@ -35,10 +36,10 @@ def limit_from(variable: str, default: int) -> int:
     if not text:
         return default
     match = _SIZE.fullmatch(text)
-    limit = int(float(match[1]) * 1000 ** " KMGT".index(match[2].upper() or " ")) if match else 0
-    if limit <= 0:
+    limit = float(match[1]) * 1000 ** " KMGT".index(match[2].upper() or " ") if match else 0.0
+    if not 1 <= limit < math.inf:
         raise UserError(f"{variable} is a size such as 50GB or 500MB, got '{text}'; correct or unset it")
-    return limit
+    return int(limit)
 
 
 def unpacked_limit() -> int:
