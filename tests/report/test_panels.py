@@ -32,7 +32,7 @@ def test_waiting_is_a_share_of_the_time_not_of_the_steps(
 ) -> None:
     text = str(panels.training(history(*steps)))
     assert said in text
-    assert ("cannot prepare images" in text) == held_up
+    assert ("holds the network up" in text) == held_up
 
 
 def test_a_record_without_speeds_says_nothing_of_them() -> None:
