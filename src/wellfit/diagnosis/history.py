@@ -18,13 +18,18 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Parameter:
-    """One parameter tensor: its name, its number of entries, whether it is a weight (two axes or more)."""
+    """One parameter tensor: its name, its number of entries, whether it is a weight (two axes or more).
+
+    fan_in: entries that make one output of a weight; 0 for what is none. decay: its weight decay in the optimizer.
+    """
 
     name: str
     size: int
     weight: bool = True
     requires_grad: bool = True
     in_optimizer: bool = True
+    fan_in: int = 0
+    decay: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -211,6 +216,7 @@ class History:
 
     losses, lrs: one number a step (lrs may be empty: not known).
     begun: a checksum of each parameter's watched entries at the first watched step; −1: not taken.
+    dropped: the share that each dropout layer drops while it trains.
     notes: how outputs and targets were read, where that had to be found out.
     unseen: what could not be watched, and why, e.g. {"layers": "the model is compiled"}.
     """
@@ -221,6 +227,7 @@ class History:
     epochs: list[Epoch] = field(default_factory=list)
     parameters: list[Parameter] = field(default_factory=list)
     batchnorms: list[BatchNorm] = field(default_factory=list)
+    dropped: list[float] = field(default_factory=list)
     classes: int | None = None
     class_counts: NDArray[np.int64] | None = None
     begun: NDArray[np.int64] | None = None

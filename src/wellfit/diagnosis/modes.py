@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.dropout import _DropoutNd
 
 from wellfit.diagnosis.activations import clean
 from wellfit.diagnosis.calls import heart
@@ -26,6 +27,7 @@ class ModeWatch:
         self.active = False
         self._root = heart(model)
         self._layers = [(clean(name), m) for name, m in model.named_modules() if isinstance(m, _BatchNorm)]
+        self._dropouts = [m for m in model.modules() if isinstance(m, _DropoutNd)]
         self._momenta = [m.momentum for _, m in self._layers]
         self._seen: dict[int, Tensor] = {}
         self._modes: tuple[bool, list[bool]] | None = None
@@ -46,6 +48,10 @@ class ModeWatch:
             )
             for name, m in self._layers
         ]
+
+    def dropped(self) -> list[float]:
+        """The share that each dropout layer drops while it trains."""
+        return [float(m.p) for m in self._dropouts]
 
     def by_batch(self) -> int:
         """How many BatchNorm layers would normalise by the batch now."""

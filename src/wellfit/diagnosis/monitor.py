@@ -351,7 +351,7 @@ class Monitor:
     def _keep_sample(self, sample: Sample) -> None:
         history, output = self.history, sample.output
         history.parameters, history.begun = self._updates.parameters(), self._updates.begun
-        history.batchnorms = self._modes.layers()
+        history.batchnorms, history.dropped = self._modes.layers(), self._modes.dropped()
         history.notes = self._answers.notes or history.notes
         if history.samples and len(history.samples[-1].weight_norm) < len(sample.weight_norm):
             history.samples[:] = [widened(s, len(sample.weight_norm)) for s in history.samples]

@@ -72,6 +72,15 @@ class StepWatch:
         """Ids of the parameters that the optimizers hold."""
         return _parameters_of(self._known)
 
+    def decays(self) -> dict[int, float]:
+        """By id of each parameter that the optimizers hold: the largest weight decay that it is given."""
+        found: dict[int, float] = {}
+        for group in (group for optimizer in self._known for group in optimizer.param_groups):
+            decay = group.get("weight_decay") or 0.0
+            for p in group["params"]:
+                found[id(p)] = max(found.get(id(p), 0.0), float(decay))
+        return found
+
     def note_rate(self, optimizer: Optimizer, *, may_wait: bool) -> None:
         """Keep the rate of a step; a rate on an accelerator is read only where the caller may wait for it."""
         if optimizer in self._leading:

@@ -67,10 +67,12 @@ class UpdateWatch:
 
     def parameters(self) -> list[Parameter]:
         """One entry a parameter, in the order of the norms. Those without numbers here count as not to learn."""
-        held, found = self.steps.held(), []
+        decays, found = self.steps.decays(), []
         for name, p in self._named:
+            size, weight = (0, True) if p is None else (p.numel(), p.ndim > 1)
             learns = p is not None and p.requires_grad and _size(p) > 0
-            found.append(Parameter(name, 0 if p is None else p.numel(), p is None or p.ndim > 1, learns, id(p) in held))
+            fan_in = size // len(p) if p is not None and weight and size else 0
+            found.append(Parameter(name, size, weight, learns, id(p) in decays, fan_in, decays.get(id(p), 0.0)))
         return found
 
     def gradients_are_finite(self) -> bool | None:
