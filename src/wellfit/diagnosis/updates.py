@@ -51,7 +51,7 @@ class UpdateWatch:
         self._index: dict[tuple[str, int], Tensor] = {}
         self._read: dict[int, tuple[Tensor, Tensor | None, Tensor]] = {}
         self._carried: Tensor | None = None
-        self._leaf_hook: Any = None
+        self._leaf_hooks: list[Any] = []
         self.steps = StepWatch(optimizers, model.parameters, self._before, self._after, self._adopted)
         if not {id(p) for _, p in self._named} & self.steps.held():
             self.steps.close()
@@ -123,7 +123,7 @@ class UpdateWatch:
 
     def close(self) -> None:
         self.steps.close()
-        self._forget_leaf_hook()
+        self._forget_leaf_hooks()
 
     def _adopted(self) -> None:
         # An optimizer made midway has just stepped unseen: the step counts, and is none to measure.
@@ -207,37 +207,29 @@ class UpdateWatch:
         self.begun, self.moved = np.append(self.begun, np.full(new, -1)), np.append(self.moved, np.zeros(new, bool))
 
     def _watch_for_old_gradient(self) -> None:
-        """At the next backward pass, see whether one small parameter still holds the gradient of this step."""
-        self._forget_leaf_hook()
-        found = self._small_gradient()
-        if found is None:
-            return
-        p, old = found
+        """At the next backward pass, see whether a small parameter of either half still holds this step's gradient."""
+        self._forget_leaf_hooks()
+        read = [p for i, (_, p) in enumerate(self._named) if i in self._read and p is not None and p.is_leaf]
+        middle = len(read) // 2
+        for half in (read[:middle], read[middle:]):
+            if (found := _small_gradient(half)) is not None:
+                self._leaf_hooks.append(self._look_at(*found))
 
+    def _look_at(self, p: Tensor, old: Tensor) -> Any:
         def look(gradient: Tensor) -> None:
             now = p.grad
             kept = now is not None and now.shape == old.shape
-            self._carried = (now.detach() == old).all() if now is not None and kept else torch.tensor(False)
-            self._forget_leaf_hook()
+            carried = (now.detach() == old).all() if now is not None and kept else torch.tensor(False)
+            self._carried = carried if self._carried is None else self._carried.to(carried.device) | carried
+            hook.remove()
 
-        self._leaf_hook = p.register_hook(look)
+        hook = p.register_hook(look)
+        return hook
 
-    def _small_gradient(self) -> tuple[Tensor, Tensor] | None:
-        """A small parameter that has a gradient, and a copy of it."""
-        read = [p for i, (_, p) in enumerate(self._named) if i in self._read and p is not None and p.is_leaf]
-        # Of a sharded parameter (a DTensor) another tensor takes part in the backward pass.
-        whole = [(p, p.grad) for p in read if not hasattr(p, "to_local")]
-        dense = [(p, grad) for p, grad in whole if grad is not None and not grad.is_sparse]
-        for p, grad in sorted(dense, key=lambda pair: pair[0].numel())[:8]:
-            old = grad.detach().clone()
-            if bool(old.any()) and bool(torch.isfinite(old).all()):
-                return p, old
-        return None
-
-    def _forget_leaf_hook(self) -> None:
-        if self._leaf_hook is not None:
-            self._leaf_hook.remove()
-            self._leaf_hook = None
+    def _forget_leaf_hooks(self) -> None:
+        for hook in self._leaf_hooks:
+            hook.remove()
+        self._leaf_hooks = []
 
     def _gradient_of(self, name: str, p: Tensor) -> Tensor | None:
         if p.grad is None:
@@ -267,6 +259,18 @@ class UpdateWatch:
             chosen = np.sort(generator(0, "watched entries", name).integers(0, size, self._entries))
             index = self._index[name, size] = torch.from_numpy(chosen.astype(np.int32)).to(tensor.device)
         return index
+
+
+def _small_gradient(parameters: Sequence[Tensor]) -> tuple[Tensor, Tensor] | None:
+    """The smallest of the parameters that has a gradient, and a copy of it."""
+    # Of a sharded parameter (a DTensor) another tensor takes part in the backward pass.
+    whole = [(p, p.grad) for p in parameters if not hasattr(p, "to_local")]
+    dense = [(p, grad) for p, grad in whole if grad is not None and not grad.is_sparse]
+    for p, grad in sorted(dense, key=lambda pair: pair[0].numel())[:8]:
+        old = grad.detach().clone()
+        if bool(old.any()) and bool(torch.isfinite(old).all()):
+            return p, old
+    return None
 
 
 def widened(sample: Sample, count: int) -> Sample:
