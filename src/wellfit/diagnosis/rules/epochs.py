@@ -7,7 +7,7 @@ import numpy as np
 from wellfit.diagnosis.history import Floats, History
 from wellfit.diagnosis.rules import needs
 from wellfit.diagnosis.rules.rule import Rule
-from wellfit.diagnosis.rules.signs import is_flat, knows_nothing
+from wellfit.diagnosis.rules.signs import decay_at_a_step, is_flat, knows_nothing
 from wellfit.findings import Finding
 
 # A gap between training and validation accuracy that is worth acting on (SPEC C9).
@@ -32,6 +32,10 @@ GAINING = 0.005
 THROWN, LOSS_STANDS = 0.015, 0.9
 # Validation accuracy from which there is little left to gain.
 ALL_LEARNED = 0.985
+# Dropout of more, a decay of more at a step, and fewer weights that learn than these leave a net too weak to fit.
+DROPPED, HARD_DECAY, FEW_WEIGHTS, FEW_LEARN = 0.65, 1e-3, 500, 0.05
+# A loss that rose so many times has exploded.
+EXPLODED = 10.0
 # A training loss that falls by this share of its start each epoch is on its way.
 FALLING = 0.02
 
@@ -50,8 +54,8 @@ def labels_shuffled(h: History) -> Finding | None:
     train, val = curves(h, "train_accuracy", "val_accuracy")
     chance = _chance(h)
     learned = train[-1] > chance + (0.1 if _surely_wrong(h) else 0.25) * (1 - chance) and train[-1] - train[0] > 0.1
-    if not (learned and _guesses(h)):
-        return None
+    if not (learned and _guesses(h)) or h.finite_loss.max(initial=0.0) > EXPLODED * h.reference_loss:
+        return None  # what exploded guesses as well
     return Finding(
         "labels-shuffled",
         "error",
@@ -122,7 +126,7 @@ def underfitting(h: History) -> Finding | None:
     above_chance = max(train[-1], val[-1]) > chance + 0.05 * (1 - chance) or _fell(h)
     gap = float(np.mean(train[-2:] - val[-2:]))
     best = max(train[-1], val[-1])
-    stopped = slope < RISING or slope * len(train) < FAR * (POOR - best)
+    stopped = slope < RISING or slope * len(train) < FAR * (POOR - best) or _is_held_back(h)
     if not (stopped and above_chance and best < POOR and gap < GAP):
         return None
     return Finding(
@@ -133,6 +137,14 @@ def underfitting(h: History) -> Finding | None:
         "Use a larger network, less regularisation, or a learning rate found by search",
         "SPEC C9",
     )
+
+
+def _is_held_back(h: History) -> bool:
+    """Whether something keeps the network from fitting: it drops most units, decays fast, hardly learns or is tiny."""
+    entries = sum(p.size for p in h.parameters)
+    learning = sum(p.size for p in h.parameters if p.requires_grad and p.in_optimizer)
+    few = entries > 0 and (learning < FEW_WEIGHTS or learning < FEW_LEARN * entries)
+    return max(h.dropped, default=0.0) > DROPPED or decay_at_a_step(h) > HARD_DECAY or few
 
 
 def _fell(h: History) -> bool:

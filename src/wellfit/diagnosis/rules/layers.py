@@ -15,6 +15,7 @@ from wellfit.diagnosis.rules.signs import (
     is_flat,
     knows_nothing,
     never_learned,
+    starts_with_knowledge,
     weights_shrank,
 )
 from wellfit.diagnosis.rules.updates import vanishing_gradient
@@ -25,12 +26,14 @@ from wellfit.findings import Finding, Severity
 # that matters less, much or most of it.
 DEAD = 0.5
 SATURATED = 0.5
-MUCH, MOSTLY = 0.7, 0.9
+MUCH, MOSTLY = 0.65, 0.8
 PATIENCE = 3
 # Of what chance gives: what is left of the loss where a net has learned, and where it has not begun to.
-LEARNED, STUCK = 0.3, 0.8
+MASTERED, LEARNED, STUCK = 0.1, 0.3, 0.8
 # From first to last hidden layer the spread of a well-scaled net stays within two decades.
 SPREAD = 100.0
+# Deviations of first weights, times √fan_in: PyTorch draws 0.58, Xavier's rule 1, Kaiming's 1.4.
+DRAWN_SMALL, DRAWN_LARGE = 0.25, 4.0
 # A first loss of three times log C comes from logits that are far too large.
 TALL_START = 3.0
 # A flat start has lasted when the loss moved less than 2% in this many steps, and at least this share of the run.
@@ -68,6 +71,9 @@ def saturated(h: History) -> Finding | None:
         return None  # they were drawn there by the little that is learned without a gradient
     name, share = max(sick.items(), key=lambda item: item[1])
     severity = _severity(h, share)
+    # Gates close or open for good where that is what is wanted: those that began open and shut, and the loss fell.
+    if _left(h) <= MASTERED and max((first.get(name, 0.0) for name in sick), default=0.0) < SATURATED:
+        severity = "info"
     return Finding(
         "saturated",
         "warning" if severity == "error" else severity,
@@ -124,7 +130,14 @@ def _suffers(h: History) -> bool:
 
 
 def bad_initialisation(h: History) -> Finding | None:
-    return _tall_start(h) or _uneven_layers(h) or _alike_units(h) or _outgrown(h) or _flat_then_falls(h)
+    return (
+        _tall_start(h)
+        or _badly_scaled(h)
+        or _uneven_layers(h)
+        or _alike_units(h)
+        or _outgrown(h)
+        or _flat_then_falls(h)
+    )
 
 
 def _tall_start(h: History) -> Finding | None:
@@ -139,6 +152,30 @@ def _tall_start(h: History) -> Finding | None:
         {"first_loss": float(loss[0]), "chance": ground},
         "Scale the last layer's first weights down so that the first loss is log C",
         "SPEC C2, C5",
+    )
+
+
+def _badly_scaled(h: History) -> Finding | None:
+    """The typical weight tensor is drawn far from the scale that keeps activations as they are, 1 to √2 of 1/√fan_in.
+
+    Normalisation makes a net indifferent to it, and many learn all the same: then there is nothing to say.
+    """
+    first = h.samples[0] if h.samples and h.samples[0].step == 0 else None
+    known = [i for i in h.weights if h.parameters[i].fan_in > 0]
+    if first is None or len(known) < 2 or starts_with_knowledge(h) or _left(h) <= MASTERED:
+        return None
+    sizes, fans = (np.array([getattr(h.parameters[i], name) for i in known]) for name in ("size", "fan_in"))
+    scale = level(first.weight_norm[known] / np.sqrt(sizes) * np.sqrt(fans))
+    if DRAWN_SMALL <= scale <= DRAWN_LARGE or (_left(h) < LEARNED and scale > 0):
+        return None
+    return Finding(
+        "bad-initialisation",
+        "warning",
+        f"the typical weight was drawn with a deviation of {scale:.2g}/√fan_in; 1/√fan_in for tanh and 1.4/√fan_in for "
+        "ReLU keep activations at one size",
+        {"scale": scale, "limits": [DRAWN_SMALL, DRAWN_LARGE]},
+        "Use Kaiming initialisation (√(2/fan_in)) with ReLU, Xavier with tanh",
+        "SPEC N8, I1-I6",
     )
 
 

@@ -12,6 +12,7 @@ from wellfit.diagnosis.rules.signs import (
     COLLAPSED,
     PATIENCE,
     chance,
+    decay_at_a_step,
     goes_uphill,
     has_collapsed,
     impossible_class,
@@ -19,6 +20,7 @@ from wellfit.diagnosis.rules.signs import (
     kept_promise,
     knows_nothing,
     median_ratio,
+    promised_share,
     ratios,
     start_and_end,
     starts_with_knowledge,
@@ -39,6 +41,10 @@ FINE = 3e-4
 TINY = 1e-5
 # Steps that are longer than about 1e-3 of the weights want no raising, however well they keep their promise.
 USUAL = 2e-3
+# Steps that keep less of what they promise, and promise so much of the loss at once, are taken in vain.
+VAIN, MUCH = 3e-3, 0.2
+# Weight decay that takes this share of the weights at a step moves them more than the loss does.
+HARD_DECAY = 1e-3
 # A loss that ends this far above its lowest fifth, the fifth before that far, climbs.
 CLIMBED, RISEN_AGAIN = 1.4, 1.15
 # A rate that rises by so much, so often, comes and goes.
@@ -78,11 +84,12 @@ def lr_too_high(h: History) -> Finding | None:
     silenced = bad is None and has_collapsed(h) and _steps_before_silence(h) > LARGE
     # It may learn something all the same, with what the first steps left alive.
     thrown = peak > THROWN * start and max(largest, _longest_first_step(h)) > LARGE
-    coarse = long_steps(h) is not None and not _comes_and_goes(h)
+    coarse = (long := long_steps(h)) is not None and long.severity != "info" and not _comes_and_goes(h)
     lowest = _lowest_before_climbing(h)
-    if not (lost or broken or silenced or thrown or coarse or lowest is not None):
+    in_vain = _in_vain(h)
+    if not (lost or broken or silenced or thrown or coarse or in_vain or lowest is not None):
         return None
-    if weights_shrank(h) and peak < BROKEN_OFF * start:
+    if (weights_shrank(h) or decay_at_a_step(h) > HARD_DECAY) and peak < BROKEN_OFF * start:
         return None  # updates that large come from weight decay
     if goes_uphill(h) or impossible_class(h) is not None:
         return None  # a lower rate would climb as well, and no rate lowers the cost of a class that cannot be said
@@ -111,6 +118,14 @@ def _lowest_before_climbing(h: History) -> float | None:
     lowest = float(fifths[:3].min())
     climbs = fifths[-2] > RISEN_AGAIN * lowest and fifths[-1] > CLIMBED * lowest and lowest < STUCK * h.reference_loss
     return lowest if climbs else None
+
+
+def _in_vain(h: History) -> bool:
+    """Whether long steps that promise much bring next to nothing of it, while most of the loss is left."""
+    if len(h.losses) < PATIENCE or h.first_bad_step is not None or not h.reference_loss > 0:
+        return False
+    left = level(h.finite_loss[-20:]) / h.reference_loss
+    return bool(left > 0.5 and kept_promise(h) < VAIN and promised_share(h) > MUCH and level(ratios(h)) > 0.01)
 
 
 def _longest_first_step(h: History) -> float:

@@ -28,6 +28,8 @@ SHRUNK = 0.5
 # chance does for a batch of it alone, is the cost of an answer that cannot be given. Images and watched steps that
 # must have shown it.
 FOLLOWS, IMPOSSIBLE, SHOWN, SEEN = 0.95, 5.0, 10, 10
+# A loss that rose to so many times its start has blown up, or is about to.
+RISEN = 3.0
 # A rate that threw the training in this share of it, and was brought below this share of its largest since.
 BRIEFLY, LOWERED = 0.2, 0.3
 
@@ -145,6 +147,8 @@ def is_blank(h: History) -> bool:
     first = next((s for s in h.samples if s.layers), None)
     if first is None or first.step > 0:
         return False
+    if first.received is not None and first.received[1] == 0:
+        return True
     # A layer that is silent throughout tells nothing of what came to it.
     return first.layers[0].std > 0 and all(layer.spread < BLANK for layer in first.layers)
 
@@ -207,6 +211,25 @@ def kept_promise(h: History) -> float:
         return math.nan
     promised = float(np.mean(promises)) * len(loss)
     return (level(loss[:10]) - level(loss[-20:])) / promised if promised > 0 else math.nan
+
+
+def promised_share(h: History) -> float:
+    """What a quarter of the steps promised and more, as a share of the loss at the start; NaN where no one can tell.
+
+    Only steps before a blow-up count: after it promises are as large as the loss.
+    """
+    if not h.reference_loss > 0:
+        return math.nan
+    high = np.flatnonzero(h.finite_loss > RISEN * h.reference_loss)
+    end = high[0] if len(high) else len(h.losses)
+    seen = [s.promised for s in h.finite_samples if s.step < end and np.isfinite(s.promised)]
+    return float(np.percentile(seen, 75)) / h.reference_loss if len(seen) >= 2 else math.nan
+
+
+def decay_at_a_step(h: History) -> float:
+    """The largest share of a weight that decay takes away at one step: the rate times the weight decay."""
+    decay = max((h.parameters[i].decay for i in h.weights), default=0.0)
+    return float(h.lr.max()) * decay if len(h.lrs) else 0.0
 
 
 def median_ratio(h: History, sample: Sample) -> float:

@@ -11,10 +11,13 @@ from wellfit.diagnosis.rules import epochs, loss, needs
 from wellfit.diagnosis.rules.loss import one_class_at_a_time
 from wellfit.diagnosis.rules.rule import Rule
 from wellfit.diagnosis.rules.signs import (
+    RISEN,
+    decay_at_a_step,
     has_collapsed,
     is_blank,
     is_cross_entropy,
     median_ratio,
+    promised_share,
     was_brief,
     weights_shrank,
 )
@@ -33,7 +36,9 @@ LEAP, ABOVE, POOR, LEAPING = 0.2, 0.5, 0.3, 0.02
 OVERWRITING = 0.19
 BLOWN_UP = 100.0
 # A loss that rose so far was thrown by the steps before; steps that take so much of the weights throw it at once.
-RISEN, OVERWRITING_AT_ONCE, MANY_TIMES = 3.0, 0.3, 10.0
+OVERWRITING_AT_ONCE, MANY_TIMES = 0.12, 10.0
+# Steps that promise to first order more than there is to gain overshoot; a weight decay of this share a step, too.
+OVERSHOOTING, DECAYING = 1.0, 0.0099
 # A step of this share of a weight shows in it, whatever it is stored in.
 SEEN = 0.01
 # The first steps, whose updates may be large, end here.
@@ -47,7 +52,7 @@ RECENT = 5
 # A warm-up whose steps are that small after twice as many is no warm-up (SPEC C6: about 100 show a fall).
 PATIENCE_OF_WARM_UP = 100
 # Of the whole gradient: what the first layers get in healthy trainings is four times this and more.
-VANISHED = 5e-3
+VANISHED, FAINT = 5e-3, 1e-3
 
 
 def recent(h: History, n: int = PATIENCE) -> list[Sample]:
@@ -91,7 +96,38 @@ def gradient_of_weights(h: History, sample: Sample) -> float:
 
 def updates_too_large(h: History) -> Finding | None:
     """Steps that overwrite the weights, or shorter ones whose loss shows that they are too long."""
-    return long_steps(h) or _unsettling(h)
+    return long_steps(h) or _overshooting(h) or _decaying(h) or _unsettling(h)
+
+
+def _overshooting(h: History) -> Finding | None:
+    """Steps that promise, by the gradient's slope, to lower the loss by more than all of it."""
+    share, seen = promised_share(h), [median_ratio(h, s) for s in h.finite_samples]
+    if not share > OVERSHOOTING or not any(r > SEEN for r in seen):
+        return None
+    return Finding(
+        "updates-too-large",
+        "warning",
+        f"a quarter of the steps went so far along the gradient that its slope promised a fall of {share:.2g} times "
+        "the whole loss: they overshoot",
+        {"promised_share": share, "limit": OVERSHOOTING, "update_ratio": seen[:200], "wanted": 1e-3},
+        "Lower the learning rate tenfold, or look at what else makes the steps long: a loss that is summed or scaled",
+        "SPEC C8",
+    )
+
+
+def _decaying(h: History) -> Finding | None:
+    """Weight decay alone moves the weights by more than a training should."""
+    share = decay_at_a_step(h)
+    if share < DECAYING or _has_learned(h):
+        return None
+    return Finding(
+        "updates-too-large",
+        "warning",
+        f"weight decay takes {share:.2g} of the weights away at every step, and the loss has not fallen",
+        {"decay_at_a_step": share, "limit": DECAYING, "wanted": 1e-3},
+        "Lower the weight decay: 1e-4 to 1e-2 are usual",
+        "SPEC C8, R1",
+    )
 
 
 def _unsettling(h: History) -> Finding | None:
@@ -102,7 +138,7 @@ def _unsettling(h: History) -> Finding | None:
     pairs = [(s.step, median_ratio(h, s)) for s in h.finite_samples if h.at_full_rate(s.step)]
     early = np.array([ratio for step, ratio in pairs if step <= EARLY and np.isfinite(ratio)])
     later = np.array([ratio for step, ratio in pairs if step >= EARLY and np.isfinite(ratio)])
-    left = level(h.finite_loss[-20:]) / h.reference_loss if h.reference_loss > 0 else 0.0
+    left = _left(h)
     # Less than this many steps are no time to make it good.
     waited = len(h.losses) >= PATIENCE_OF_WARM_UP
     wild = waited and len(early) >= 3 and level(early) > WILD and left > LEARNED
@@ -126,6 +162,11 @@ def _unsettling(h: History) -> Finding | None:
         "Lower the learning rate to a third",
         "SPEC C8",
     )
+
+
+def _left(h: History) -> float:
+    """What is left of the loss, as a share of where it started."""
+    return level(h.finite_loss[-20:]) / h.reference_loss if h.reference_loss > 0 else 0.0
 
 
 def _leaps(h: History) -> bool:
@@ -154,7 +195,7 @@ def long_steps(h: History) -> Finding | None:
     steps, ratios = np.array([step for step, _ in pairs]), np.array([ratio for _, ratio in pairs])
     # Weights that start near zero grow out of their first large updates, and so do Adam's; not for this long.
     early, later = ratios[steps <= EARLY], ratios[steps >= EARLY]
-    at_first = len(early) >= 3 and level(early) > OVERWRITING and len(h.weights) > 1
+    at_first = len(early) >= 3 and level(early) > OVERWRITING and len(h.weights) > 1 and _left(h) > LEARNED
     at_first |= float(early.max(initial=0.0)) > OVERWRITING_AT_ONCE and len(pairs) < PATIENCE
     lasting = len(later) >= PATIENCE and float(np.sort(later)[-PATIENCE]) > LARGE
     for_nothing = len(later) >= PATIENCE and level(later) > LARGE_FOR_NOTHING and not _has_learned(h)
@@ -239,10 +280,12 @@ def vanishing_gradient(h: History) -> Finding | None:
     small = (shares > 0) & (shares < VANISHED)
     lasted = len(small) if small.all() else int(np.argmin(small))
     until = seen[lasted - 1].step if lasted else 0
-    if lasted < PATIENCE or (lasted < len(seen) and until < max(50, 0.1 * len(h.losses))):
+    # A net that grows out of it soon may have been slow to begin; one that began with next to nothing was held up.
+    faint = len(shares) >= 3 and 0 < shares[:3].max() < FAINT
+    if not faint and (lasted < PATIENCE or (lasted < len(seen) and until < max(50, 0.1 * len(h.losses)))):
         return None
     names = [h.parameters[i].name for i in h.weights]
-    share = level(shares[:lasted])
+    share = level(shares[: max(3, lasted)])
     return Finding(
         "vanishing-gradient",
         "warning",
