@@ -7,6 +7,8 @@ lack. To add one: write it in the file of its family and list it in that file's 
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterable
+from dataclasses import replace
 
 import numpy as np
 
@@ -19,6 +21,8 @@ FAMILIES = (inputs, modes, loss, rates, updates, layers, outputs, epochs)
 RULES: dict[str, Rule] = {name: rule for family in FAMILIES for name, rule in family.RULES.items()}
 
 
+# Said as an info where they stand alone.
+HARMLESS_ALONE = {"dead-relu", "saturated"}
 # How the reason begins where a rule is broken: watching must not end the training that it watches.
 DEFECT = "nothing: the rule itself failed, a defect of wellfit to be reported"
 
@@ -34,7 +38,14 @@ def judge(history: History) -> tuple[list[Finding], dict[str, str]]:
                 found.append(RULES[name].judge(history))
         except Exception as error:
             unjudged[name] = f"{DEFECT} ({type(error).__name__}: {error})"
-    return root_cause_first(f for f in found if f is not None), unjudged
+    return root_cause_first(_beside(f for f in found if f is not None)), unjudged
+
+
+def _beside(found: Iterable[Finding]) -> list[Finding]:
+    """What is a waste only in a net that learns counts where something else is wrong as well."""
+    findings = list(found)
+    sick = any(f.severity != "info" for f in findings)
+    return [replace(f, severity="warning") if sick and f.id in HARMLESS_ALONE else f for f in findings]
 
 
 def lacking(history: History) -> dict[str, str]:

@@ -7,7 +7,7 @@ import numpy as np
 from wellfit.diagnosis.history import Floats, History
 from wellfit.diagnosis.rules import needs
 from wellfit.diagnosis.rules.rule import Rule
-from wellfit.diagnosis.rules.signs import decay_at_a_step, is_flat, knows_nothing
+from wellfit.diagnosis.rules.signs import decay_at_a_step, is_flat, knows_nothing, promised_share
 from wellfit.findings import Finding
 
 # A gap between training and validation accuracy that is worth acting on (SPEC C9).
@@ -175,7 +175,8 @@ def plateau(h: History) -> Finding | None:
     comparable = val[0] < 5 * train[0]  # or else they are two kinds of loss
     half_way = (0.1 * ground < train[-1] or (comparable and 0.2 * ground < val[-1])) and train[-1] < 0.9 * ground
     half_way &= accuracy[-third:].mean() < ALL_LEARNED
-    if not stood or gained or not constant or not half_way or _guesses(h):
+    overshoots = promised_share(h) > 1 and train[-1] > 0.5 * ground  # nothing was learned that a lower rate refines
+    if not stood or gained or not constant or not half_way or _guesses(h) or overshoots:
         return None
     return Finding(
         "plateau",

@@ -35,7 +35,7 @@ SPREAD = 100.0
 # Deviations of first weights, times √fan_in: PyTorch draws 0.58, Xavier's rule 1, Kaiming's 1.4.
 DRAWN_SMALL, DRAWN_LARGE = 0.25, 4.0
 # A first loss of three times log C comes from logits that are far too large.
-TALL_START = 3.0
+TALL_START, TALL = 3.0, 3.0
 # A flat start has lasted when the loss moved less than 2% in this many steps, and at least this share of the run.
 FLAT_STEPS = 60
 FLAT_SHARE = 0.1
@@ -142,7 +142,8 @@ def bad_initialisation(h: History) -> Finding | None:
 
 def _tall_start(h: History) -> Finding | None:
     loss, ground = h.finite_loss, chance(h)
-    if ground is None or len(loss) == 0 or loss[0] < TALL_START * ground or impossible_class(h) is not None:
+    tall = ground is not None and len(loss) > 0 and loss[0] > max(TALL_START * ground, ground + TALL)
+    if ground is None or not tall or impossible_class(h) is not None:
         return None
     return Finding(
         "bad-initialisation",

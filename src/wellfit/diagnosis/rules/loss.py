@@ -44,6 +44,8 @@ STEADY = 0.03
 SPIKE_FACTOR = 2.5
 SPIKE_SHARE = 0.35
 SPIKE_ALONE, SPIKE_OF_FEW = 0.75, 4.0
+# With two classes a few odd images already cost as much as all had cost at the start.
+LEAST = 1.5
 # Sudden rises of the logarithm of the loss, so many of them, while more than a little of it is left.
 JUMP, JUMPS, LITTLE = 0.5, 4, 0.15
 
@@ -258,7 +260,7 @@ def loss_spike(h: History) -> Finding | None:
     loss = h.finite_loss
     if h.first_bad_step is not None:
         return None
-    start, width = h.reference_loss, 15
+    start, width = max(h.reference_loss, LEAST), 15
     if len(loss) < width + 10:
         return None
     # Two steps in a row, so that one hard batch is no spike.

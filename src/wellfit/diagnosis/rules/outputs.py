@@ -21,7 +21,7 @@ EXACT = 1e-4
 # Of a class of which a whole run shows a few images only, this many must have come.
 HANDFUL = 3
 # Watched steps whose predictions are counted together, and how many images of a class make its absence telling.
-COUNTED = 10
+COUNTED, STEPS = 8, 60
 SELDOM = 0.25
 ENOUGH_IMAGES = 10
 # A net that says each other class at least this often for each time it comes has found them all; of so many images
@@ -143,7 +143,7 @@ def imbalance_ignored(h: History) -> Finding | None:
 def _never_predicted(h: History, *, rare: bool) -> Finding | None:
     """Classes that are shown and never said, while the others are told apart."""
     window = [out for _, out in recent(h, max(COUNTED, 2 * len(h.samples) // 3))]
-    if len(h.losses) < 100 or len({o.width for o in window}) > 1:
+    if len(h.losses) < STEPS or len({o.width for o in window}) > 1:
         return None
     # The most of the run, so that a rare class has come often enough; the end alone, where a net says its last words.
     for part in (window, window[len(window) // 2 :]):
@@ -207,7 +207,7 @@ def _near(loss: float, formula: float | None) -> bool:
     return formula is not None and abs(loss - formula) <= AGREES * max(abs(formula), 0.1)
 
 
-NEVER_PREDICTED = (needs.outputs, needs.targets, needs.samples(COUNTED), needs.steps(100))
+NEVER_PREDICTED = (needs.outputs, needs.targets, needs.samples(COUNTED), needs.steps(STEPS))
 RULES = {
     "double-softmax": Rule(double_softmax, (needs.outputs, needs.samples(PATIENCE))),
     "constant-output": Rule(constant_output, (needs.outputs, needs.steps_or_bad(50))),

@@ -11,6 +11,7 @@ from wellfit.diagnosis.rules.rule import Rule
 from wellfit.diagnosis.rules.signs import (
     COLLAPSED,
     PATIENCE,
+    begins_saturated,
     chance,
     decay_at_a_step,
     goes_uphill,
@@ -46,7 +47,7 @@ VAIN, MUCH = 3e-3, 0.2
 # Weight decay that takes this share of the weights at a step moves them more than the loss does.
 HARD_DECAY = 1e-3
 # A loss that ends this far above its lowest fifth, the fifth before that far, climbs.
-CLIMBED, RISEN_AGAIN = 1.4, 1.15
+CLIMBED, RISEN_AGAIN, CLIMBED_OF_ALL = 1.4, 1.15, 0.05
 # A rate that rises by so much, so often, comes and goes.
 CYCLE, CYCLES = 4.0, 3
 # The first steps.
@@ -57,7 +58,7 @@ THROWN = 8.0
 # What is far more than was promised came from somewhere else.
 KEPT, OVER_KEPT = 0.6, 1.6
 # Less is telling where small steps have left nearly all of it.
-KEPT_AT_THE_START, STUCK = 0.4, 0.8
+KEPT_AT_THE_START, STUCK = 0.25, 0.8
 # A rate that is gone after this share of the run had no time to teach anything.
 NO_TIME = 0.3
 # Steps at this share of the largest rate change nothing; this much of a run is a waste, unless all is learned.
@@ -116,13 +117,19 @@ def _lowest_before_climbing(h: History) -> float | None:
         return None
     fifths = np.array([level(part) for part in np.array_split(losses, 5)])
     lowest = float(fifths[:3].min())
-    climbs = fifths[-2] > RISEN_AGAIN * lowest and fifths[-1] > CLIMBED * lowest and lowest < STUCK * h.reference_loss
+    far = fifths[-1] - lowest > CLIMBED_OF_ALL * h.reference_loss
+    climbs = (
+        far
+        and fifths[-2] > RISEN_AGAIN * lowest
+        and fifths[-1] > CLIMBED * lowest
+        and lowest < STUCK * h.reference_loss
+    )
     return lowest if climbs else None
 
 
 def _in_vain(h: History) -> bool:
     """Whether long steps that promise much bring next to nothing of it, while most of the loss is left."""
-    if len(h.losses) < PATIENCE or h.first_bad_step is not None or not h.reference_loss > 0:
+    if len(h.losses) < PATIENCE or h.first_bad_step is not None or not h.reference_loss > 0 or begins_saturated(h):
         return False
     left = level(h.finite_loss[-20:]) / h.reference_loss
     return bool(left > 0.5 and kept_promise(h) < VAIN and promised_share(h) > MUCH and level(ratios(h)) > 0.01)

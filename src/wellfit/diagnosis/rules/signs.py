@@ -28,8 +28,10 @@ SHRUNK = 0.5
 # chance does for a batch of it alone, is the cost of an answer that cannot be given. Images and watched steps that
 # must have shown it.
 FOLLOWS, IMPOSSIBLE, SHOWN, SEEN = 0.95, 5.0, 10, 10
+# A layer with more of its entries at the ends is saturated.
+AT_ENDS = 0.8
 # A loss that rose to so many times its start has blown up, or is about to.
-RISEN = 3.0
+RISEN, EXPLODED, FIRST = 3.0, 10.0, 3
 # A rate that threw the training in this share of it, and was brought below this share of its largest since.
 BRIEFLY, LOWERED = 0.2, 0.3
 
@@ -223,7 +225,15 @@ def promised_share(h: History) -> float:
     high = np.flatnonzero(h.finite_loss > RISEN * h.reference_loss)
     end = high[0] if len(high) else len(h.losses)
     seen = [s.promised for s in h.finite_samples if s.step < end and np.isfinite(s.promised)]
+    # On the way to a blow-up promises grow with the loss: there the first steps tell.
+    seen = seen[:FIRST] if h.finite_loss.max(initial=0.0) > EXPLODED * h.reference_loss else seen
     return float(np.percentile(seen, 75)) / h.reference_loss if len(seen) >= 2 else math.nan
+
+
+def begins_saturated(h: History) -> bool:
+    """Whether a layer stood at the ends of its non-linearity before the first step: no rate brought it there."""
+    first = next((s for s in h.samples if s.layers), None)
+    return first is not None and first.step == 0 and max(s.saturated or 0.0 for s in first.layers) > AT_ENDS
 
 
 def decay_at_a_step(h: History) -> float:

@@ -12,6 +12,7 @@ from wellfit.diagnosis.rules.loss import one_class_at_a_time
 from wellfit.diagnosis.rules.rule import Rule
 from wellfit.diagnosis.rules.signs import (
     RISEN,
+    begins_saturated,
     decay_at_a_step,
     has_collapsed,
     is_blank,
@@ -28,7 +29,7 @@ SMALL = 5e-5
 LARGE = 0.08
 LARGE_FOR_NOTHING = 0.05
 # First updates that a net recovers from, or not; updates that are long where the loss jumps.
-WILD, LEARNED = 0.12, 0.05
+WILD, LEARNED, MUCH_LEFT = 0.12, 0.05, 0.3
 LONG = 0.025
 # A validation loss that rises by so much of the reference from epoch to epoch and stands so far above training's,
 # while so much of that is left, is thrown about by steps that are too long.
@@ -52,7 +53,7 @@ RECENT = 5
 # A warm-up whose steps are that small after twice as many is no warm-up (SPEC C6: about 100 show a fall).
 PATIENCE_OF_WARM_UP = 100
 # Of the whole gradient: what the first layers get in healthy trainings is four times this and more.
-VANISHED, FAINT = 5e-3, 1e-3
+VANISHED, FAINT = 7e-3, 1e-3
 
 
 def recent(h: History, n: int = PATIENCE) -> list[Sample]:
@@ -102,7 +103,7 @@ def updates_too_large(h: History) -> Finding | None:
 def _overshooting(h: History) -> Finding | None:
     """Steps that promise, by the gradient's slope, to lower the loss by more than all of it."""
     share, seen = promised_share(h), [median_ratio(h, s) for s in h.finite_samples]
-    if not share > OVERSHOOTING or not any(r > SEEN for r in seen):
+    if not share > OVERSHOOTING or begins_saturated(h) or not any(r > SEEN for r in seen):
         return None
     return Finding(
         "updates-too-large",
@@ -141,7 +142,7 @@ def _unsettling(h: History) -> Finding | None:
     left = _left(h)
     # Less than this many steps are no time to make it good.
     waited = len(h.losses) >= PATIENCE_OF_WARM_UP
-    wild = waited and len(early) >= 3 and level(early) > WILD and left > LEARNED
+    wild = waited and len(early) >= 3 and level(early) > WILD and left > MUCH_LEFT
     often = float(np.percentile(later, 75)) if len(later) >= PATIENCE else 0.0
     # Where validation stands still, too, the rate has done its work and wants a decay: that is another finding.
     jumps = often > LONG and any(loss.RULES[name].fires(h) for name in ("oscillating", "loss-spike"))
