@@ -32,6 +32,8 @@ GAINING = 0.005
 THROWN, LOSS_STANDS = 0.015, 0.9
 # Validation accuracy from which there is little left to gain.
 ALL_LEARNED = 0.985
+# A run of fewer steps is too short to say what the network could fit.
+SHORT = 100
 # Dropout of more, a decay of more at a step, and fewer weights that learn than these leave a net too weak to fit.
 DROPPED, HARD_DECAY, FEW_WEIGHTS, FEW_LEARN = 0.65, 1e-3, 500, 0.05
 # A loss that rose so many times has exploded.
@@ -118,7 +120,7 @@ def overfitting(h: History) -> Finding | None:
 
 def underfitting(h: History) -> Finding | None:
     """Training itself is poor, has stopped rising, and validation is no worse."""
-    if h.first_bad_step is not None:
+    if h.first_bad_step is not None or len(h.losses) < SHORT:
         return None
     train, val = curves(h, "train_accuracy", "val_accuracy")
     chance, third = _chance(h), max(3, len(train) // 3)

@@ -35,7 +35,7 @@ SPREAD = 100.0
 # Deviations of first weights, times √fan_in: PyTorch draws 0.58, Xavier's rule 1, Kaiming's 1.4.
 DRAWN_SMALL, DRAWN_LARGE = 0.25, 4.0
 # A first loss of three times log C comes from logits that are far too large.
-TALL_START, TALL = 3.0, 3.0
+TALL_START, TALL, SURE = 3.0, 3.0, 0.3
 # A flat start has lasted when the loss moved less than 2% in this many steps, and at least this share of the run.
 FLAT_STEPS = 60
 FLAT_SHARE = 0.1
@@ -130,27 +130,25 @@ def _suffers(h: History) -> bool:
 
 
 def bad_initialisation(h: History) -> Finding | None:
-    return (
-        _tall_start(h)
-        or _badly_scaled(h)
-        or _uneven_layers(h)
-        or _alike_units(h)
-        or _outgrown(h)
-        or _flat_then_falls(h)
-    )
+    ways = (_tall_start, _badly_scaled, _without_scale, _uneven_layers, _alike_units, _outgrown, _flat_then_falls)
+    return next((found for way in ways if (found := way(h)) is not None), None)
 
 
 def _tall_start(h: History) -> Finding | None:
     loss, ground = h.finite_loss, chance(h)
-    tall = ground is not None and len(loss) > 0 and loss[0] > max(TALL_START * ground, ground + TALL)
-    if ground is None or not tall or impossible_class(h) is not None:
+    if ground is None or len(loss) == 0:
+        return None
+    # A first batch of few images may be right by chance: answers that are sure then tell on the next ones.
+    first = h.samples[0].output if h.samples and h.samples[0].step == 0 else None
+    cost = level(loss[:3]) if first is not None and first.spread > SURE else float(loss[0])
+    if cost < max(TALL_START * ground, ground + TALL) or impossible_class(h) is not None:
         return None
     return Finding(
         "bad-initialisation",
         "warning",
-        f"the first loss is {loss[0]:.3g}, {loss[0] / ground:.1f} times log C = {ground:.3g}: the first answers are "
-        "sure and wrong",
-        {"first_loss": float(loss[0]), "chance": ground},
+        f"the first loss is {cost:.3g}, {cost / ground:.1f} times log C = {ground:.3g}: the first answers are sure and "
+        "wrong",
+        {"first_loss": cost, "chance": ground},
         "Scale the last layer's first weights down so that the first loss is log C",
         "SPEC C2, C5",
     )
@@ -162,7 +160,8 @@ def _badly_scaled(h: History) -> Finding | None:
     Normalisation makes a net indifferent to it, and many learn all the same: then there is nothing to say.
     """
     first = h.samples[0] if h.samples and h.samples[0].step == 0 else None
-    known = [i for i in h.weights if h.parameters[i].fan_in > 0]
+    # What is frozen at first may begin to learn later.
+    known = [] if first is None else [i for i in h.weights if h.parameters[i].fan_in and first.gradient_norm[i] >= 0]
     if first is None or len(known) < 2 or starts_with_knowledge(h) or _left(h) <= MASTERED:
         return None
     sizes, fans = (np.array([getattr(h.parameters[i], name) for i in known]) for name in ("size", "fan_in"))
@@ -177,6 +176,23 @@ def _badly_scaled(h: History) -> Finding | None:
         {"scale": scale, "limits": [DRAWN_SMALL, DRAWN_LARGE]},
         "Use Kaiming initialisation (√(2/fan_in)) with ReLU, Xavier with tanh",
         "SPEC N8, I1-I6",
+    )
+
+
+def _without_scale(h: History) -> Finding | None:
+    """Every BatchNorm's scale begins at zero, so that nothing passes; the last one of a residual block may."""
+    first = h.samples[0] if h.samples and h.samples[0].step == 0 else None
+    names = {f"{b.name}.weight" for b in h.batchnorms if b.learns}
+    scales = [i for i, p in enumerate(h.parameters) if p.name in names and p.requires_grad]
+    if first is None or not scales or np.any(first.weight_norm[scales] > 0) or not (is_flat(h) or knows_nothing(h)):
+        return None
+    return Finding(
+        "bad-initialisation",
+        "warning",
+        f"all {len(scales)} BatchNorm layers begin with a scale of zero: nothing passes them, and nothing was learned",
+        {"layers": len(scales)},
+        "Begin with a scale of 1; only the last BatchNorm of a residual block may begin at zero",
+        "SPEC N2, N8",
     )
 
 

@@ -14,7 +14,9 @@ from wellfit.diagnosis.rules.signs import (
     impossible_class,
     is_flat,
     is_waking,
+    kept_promise,
     knows_nothing,
+    ratios,
     start_and_end,
     was_brief,
 )
@@ -34,10 +36,12 @@ SMALL_BATCH = 3.0
 MANY, SWING_OF_MANY = 256, 0.15
 # Batches of fewer images are mostly noise, a fault where more than this share of the loss is left.
 FEW, LEARNED = 4, 0.3
+# Steps that keep so little of what they promise, while half of the loss is left and they move the weights by so much.
+NOWHERE, HALF, COARSE = 5e-3, 0.5, 5e-3
 # Classes that come in groups: so many times the spread of the counts that chance gives.
 GROUPED = 2.5
 # A loss of which no batch costs more than this share of the start has no class to learn anew.
-CALM = 0.3
+CALM, FORGOTTEN = 0.3, 0.2
 # Points of validation accuracy that three epochs in a row may lie below the best one where nothing swings.
 STEADY = 0.03
 # A spike towers over its neighbourhood: by this factor, and by this share of the first loss.
@@ -145,7 +149,7 @@ def oscillating(h: History) -> Finding | None:
         return None
     if impossible_class(h) is not None:
         return None  # the loss swings with the share of that class
-    return one_class_at_a_time(h) or _swinging(h) or _jumping(h)
+    return one_class_at_a_time(h) or _swinging(h) or _jumping(h) or _wandering(h)
 
 
 def _swinging(h: History) -> Finding | None:
@@ -174,6 +178,23 @@ def _swinging(h: History) -> Finding | None:
     )
 
 
+def _wandering(h: History) -> Finding | None:
+    """Steps of batches of one to three images that lead nowhere: their gradients are mostly noise."""
+    images = next((s.output.images for s in reversed(h.samples) if s.output is not None), FEW)
+    left, kept = level(h.finite_loss[-60:]) / level(h.finite_loss[:10]), kept_promise(h)
+    if images >= FEW or left < HALF or not kept < NOWHERE or level(ratios(h)) < COARSE:
+        return None
+    return Finding(
+        "oscillating",
+        "warning",
+        f"the steps of batches of {images} keep {kept:.1%} of the fall that they promise, and {left:.0%} of the loss is "
+        "left: they go to and fro",
+        {"images": images, "kept": kept, "left": left},
+        "Enlarge the batch, or lower the learning rate with it",
+        "SPEC C9",
+    )
+
+
 def _jumping(h: History) -> Finding | None:
     """Again and again the loss rises at once and has to be brought down anew."""
     loss, near = h.finite_loss, 7
@@ -184,6 +205,8 @@ def _jumping(h: History) -> Finding | None:
     # Where little is left of the loss, its share is noise.
     rise[np.exp(middle[near:]) < LITTLE * level(loss[:10])] = 0.0
     images = next((s.output.images for s in reversed(h.samples) if s.output is not None), 16)
+    if images <= FEW:
+        return None  # so few images jump as they come
     limit = max(JUMP, SMALL_BATCH / np.sqrt(images) / 1.5)  # small batches jump by themselves
     jumps: list[int] = []
     for place in np.argsort(-rise):
@@ -236,24 +259,32 @@ def one_class_at_a_time(h: History) -> Finding | None:
 
 
 def _is_calm(h: History) -> bool:
-    """Whether the loss came down and stays down at every batch: groups of classes by design, which it has learned."""
+    """Whether the loss came down and stays down at every batch: groups of classes by design, which it has learned.
+
+    Not where validation shows that only the last groups are known.
+    """
     end = h.finite_loss[-100:]
+    last = h.epochs[-1] if h.epochs else None
+    if last is not None and (last.val_accuracy or 1.0) < (last.train_accuracy or 0.0) - FORGOTTEN:
+        return False
     return len(end) == 100 and float(np.quantile(end, 0.95)) < CALM * h.reference_loss
 
 
 def is_mixed(h: History) -> bool:
-    """Whether the loss swings with the mixture of its batches (mixup): it is no loss of one class an image.
+    """Whether the loss swings with the mixture of its batches (mixup), or a validation that stands still says so."""
+    if has_mixed_targets(h):
+        return True
+    accuracy = np.array([e.val_accuracy for e in h.epochs if e.val_accuracy is not None])
+    return len(accuracy) >= 3 and bool(np.all(accuracy[-3:] > accuracy.max() - STEADY))
 
-    Seen by the targets, by a loss that is not the cross-entropy of the answers, or by a validation that stands still.
-    """
+
+def has_mixed_targets(h: History) -> bool:
+    """Whether the loss is no loss of one class an image: by the targets, or as it is not the answers' cross-entropy."""
     outputs = [(float(h.loss[s.step]), s.output) for s in h.samples[-10:] if s.output is not None]
     if any(out.mixed for _, out in outputs):
         return True
     other = [abs(seen - out.as_logits) > 0.2 * seen for seen, out in outputs if out.as_logits is not None]
-    if len(other) >= 5 and np.mean(other) > 0.5 and not outputs[-1][1].probabilities:
-        return True
-    accuracy = np.array([e.val_accuracy for e in h.epochs if e.val_accuracy is not None])
-    return len(accuracy) >= 3 and bool(np.all(accuracy[-3:] > accuracy.max() - STEADY))
+    return len(other) >= 5 and bool(np.mean(other) > 0.5) and not outputs[-1][1].probabilities
 
 
 def loss_spike(h: History) -> Finding | None:
@@ -270,6 +301,8 @@ def loss_spike(h: History) -> Finding | None:
     spikes = (peaks - usual_at > SPIKE_SHARE * start) & (peaks > SPIKE_FACTOR * usual_at + 6 * noise)
     # One step alone is a spike where no hard batch could be that high; a batch of few images may well be.
     images = next((s.output.images for s in reversed(h.samples) if s.output is not None), 0)
+    if 0 < images <= FEW or has_mixed_targets(h):
+        return None  # such batches cost what they hold
     single, high = loss[width:-9], SPIKE_ALONE if images >= 16 else SPIKE_OF_FEW
     alone = (single - usual_at > high * start) & (single > SPIKE_FACTOR * usual_at + 6 * noise)
     spikes |= alone

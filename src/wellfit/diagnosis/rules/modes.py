@@ -7,6 +7,7 @@ import numpy as np
 from wellfit.diagnosis.history import Epoch, History, Sample
 from wellfit.diagnosis.rules import needs
 from wellfit.diagnosis.rules.rule import Rule
+from wellfit.diagnosis.rules.signs import starts_with_knowledge
 from wellfit.findings import Finding
 
 # Watched steps that must agree.
@@ -29,7 +30,13 @@ EVALUATE = "Call model.eval() before every evaluation, and model.train() after i
 def wrong_batchnorm_mode(h: History) -> Finding | None:
     if not h.batchnorms:
         return None
-    return _trained_in_evaluation(h) or _validated_in_training(h) or _single_images(h) or _never_following(h)
+    return (
+        _trained_in_evaluation(h)
+        or _never_by_the_batch(h)
+        or _validated_in_training(h)
+        or _single_images(h)
+        or _never_following(h)
+    )
 
 
 def _trained_in_evaluation(h: History) -> Finding | None:
@@ -51,6 +58,29 @@ def _trained_in_evaluation(h: History) -> Finding | None:
         "statistics, which no longer follow the batches",
         {"since": since, "layers": int(learning.sum()), "was_training": bool(awake), **_gaps(seen[-1])},
         TRAIN,
+        "SPEC N2",
+    )
+
+
+def _never_by_the_batch(h: History) -> Finding | None:
+    """BatchNorm alone is held in evaluation mode in a network that knows nothing: it normalises by what it began with.
+
+    In a fine-tune that is a choice.
+    """
+    learning = np.array([b.learns and b.running for b in h.batchnorms], bool)
+    seen = [s for s in h.samples if s.modes is not None and len(s.modes.evaluating) == len(learning)]
+    held = [s for s in seen if s.modes is not None and learning.any() and s.modes.evaluating[learning].all()]
+    if len(seen) < PATIENCE or len(held) < len(seen) or seen[0].step > 0 or starts_with_knowledge(h):
+        return None
+    if not (_far(seen[0]) and _far(seen[-1])):
+        return None
+    return Finding(
+        "wrong-batchnorm-mode",
+        "warning",
+        f"{int(learning.sum())} BatchNorm layers have been in evaluation mode from the first step on, with running "
+        "statistics that are far from the batches: they normalise nothing",
+        {"layers": int(learning.sum()), **_gaps(seen[-1])},
+        "Call model.train() before training; freeze BatchNorm only in a network that was trained before",
         "SPEC N2",
     )
 

@@ -199,7 +199,10 @@ def _hardly_said(shown: np.ndarray, said: np.ndarray, *, handful: bool) -> np.nd
     come, heard = int(shown[rare].sum()), int(said[rare].sum())
     seldom = (come >= ENOUGH_IMAGES and heard <= 2 * SELDOM * come) or (come >= 6 and heard <= SELDOM * come)
     # A class of which a whole run shows a handful: one in thousands.
-    seldom |= handful and come >= HANDFUL and heard == 0 and bool(np.all(shown[rare] < 0.1 / len(shown) * shown.sum()))
+    usual = shown.sum() / len(shown)
+    seldom |= handful and come >= HANDFUL and heard == 0 and bool(np.all(shown[rare] < 0.1 * usual))
+    # One image is enough to know of a class that comes a hundred times as seldom as the usual one.
+    seldom |= handful and come >= 1 and heard == 0 and bool(np.all(shown[rare] < 0.02 * usual))
     return rare & (shown > 0) if seldom else np.zeros(len(shown), bool)
 
 

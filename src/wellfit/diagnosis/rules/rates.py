@@ -85,7 +85,8 @@ def lr_too_high(h: History) -> Finding | None:
     silenced = bad is None and has_collapsed(h) and _steps_before_silence(h) > LARGE
     # It may learn something all the same, with what the first steps left alive.
     thrown = peak > THROWN * start and max(largest, _longest_first_step(h)) > LARGE
-    coarse = (long := long_steps(h)) is not None and long.severity != "info" and not _comes_and_goes(h)
+    long = long_steps(h)
+    coarse = long is not None and long.severity != "info" and not _comes_and_goes(h) and not begins_saturated(h)
     lowest = _lowest_before_climbing(h)
     in_vain = _in_vain(h)
     if not (lost or broken or silenced or thrown or coarse or in_vain or lowest is not None):

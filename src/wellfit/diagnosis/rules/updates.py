@@ -11,6 +11,8 @@ from wellfit.diagnosis.rules import epochs, loss, needs
 from wellfit.diagnosis.rules.loss import one_class_at_a_time
 from wellfit.diagnosis.rules.rule import Rule
 from wellfit.diagnosis.rules.signs import (
+    EXPLODED,
+    FIRST,
     RISEN,
     begins_saturated,
     decay_at_a_step,
@@ -103,7 +105,10 @@ def updates_too_large(h: History) -> Finding | None:
 def _overshooting(h: History) -> Finding | None:
     """Steps that promise, by the gradient's slope, to lower the loss by more than all of it."""
     share, seen = promised_share(h), [median_ratio(h, s) for s in h.finite_samples]
-    if not share > OVERSHOOTING or begins_saturated(h) or not any(r > SEEN for r in seen):
+    # Where all blows up at once, the weights must have been moved far: a slope may be as steep without that.
+    blown = h.finite_loss.max(initial=0.0) > EXPLODED * h.reference_loss
+    moved = any(r > LONG for r in seen[:FIRST]) if blown else any(r > SEEN for r in seen)
+    if not share > OVERSHOOTING or begins_saturated(h) or not moved:
         return None
     return Finding(
         "updates-too-large",
