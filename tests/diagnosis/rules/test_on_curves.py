@@ -476,7 +476,7 @@ def test_a_class_never_predicted_is_collapsed_or_a_rare_one_ignored():
     assert verdict("imbalance-ignored", History(losses=falling(300), samples=seldom, classes=2)) is not None
     # early on, when nothing is told apart yet, it means nothing
     assert verdict("class-collapsed", history(counts([32, 0, 0], [11, 11, 10], 11))) is None
-    assert "class-collapsed" in lacking(history(counts([16, 16, 0], [11, 11, 10], 20), n=9))
+    assert "class-collapsed" in lacking(history(counts([16, 16, 0], [11, 11, 10], 20), n=7))
 
 
 def test_root_causes_come_before_their_consequences():

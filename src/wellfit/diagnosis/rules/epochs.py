@@ -120,7 +120,7 @@ def overfitting(h: History) -> Finding | None:
 
 def underfitting(h: History) -> Finding | None:
     """Training itself is poor, has stopped rising, and validation is no worse."""
-    if h.first_bad_step is not None or len(h.losses) < SHORT:
+    if h.first_bad_step is not None or 0 < len(h.losses) < SHORT:
         return None
     train, val = curves(h, "train_accuracy", "val_accuracy")
     chance, third = _chance(h), max(3, len(train) // 3)

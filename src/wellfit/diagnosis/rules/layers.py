@@ -162,7 +162,8 @@ def _badly_scaled(h: History) -> Finding | None:
     first = h.samples[0] if h.samples and h.samples[0].step == 0 else None
     # What is frozen at first may begin to learn later.
     known = [] if first is None else [i for i in h.weights if h.parameters[i].fan_in and first.gradient_norm[i] >= 0]
-    if first is None or len(known) < 2 or starts_with_knowledge(h) or _left(h) <= MASTERED:
+    # One hidden layer grows out of any scale: that small weights pass less and less on takes several.
+    if first is None or len(known) < 3 or starts_with_knowledge(h) or _left(h) <= MASTERED:
         return None
     sizes, fans = (np.array([getattr(h.parameters[i], name) for i in known]) for name in ("size", "fan_in"))
     scale = level(first.weight_norm[known] / np.sqrt(sizes) * np.sqrt(fans))

@@ -187,7 +187,7 @@ def _wandering(h: History) -> Finding | None:
     return Finding(
         "oscillating",
         "warning",
-        f"the steps of batches of {images} keep {kept:.1%} of the fall that they promise, and {left:.0%} of the loss is "
+        f"the steps of batches of {images} keep {kept:.1%} of the fall that they promise, {left:.0%} of the loss is "
         "left: they go to and fro",
         {"images": images, "kept": kept, "left": left},
         "Enlarge the batch, or lower the learning rate with it",
