@@ -22,6 +22,8 @@ EXACT = 1e-4
 HANDFUL = 3
 # Watched steps whose predictions are counted together, and how many images of a class make its absence telling.
 COUNTED, STEPS = 8, 60
+# Early on every net says few classes.
+STEPS_TO_COLLAPSE = 100
 SELDOM = 0.25
 ENOUGH_IMAGES = 10
 # A net that says each other class at least this often for each time it comes has found them all; of so many images
@@ -143,7 +145,7 @@ def imbalance_ignored(h: History) -> Finding | None:
 def _never_predicted(h: History, *, rare: bool) -> Finding | None:
     """Classes that are shown and never said, while the others are told apart."""
     window = [out for _, out in recent(h, max(COUNTED, 2 * len(h.samples) // 3))]
-    if len(h.losses) < STEPS or len({o.width for o in window}) > 1:
+    if len(h.losses) < (STEPS if rare else STEPS_TO_COLLAPSE) or len({o.width for o in window}) > 1:
         return None
     # The most of the run, so that a rare class has come often enough; the end alone, where a net says its last words.
     for part in (window, window[len(window) // 2 :]):
@@ -210,10 +212,10 @@ def _near(loss: float, formula: float | None) -> bool:
     return formula is not None and abs(loss - formula) <= AGREES * max(abs(formula), 0.1)
 
 
-NEVER_PREDICTED = (needs.outputs, needs.targets, needs.samples(COUNTED), needs.steps(STEPS))
+NEVER_PREDICTED = (needs.outputs, needs.targets, needs.samples(COUNTED))
 RULES = {
     "double-softmax": Rule(double_softmax, (needs.outputs, needs.samples(PATIENCE))),
     "constant-output": Rule(constant_output, (needs.outputs, needs.steps_or_bad(50))),
-    "class-collapsed": Rule(class_collapsed, NEVER_PREDICTED),
-    "imbalance-ignored": Rule(imbalance_ignored, NEVER_PREDICTED),
+    "class-collapsed": Rule(class_collapsed, (*NEVER_PREDICTED, needs.steps(STEPS_TO_COLLAPSE))),
+    "imbalance-ignored": Rule(imbalance_ignored, (*NEVER_PREDICTED, needs.steps(STEPS))),
 }

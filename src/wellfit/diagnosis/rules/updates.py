@@ -107,7 +107,7 @@ def _overshooting(h: History) -> Finding | None:
     share, seen = promised_share(h), [median_ratio(h, s) for s in h.finite_samples]
     # Where all blows up at once, the weights must have been moved far: a slope may be as steep without that.
     blown = h.finite_loss.max(initial=0.0) > EXPLODED * h.reference_loss
-    moved = any(r > LONG for r in seen[:FIRST]) if blown else any(r > SEEN for r in seen)
+    moved = any(r > LONG for r in seen[:FIRST]) if blown else any(r > SEEN for r in seen) and _has_settled(h)
     if not share > OVERSHOOTING or begins_saturated(h) or not moved:
         return None
     return Finding(
@@ -119,6 +119,11 @@ def _overshooting(h: History) -> Finding | None:
         "Lower the learning rate tenfold, or look at what else makes the steps long: a loss that is summed or scaled",
         "SPEC C8",
     )
+
+
+def _has_settled(h: History) -> bool:
+    """Whether the first steps, which may go far, have had the time to be made good."""
+    return len(h.losses) >= PATIENCE_OF_WARM_UP or level(h.finite_loss[-10:]) > h.reference_loss
 
 
 def _decaying(h: History) -> Finding | None:
@@ -201,7 +206,8 @@ def long_steps(h: History) -> Finding | None:
     steps, ratios = np.array([step for step, _ in pairs]), np.array([ratio for _, ratio in pairs])
     # Weights that start near zero grow out of their first large updates, and so do Adam's; not for this long.
     early, later = ratios[steps <= EARLY], ratios[steps >= EARLY]
-    at_first = len(early) >= 3 and level(early) > OVERWRITING and len(h.weights) > 1 and _left(h) > LEARNED
+    at_first = len(early) >= 3 and level(early) > OVERWRITING and len(h.weights) > 1
+    at_first &= _left(h) > LEARNED and _has_settled(h)
     at_first |= float(early.max(initial=0.0)) > OVERWRITING_AT_ONCE and len(pairs) < PATIENCE
     lasting = len(later) >= PATIENCE and float(np.sort(later)[-PATIENCE]) > LARGE
     for_nothing = len(later) >= PATIENCE and level(later) > LARGE_FOR_NOTHING and not _has_learned(h)
