@@ -38,7 +38,7 @@ RISEN = 1.3
 COARSE = 0.03
 OVERWRITING = 0.2
 LARGE = 0.1
-FINE = 3e-4
+FINE, GENTLE = 3e-4, 6e-4
 TINY = 1e-5
 # Steps that are longer than about 1e-3 of the weights want no raising, however well they keep their promise.
 USUAL = 2e-3
@@ -189,7 +189,7 @@ def lr_too_low(h: History) -> Finding | None:
     idle = still and ratio < FINE and promised < little * start
     tiny = 0 < seen.max() < TINY and promised < 0.2 * start and end > 0.8 * start and not starts_with_knowledge(h)
     kept = kept_promise(h)
-    enough = KEPT if ratio > FINE or end < STUCK * start else KEPT_AT_THE_START
+    enough = KEPT if ratio > GENTLE or end < STUCK * start else KEPT_AT_THE_START
     slow = enough < kept < OVER_KEPT and end > SLOW * start and ratio < USUAL and not starts_with_knowledge(h)
     if not (idle or tiny or slow):
         return None
