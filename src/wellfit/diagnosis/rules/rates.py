@@ -80,7 +80,11 @@ def lr_too_high(h: History) -> Finding | None:
     lost = bad is not None and bad > 0 and (peak > BROKEN_OFF * start or largest > OVERWRITING)
     # A net may start above what chance gives, and be thrown back to chance.
     stuck_high = bad is None and len(loss) >= 20 and end > 0.95 * min(start, chance(h) or start)
-    broken = stuck_high and (peak > BROKEN_OFF * start or (peak > RISEN * start and largest > COARSE))
+    broken = (
+        stuck_high
+        and not begins_saturated(h)
+        and (peak > BROKEN_OFF * start or (peak > RISEN * start and largest > COARSE))
+    )
     # Large steps, be it within a warm-up, silenced every difference between images.
     silenced = bad is None and has_collapsed(h) and _steps_before_silence(h) > LARGE
     # It may learn something all the same, with what the first steps left alive.

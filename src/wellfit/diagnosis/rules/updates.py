@@ -19,6 +19,8 @@ from wellfit.diagnosis.rules.signs import (
     has_collapsed,
     is_blank,
     is_cross_entropy,
+    is_flat,
+    knows_nothing,
     median_ratio,
     promised_share,
     was_brief,
@@ -56,6 +58,8 @@ RECENT = 5
 PATIENCE_OF_WARM_UP = 100
 # Of the whole gradient: what the first layers get in healthy trainings is four times this and more.
 VANISHED, FAINT = 7e-3, 1e-3
+# Where nothing was learned a little more is still too little.
+VANISHED_FOR_NOTHING = 9e-3
 
 
 def recent(h: History, n: int = PATIENCE) -> list[Sample]:
@@ -289,7 +293,8 @@ def vanishing_gradient(h: History) -> Finding | None:
         return None  # where the answers collapsed, so did the gradient
     shares = np.array([_share_of_first_layers(h, s) for s in seen])
     # Exactly zero is no small number: nothing comes through at all, which dead units or detach() explain.
-    small = (shares > 0) & (shares < VANISHED)
+    limit = VANISHED_FOR_NOTHING if is_flat(h) or knows_nothing(h) else VANISHED
+    small = (shares > 0) & (shares < limit)
     lasted = len(small) if small.all() else int(np.argmin(small))
     until = seen[lasted - 1].step if lasted else 0
     # A net that grows out of it soon may have been slow to begin; one that began with next to nothing was held up.
@@ -303,7 +308,7 @@ def vanishing_gradient(h: History) -> Finding | None:
         "warning",
         f"the gradient of {names[0]} and its neighbours is {share:.1g} of the whole gradient"
         + (f", until step {until}" if lasted < len(seen) else ""),
-        {"shares": shares.tolist(), "first": names[0], "until": until, "limit": VANISHED},
+        {"shares": shares.tolist(), "first": names[0], "until": until, "limit": limit},
         "Use ReLU instead of sigmoid or tanh, Kaiming initialisation, BatchNorm or residual connections",
         "SPEC C7",
     )
