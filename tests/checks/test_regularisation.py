@@ -156,6 +156,8 @@ def test_decay_as_users_give_it(inside, passed):
         (lambda m: 0, False),
         (lambda m: 1e-3 * torch.stack([p.sum() for p in m.parameters()]).sum() * torch.nan, False),
         (lambda m: 1e-3 * m[8].bias.square().sum() + 1e-3 * m[1].weight.square().sum(), False),
+        (lambda m: 1e-3 * m[8].bias.square().sum(), False),
+        (lambda m: 1e-3 * m[1].weight.abs().sum(), True),  # the scales of a norm alone, to thin it out
     ],
 )
 def test_penalties_as_users_write_them(penalty, passed):
@@ -168,3 +170,16 @@ def test_a_penalty_written_around_the_model_itself_is_understood():
     assert users(model, penalty=lambda _: 1e-3 * model[0].weight.square().sum()).passed
     other = small_convnet(classes=4)
     assert not users(model, penalty=lambda _: 1e-3 * other[0].weight.square().sum()).passed
+
+
+def test_a_penalty_that_begins_at_zero_is_asked_again_away_from_there():
+    model = small_convnet(classes=4)
+    start = {name: p.detach().clone() for name, p in model.named_parameters()}
+    near = users(model, penalty=lambda m: 1e-3 * sum((p - start[n]).square().sum() for n, p in m.named_parameters()))
+    assert near.passed, near.message
+    assert "once the weights have moved" in near.message
+    elsewhere = small_convnet(classes=4)
+    held = {name: p.detach().clone() for name, p in elsewhere.named_parameters()}
+    other = users(model, penalty=lambda _: sum((p - held[n]).square().sum() for n, p in elsewhere.named_parameters()))
+    assert not other.passed
+    assert "no weight can lower" in other.message

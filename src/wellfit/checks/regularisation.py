@@ -19,6 +19,8 @@ from wellfit.training.optimizers import decaying_names
 from wellfit.training.regularize import Penalty
 
 RAISED = 1e3
+# How far a weight is moved to see whether a penalty of 0 feels it.
+NUDGE = 1e-2
 
 # λ times something of a module's weights, a scalar: wellfit's own, or a user's function.
 PenaltyTerm = Callable[[nn.Module], Tensor]
@@ -123,23 +125,39 @@ def _raised(plain: float, raised: float) -> Seen:
 
 
 def _users_penalty(module: nn.Module, penalty: PenaltyTerm) -> Seen:
-    """A function of the user's: a finite number above 0, whose gradient reaches weights of two or more dimensions."""
+    """A function of the user's: a finite number above 0 whose gradient reaches weights, or the scales of norms alone.
+
+    One that holds the weights near where they start is 0 there: it is asked again with each weight moved a little.
+    """
     network = copy_of(module)
     term = penalty(network)
-    value = float(term.detach() if isinstance(term, Tensor) else term)
+    value, beside = _number(term), ""
+    if value == 0:
+        with torch.no_grad():
+            for p in network.parameters():
+                p.mul_(1 + NUDGE).add_(NUDGE * p.std(correction=0))
+        term = penalty(network)
+        value, beside = _number(term), " once the weights have moved"
     # A function that was written around one model reads that one, whichever it is given.
-    trained = [p for m in (network, module) for p in m.parameters() if p.requires_grad and p.ndim >= 2]
+    named = [(name, p) for m in (network, module) for name, p in m.named_parameters() if p.requires_grad]
     gradients: tuple[Tensor | None, ...] = ()
     if isinstance(term, Tensor) and term.requires_grad:
-        gradients = torch.autograd.grad(term, trained, allow_unused=True)
-    reached = sum(1 for g in gradients if g is not None and bool(g.any()))
+        gradients = torch.autograd.grad(term, [p for _, p in named], allow_unused=True)
+    felt = [pair for pair, g in zip(named, gradients, strict=False) if g is not None and bool(g.any())]
+    reached = sum(p.ndim >= 2 for _, p in felt)
+    if not any(p.ndim >= 2 or name.endswith("bias") for name, p in felt):
+        reached = len(felt)  # the scales of norms alone, which thins a network out
     why = ""
     if not (math.isfinite(value) and value > 0):
         why = f"the penalty is {value:.5g}, which no weight can lower"
     elif not reached:
         why = f"the penalty of {value:.5g} has no gradient in the weights: they were detached, or are another model's"
-    sentence = why or f"the penalty of {value:.5g} has a gradient in {reached} weights"
+    sentence = why or f"the penalty of {value:.5g}{beside} has a gradient in {reached} weights"
     return Seen(not why, sentence, value, None, {"penalty": value, "weights_reached": reached})
+
+
+def _number(term: Any) -> float:
+    return float(term.detach() if isinstance(term, Tensor) else term)
 
 
 def shrunk_by_decay(module: nn.Module, build: Callable[[nn.Module], torch.optim.Optimizer]) -> set[str] | None:
