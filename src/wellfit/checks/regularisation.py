@@ -143,9 +143,10 @@ def _users_penalty(module: nn.Module, penalty: PenaltyTerm) -> Seen:
     gradients: tuple[Tensor | None, ...] = ()
     if isinstance(term, Tensor) and term.requires_grad:
         gradients = torch.autograd.grad(term, [p for _, p in named], allow_unused=True)
-    felt = [pair for pair, g in zip(named, gradients, strict=False) if g is not None and bool(g.any())]
-    reached = sum(p.ndim >= 2 for _, p in felt)
-    if not any(p.ndim >= 2 or name.endswith("bias") for name, p in felt):
+    held = [(name, p, g) for (name, p), g in zip(named, gradients, strict=False) if g is not None]
+    felt = [p for _, p, g in held if bool(g.any())]
+    reached = sum(p.ndim >= 2 for p in felt)
+    if not any(p.ndim >= 2 or name.endswith("bias") for name, p, _ in held):
         reached = len(felt)  # the scales of norms alone, which thins a network out
     why = ""
     if not (math.isfinite(value) and value > 0):
