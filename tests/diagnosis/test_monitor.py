@@ -389,3 +389,102 @@ def test_parameters_of_zero_norm_have_no_ratio():
     monitor.step(one_step(model, optimizer, *batch()))
     assert set(monitor.statistics["update_ratio"]) == {"1.weight", "3.weight", "5.weight"}
     assert np.isfinite(list(monitor.statistics["update_ratio"].values())).all()
+
+
+def test_the_entries_that_make_one_output_are_recorded_of_weights_alone():
+    model = cnn()
+    optimizer = SGD(model.parameters(), 0.1)
+    monitor = Monitor(model, optimizer)
+    monitor.step(one_step(model, optimizer, *batch()))
+    assert {p.name: p.fan_in for p in monitor.history.parameters if p.fan_in} == {
+        "0.weight": 1 * 3 * 3,
+        "3.weight": 8 * 3 * 3,
+        "8.weight": 256,
+    }
+
+
+def test_the_largest_decay_of_each_parameter_is_recorded_over_groups_and_optimizers():
+    model = mlp()
+    heads = [{"params": [model[5].weight], "weight_decay": 0.1}, {"params": [model[5].bias], "weight_decay": 0.0}]
+    optimizers = [
+        SGD([{"params": model[1].parameters()}, *heads], 0.01, weight_decay=0.02),
+        torch.optim.AdamW([model[1].weight], 0.01, weight_decay=0.3),
+        SGD([model[1].bias], 0.01, weight_decay=0.001),
+    ]
+    monitor = Monitor(model, optimizers, every=1)
+    for _ in range(2):
+        loss = F.cross_entropy(model(batch()[0]), batch()[1])
+        for o in optimizers:
+            o.zero_grad()
+        loss.backward()
+        for o in optimizers:
+            o.step()
+        monitor.step(loss)
+    decays = {p.name: p.decay for p in monitor.history.parameters}
+    assert decays == {
+        "1.weight": 0.3,
+        "1.bias": 0.02,
+        "3.weight": 0.0,
+        "3.bias": 0.0,
+        "5.weight": 0.1,
+        "5.bias": 0.0,
+    }
+    assert [p.name for p in monitor.history.parameters if not p.in_optimizer] == ["3.weight", "3.bias"]
+
+
+def test_what_each_dropout_layer_drops_is_recorded():
+    for model, dropped in (
+        (nn.Sequential(nn.Dropout2d(0.2), mlp(), nn.Dropout(0.7)), [0.2, 0.7]),
+        (mlp(), []),
+    ):
+        optimizer = SGD(model.parameters(), 0.1)
+        monitor = Monitor(model, optimizer)
+        monitor.step(one_step(model, optimizer, *batch()))
+        assert monitor.history.dropped == dropped
+
+
+@pytest.mark.parametrize(
+    ("zeroed", "carried"),
+    [(slice(0, 3), True), (slice(3, 6), True), (slice(0, 6), False), (slice(0, 0), True)],
+    ids=["first half", "second half", "all", "nothing"],
+)
+def test_an_old_gradient_of_either_half_is_seen(zeroed, carried):
+    model = mlp()
+    optimizer = SGD(model.parameters(), 0.01)
+    monitor = Monitor(model, optimizer, every=1)
+    x, y = batch()
+    for _ in range(5):
+        for p in list(model.parameters())[zeroed]:
+            p.grad = None
+        loss = F.cross_entropy(model(x), y)
+        loss.backward()
+        optimizer.step()
+        monitor.step(loss, targets=y)
+    assert [s.carried for s in monitor.history.samples] == [None] + [carried] * 4
+
+
+def test_an_old_gradient_is_told_of_each_step_by_itself():
+    model = mlp()
+    optimizer = SGD(model.parameters(), 0.01)
+    monitor = Monitor(model, optimizer, every=1)
+    x, y = batch()
+    for step in range(6):
+        if step in (2, 4):
+            optimizer.zero_grad(set_to_none=step == 2)
+        loss = F.cross_entropy(model(x), y)
+        loss.backward()
+        optimizer.step()
+        monitor.step(loss, targets=y)
+    assert [s.carried for s in monitor.history.samples] == [None, True, False, True, False, True]
+
+
+def test_a_network_of_one_parameter_shows_its_old_gradient():
+    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 10, bias=False))
+    optimizer = SGD(model.parameters(), 0.01)
+    monitor = Monitor(model, optimizer, every=1)
+    for _ in range(3):
+        loss = F.cross_entropy(model(batch()[0]), batch()[1])
+        loss.backward()
+        optimizer.step()
+        monitor.step(loss)
+    assert [s.carried for s in monitor.history.samples] == [None, True, True]

@@ -71,6 +71,18 @@ def test_a_monitor_goes_on_where_its_state_was_taken():
     assert [f.id for f in second.findings()] == [f.id for f in whole.findings()]
 
 
+def test_fan_ins_decays_and_dropouts_come_back_from_a_state():
+    model = torch.nn.Sequential(cnn(), torch.nn.Dropout(0.7))
+    optimizer = torch.optim.SGD(model.parameters(), 0.05, weight_decay=0.03)
+    first = Monitor(model, optimizer)
+    train(model, optimizer, first, 2)
+    second = Monitor(model, optimizer)
+    second.load_state_dict(through_a_file(first.state_dict()))
+    assert [(p.fan_in, p.decay) for p in second.history.parameters if p.weight] == [(9, 0.03), (72, 0.03), (256, 0.03)]
+    assert second.history.parameters == first.history.parameters
+    assert second.history.dropped == [0.7]
+
+
 def test_a_state_of_another_network_or_of_nothing_is_one_clear_sentence():
     model = mlp()
     monitor = Monitor(model, torch.optim.SGD(model.parameters(), 0.1))

@@ -1,6 +1,7 @@
 """wrong-batchnorm-mode: named where BatchNorm runs in the wrong mode, silent where a mode is a choice."""
 
 import copy
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -211,6 +212,8 @@ def history(*, training=True, evaluating=False, gap=0.0, passes=None, momentum=0
         ({"training": False, "evaluating": True}, True),
         ({"training": False}, False),  # its BatchNorm layers do train
         ({"evaluating": True}, False),  # BatchNorm alone is frozen
+        ({"evaluating": True, "gap": 2.0}, True),  # with statistics of no batch
+        ({"evaluating": True, "gap": 0.4}, False),
         ({"passes": Passes(5, training=5, by_batch=5)}, True),
         ({"passes": Passes(5, training=5, by_batch=0)}, False),  # in training mode but for BatchNorm
         ({"passes": Passes(5, training=2, by_batch=2)}, False),  # the others were the validation
@@ -228,3 +231,73 @@ def test_histories_written_by_hand(changed, named):
     before = copy.deepcopy(seen.losses)
     assert (RULES[NAME].judge(seen) is not None) == named
     assert seen.losses == before
+
+
+def held(where=(), gaps=2.0, start=0, **changes):
+    """BatchNorm layers in evaluation mode in a network that trains; `where`: watched steps at which they are not."""
+    made = history(evaluating=True, steps=100)
+    gaps = np.broadcast_to(gaps, 10)
+    made.samples = [
+        replace(s, step=s.step + start, modes=Modes(True, np.full(2, i not in where), *np.full((2, 2), gaps[i])))
+        for i, s in enumerate(made.samples)
+    ]
+    return replace(made, losses=[2.0] * (100 + start), classes=10, **changes)
+
+
+def test_named_where_batchnorm_alone_never_normalised_by_a_batch():
+    found = RULES[NAME].judge(held())
+    assert found.severity == "warning"
+    assert "2 BatchNorm layers have been in evaluation mode from the first step on" in found.message
+    assert found.evidence == {"layers": 2, "mean_gap": 2.0, "var_gap": 2.0}
+    assert "model.train()" in found.action
+    # a step whose pass was not seen, or was of other layers, tells nothing
+    seen = held()
+    seen.samples[3] = replace(seen.samples[3], modes=None)
+    seen.samples[5] = replace(seen.samples[5], modes=Modes(True, np.array([False]), np.zeros(1), np.zeros(1)))
+    assert RULES[NAME].judge(seen) is not None
+
+
+@pytest.mark.parametrize(
+    "seen",
+    [
+        held(where=[0]),
+        held(where=[5]),
+        held(where=[9]),
+        held(where=range(10)),
+        held(gaps=[0.1] + [2.0] * 9),  # its statistics were those of the batches
+        held(gaps=[2.0] * 9 + [0.1]),  # the network came to fit them
+        held(start=10),  # how it began was not seen
+        replace(held(), losses=[1.5] * 100),  # a fine-tune: log 10 is 2.3
+        held(batchnorms=[BatchNorm("a", learns=False), BatchNorm("b", learns=False)]),
+        held(batchnorms=[BatchNorm("a", running=False), BatchNorm("b", running=False)]),
+        replace(held(), samples=held().samples[:1]),
+    ],
+)
+def test_silent_where_holding_batchnorm_may_be_a_choice(seen):
+    assert RULES[NAME].judge(seen) is None
+
+
+@pytest.mark.parametrize(("learns", "named"), [(True, False), (False, True)])
+def test_all_batchnorm_layers_that_learn_must_be_held(learns, named):
+    seen = held(batchnorms=[BatchNorm("a"), BatchNorm("b", learns=learns)])
+    for i, s in enumerate(seen.samples):
+        seen.samples[i] = replace(s, modes=replace(s.modes, evaluating=np.array([True, False])))
+    found = RULES[NAME].judge(seen)
+    assert (found is not None) == named
+    assert found is None or found.evidence["layers"] == 1
+
+
+def test_named_in_a_real_training_that_holds_new_batchnorm_layers():
+    images = 10 * digits()[0] + 20
+    model = cnn()
+    optimizer = torch.optim.SGD(model.parameters(), 1e-3)
+    with Monitor(model, optimizer, every=5) as monitor:
+        FrozenBatchNorm().begin(model)
+        for step in range(12):
+            rows = slice(BATCH * step, BATCH * step + BATCH)
+            loss = F.cross_entropy(model(images[rows]), digits()[1][rows])
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            monitor.step(loss)
+    assert "they normalise nothing" in RULES[NAME].judge(monitor.history).message

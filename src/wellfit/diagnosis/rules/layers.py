@@ -72,7 +72,7 @@ def saturated(h: History) -> Finding | None:
     name, share = max(sick.items(), key=lambda item: item[1])
     severity = _severity(h, share)
     # Gates close or open for good where that is what is wanted: those that began open and shut, and the loss fell.
-    if _left(h) <= MASTERED and max((first.get(name, 0.0) for name in sick), default=0.0) < SATURATED:
+    if _left(h) <= MASTERED and max((first.get(name, 1.0) for name in sick), default=1.0) < SATURATED:
         severity = "info"
     return Finding(
         "saturated",

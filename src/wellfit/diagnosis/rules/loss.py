@@ -264,8 +264,8 @@ def _is_calm(h: History) -> bool:
     Not where validation shows that only the last groups are known.
     """
     end = h.finite_loss[-100:]
-    last = h.epochs[-1] if h.epochs else None
-    if last is not None and (last.val_accuracy or 1.0) < (last.train_accuracy or 0.0) - FORGOTTEN:
+    known = [(e.train_accuracy, e.val_accuracy) for e in h.epochs[-1:]]
+    if any(train is not None and val is not None and val < train - FORGOTTEN for train, val in known):
         return False
     return len(end) == 100 and float(np.quantile(end, 0.95)) < CALM * h.reference_loss
 

@@ -298,7 +298,7 @@ def vanishing_gradient(h: History) -> Finding | None:
     lasted = len(small) if small.all() else int(np.argmin(small))
     until = seen[lasted - 1].step if lasted else 0
     # A net that grows out of it soon may have been slow to begin; one that began with next to nothing was held up.
-    faint = len(shares) >= 3 and 0 < shares[:3].max() < FAINT
+    faint = len(shares) >= 3 and shares[:3].min() > 0 and shares[:3].max() < FAINT
     if not faint and (lasted < PATIENCE or (lasted < len(seen) and until < max(50, 0.1 * len(h.losses)))):
         return None
     names = [h.parameters[i].name for i in h.weights]
@@ -324,7 +324,7 @@ def _share_of_first_layers(h: History, sample: Sample) -> float:
 def gradients_accumulate(h: History) -> Finding | None:
     seen = [s.carried for s in h.samples if s.carried is not None]
     # Zeroed now and then, as once an epoch, is still not before each backward pass.
-    if len(seen) < 3 or sum(seen[-RECENT:]) < 3:
+    if sum(seen[-RECENT:]) < 3 or not any(seen[-2:]):
         return None
     return Finding(
         "gradients-accumulate",
