@@ -15,7 +15,8 @@ import numpy as np
 from wellfit.diagnosis.history import History
 from wellfit.diagnosis.rules import epochs, inputs, layers, loss, modes, outputs, rates, updates
 from wellfit.diagnosis.rules.rule import Rule
-from wellfit.findings import Finding, root_cause_first
+from wellfit.diagnosis.rules.signs import cause_of_long_steps
+from wellfit.findings import Finding, Findings, root_cause_first
 
 FAMILIES = (inputs, modes, loss, rates, updates, layers, outputs, epochs)
 RULES: dict[str, Rule] = {name: rule for family in FAMILIES for name, rule in family.RULES.items()}
@@ -38,7 +39,7 @@ def judge(history: History) -> tuple[list[Finding], dict[str, str]]:
                 found.append(RULES[name].judge(history))
         except Exception as error:
             unjudged[name] = f"{DEFECT} ({type(error).__name__}: {error})"
-    return root_cause_first(_beside(f for f in found if f is not None)), unjudged
+    return _said_once(h=history, findings=root_cause_first(_beside(f for f in found if f is not None))), unjudged
 
 
 def _beside(found: Iterable[Finding]) -> list[Finding]:
@@ -46,6 +47,17 @@ def _beside(found: Iterable[Finding]) -> list[Finding]:
     findings = list(found)
     sick = any(f.severity != "info" for f in findings)
     return [replace(f, severity="warning") if sick and f.id in HARMLESS_ALONE else f for f in findings]
+
+
+def _said_once(findings: Findings, h: History) -> Findings:
+    """A rate that is too high and updates that are too large have one remedy: where it is clear which of them is the
+    cause, the other is said last."""
+    ids = [f.id for f in findings if f.severity != "info"]
+    if not {"lr-too-high", "updates-too-large"} <= set(ids):
+        return findings
+    cause = cause_of_long_steps(h)
+    last = {"lr-too-high": "updates-too-large", "updates-too-large": "lr-too-high"}.get(cause)
+    return Findings([*(f for f in findings if f.id != last), *(f for f in findings if f.id == last)])
 
 
 def lacking(history: History) -> dict[str, str]:

@@ -28,6 +28,10 @@ SHRUNK = 0.5
 # chance does for a batch of it alone, is the cost of an answer that cannot be given. Images and watched steps that
 # must have shown it.
 FOLLOWS, IMPOSSIBLE, SHOWN, SEEN = 0.95, 5.0, 10, 10
+# A first step of so many times lr·g is SGD's (twice it with Nesterov's momentum), of so many times lr an entry Adam's
+# or RMSprop's. Rates that are usual for each, and a gradient that is not.
+LIKE_SGD, LIKE_ADAM = (0.5, 3.0), (0.5, 15.0)
+USUAL_FOR_SGD, USUAL_FOR_ADAM, STEEP = 0.5, 0.015, 4.0
 # A layer with more of its entries at the ends is saturated.
 AT_ENDS = 0.8
 # A loss that rose to so many times its start has blown up, or is about to.
@@ -228,6 +232,30 @@ def promised_share(h: History) -> float:
     # On the way to a blow-up promises grow with the loss: there the first steps tell.
     seen = seen[:FIRST] if h.finite_loss.max(initial=0.0) > EXPLODED * h.reference_loss else seen
     return float(np.percentile(seen, 75)) / h.reference_loss if len(seen) >= 2 else math.nan
+
+
+def cause_of_long_steps(h: History) -> str:
+    """ "lr-too-high" where the rate is beyond what its kind of optimizer takes, "updates-too-large" where a usual rate
+    meets steep gradients (a loss that is summed or scaled); "" where neither is clear.
+
+    The kind shows in the first step: SGD goes lr·g, Adam lr in each entry, RMSprop ten times that.
+    """
+    first = h.finite_samples[0] if h.finite_samples else None
+    if first is None or first.step > 0 or not len(h.lrs) or not h.lr[0] > 0:
+        return ""
+    gradient, update = first.gradient_norm[h.weights], first.update_norm[h.weights]
+    entries = np.sqrt([h.parameters[i].size for i in h.weights])
+    moved = (gradient > 0) & (update > 0)
+    if not moved.any():
+        return ""
+    by_gradient = level(update[moved] / (h.lr[0] * gradient[moved]))
+    by_entry = level(update[moved] / (h.lr[0] * entries[moved]))
+    if LIKE_SGD[0] < by_gradient < LIKE_SGD[1]:
+        if h.lr.max() > USUAL_FOR_SGD:
+            return "lr-too-high"
+        return "updates-too-large" if first.total_gradient > STEEP else ""
+    like_adam = LIKE_ADAM[0] < by_entry < LIKE_ADAM[1]
+    return "lr-too-high" if like_adam and h.lr.max() > USUAL_FOR_ADAM else ""
 
 
 def begins_saturated(h: History) -> bool:
