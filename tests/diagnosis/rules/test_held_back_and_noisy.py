@@ -172,6 +172,7 @@ def answers(shown, said, correct, **kwargs):
         (0.95, 0.74, True),
         (0.95, 0.76, False),
         (0.95, None, False),
+        (0.95, 0.0, True),
         (None, 0.3, False),
     ],
 )
@@ -247,3 +248,12 @@ def test_what_is_a_waste_in_a_net_that_learns_counts_where_something_else_is_wro
     # a warning will do, and is none the worse for it
     warned = {f.id: f.severity for f in judge(closing(kind, input=(110.0, 60.0)))[0]}
     assert warned == {"unnormalised-input": "warning", name: "warning", "still-improving": "info"}
+
+
+def test_a_loss_without_bound_is_not_called_oscillating_as_well():
+    losses = [2.3 * 1.1**i * (3.0 if i % 2 else 1.0) for i in range(200)]
+    assert verdict("exploding", History(losses=losses)).severity == "error"
+    assert verdict("oscillating", History(losses=losses)) is None
+    swings = [2.3 * (3.0 if i % 2 else 1.0) for i in range(200)]
+    assert verdict("exploding", History(losses=swings)) is None
+    assert verdict("oscillating", History(losses=swings)) is not None

@@ -8,7 +8,14 @@ import pytest
 
 from tests.diagnosis.rules.histories import falling, noisy, sample, verdict, watched
 from wellfit.diagnosis.history import BatchNorm, History, Layer, Output, Parameter, Sample
-from wellfit.diagnosis.rules.signs import begins_saturated, decay_at_a_step, is_blank, promised_share
+from wellfit.diagnosis.rules import judge
+from wellfit.diagnosis.rules.signs import (
+    begins_saturated,
+    cause_of_long_steps,
+    decay_at_a_step,
+    is_blank,
+    promised_share,
+)
 
 FLAT = noisy([2.303] * 200, scale=0.005)
 
@@ -488,7 +495,7 @@ def test_long_steps_that_promise_much_and_bring_nothing_are_taken_in_vain():
 def test_where_decay_is_hard_the_rate_is_not_to_blame_unless_the_loss_was_thrown():
     assert verdict("lr-too-high", decayed(vain(), 0.1, 0.011)) is None
     assert verdict("lr-too-high", decayed(vain(), 0.1, 0.009)) is not None
-    thrown = watched([2.3, 9.0, 50.0, *noisy([4.0] * 40)])
+    thrown = watched([2.3, 9.0, 50.0, *noisy([4.0] * 40)], ratio=0.02)
     assert verdict("lr-too-high", decayed(thrown, 0.1, 0.011)) is not None
 
 
@@ -498,8 +505,8 @@ def test_long_steps_of_a_layer_that_was_saturated_from_the_start_are_no_fault_of
     assert verdict("lr-too-high", watched(losses, ratio=0.2, layers=at_ends(0.9))) is None
     # nor is a loss that it threw
     thrown = [2.3, 9.0, *noisy([4.0] * 40)]
-    assert verdict("lr-too-high", watched(thrown, layers=at_ends(0.5))).severity == "error"
-    assert verdict("lr-too-high", watched(thrown, layers=at_ends(0.9))) is None
+    assert verdict("lr-too-high", watched(thrown, ratio=0.02, layers=at_ends(0.5))).severity == "error"
+    assert verdict("lr-too-high", watched(thrown, ratio=0.02, layers=at_ends(0.9))) is None
 
 
 @pytest.mark.parametrize(("lowered", "said"), [(0.01, False), (0.5, True)])
@@ -525,3 +532,63 @@ def test_small_steps_that_keep_a_quarter_of_their_promise_are_too_short(promised
     """A loss that falls by 0.0015 a step, 0.2775 between the medians at its ends: 28% and 23% of what was promised."""
     history = watched((2.3 - 0.0015 * np.arange(200)).tolist(), ratio=ratio, promised=promised)
     assert (verdict("lr-too-low", history) is not None) == said
+
+
+@pytest.mark.parametrize(("ratio", "said"), [(0.009, False), (0.011, True)])
+def test_steps_of_less_than_a_hundredth_of_the_weights_throw_no_loss(ratio, said):
+    """What grows beside such steps grows by itself: a decay of the wrong sign, a penalty that is subtracted."""
+    found = verdict("lr-too-high", watched([2.3] * 20 + [2.3 * 1.2**i for i in range(40)], ratio=ratio))
+    assert (found is not None) == said
+
+
+# ---- one remedy, two findings ----------------------------------------------------------------------------------
+
+
+def first_step(lr, gradient, update, size=400):
+    """A first step of `update` an entry at a gradient of `gradient` an entry, in two weights of `size` entries."""
+    history = watched([2.3] * 50, n=2)
+    norms = np.full(2, np.sqrt(size))
+    history.samples[0] = replace(history.samples[0], gradient_norm=gradient * norms, update_norm=update * norms)
+    history.parameters = [Parameter(f"{i}.weight", size) for i in range(2)]
+    history.lrs = [lr] * 50
+    return history
+
+
+@pytest.mark.parametrize(
+    ("lr", "gradient", "update", "cause"),
+    [
+        (0.6, 0.01, 0.006, "lr-too-high"),  # SGD: lr·g
+        (0.4, 0.01, 0.004, ""),
+        (0.1, 0.2, 0.02, "updates-too-large"),  # the gradient's norm over both is 0.2·√800 = 5.7
+        (0.1, 0.1, 0.01, ""),  # and 2.8
+        (0.1, 0.2, 0.038, "updates-too-large"),  # Nesterov: 1.9·lr·g
+        (0.02, 0.01, 0.02, "lr-too-high"),  # Adam: lr
+        (0.01, 0.01, 0.01, ""),
+        (0.02, 0.01, 0.2, "lr-too-high"),  # RMSprop: 10·lr
+        (0.02, 0.01, 0.5, ""),  # neither
+        (0.0, 0.2, 0.0, ""),  # a warm-up from nothing
+    ],
+)
+def test_the_first_step_tells_whether_the_rate_or_the_gradient_is_out_of_the_usual(lr, gradient, update, cause):
+    history = first_step(lr, gradient, update)
+    assert cause_of_long_steps(history) == cause
+    history.samples = history.samples[1:]
+    assert cause_of_long_steps(history) == ""
+
+
+@pytest.mark.parametrize(
+    ("lr", "order"),
+    [
+        (0.6, ["lr-too-high", "exploding", "updates-too-large"]),
+        (0.1, ["updates-too-large", "exploding", "lr-too-high"]),
+    ],
+)
+def test_of_two_findings_with_one_remedy_the_likelier_cause_is_first_and_the_other_last(lr, order):
+    gradient = 0.01 if lr > 0.5 else 0.2
+    history = first_step(lr, gradient, lr * gradient)
+    history.losses = [2.3] * 4 + [2.3 * 3.0**i for i in range(1, 46)]
+    history.samples[0] = replace(history.samples[0], weight_norm=history.samples[0].update_norm / 0.2)
+    findings, _ = judge(history)
+    ids = [f.id for f in findings if f.id in order]
+    assert ids == order
+    assert findings[-1].id == order[-1]

@@ -149,6 +149,9 @@ def oscillating(h: History) -> Finding | None:
         return None
     if impossible_class(h) is not None:
         return None  # the loss swings with the share of that class
+    blown = exploding(h)
+    if blown is not None and blown.severity == "error":
+        return None  # what has no bound swings as well
     return one_class_at_a_time(h) or _swinging(h) or _jumping(h) or _wandering(h)
 
 

@@ -37,7 +37,7 @@ RISEN = 1.3
 # Updates of this share of the weights overwrite them rather than adjust them (about 1e-3 is wanted, SPEC C8).
 COARSE = 0.03
 OVERWRITING = 0.2
-LARGE = 0.1
+LARGE, STEADY = 0.1, 0.01
 FINE, GENTLE = 3e-4, 6e-4
 TINY = 1e-5
 # Steps that are longer than about 1e-3 of the weights want no raising, however well they keep their promise.
@@ -97,6 +97,8 @@ def lr_too_high(h: History) -> Finding | None:
         return None
     if (weights_shrank(h) or decay_at_a_step(h) > HARD_DECAY) and peak < BROKEN_OFF * start:
         return None  # updates that large come from weight decay
+    if peak > BROKEN_OFF * start and len(seen) >= 3 and largest < STEADY and not thrown:
+        return None  # steps that short throw nothing: what grows does so by itself
     if goes_uphill(h) or impossible_class(h) is not None:
         return None  # a lower rate would climb as well, and no rate lowers the cost of a class that cannot be said
     now = f"became {h.loss[bad]} at step {bad}" if bad is not None else f"stands at {end:.3g}"
