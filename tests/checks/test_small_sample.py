@@ -134,6 +134,17 @@ def test_a_lower_rate_is_tried_where_the_first_fails():
     assert "at lr 0.01" in result.message
 
 
+@pytest.mark.parametrize(("steps", "learnt"), [(100, True), (70, False)])
+def test_a_loss_that_creeps_down_is_waited_for_as_long_as_it_comes_down_by_a_fifth(steps, learnt):
+    """At this rate no step lowers the loss by a hundredth; it takes some 240 to the end, more than were asked for."""
+    result = small_sample(small_convnet(classes=4), CE, *patterned(20), candidates=(3e-4,), max_steps=steps)
+    assert result.passed is learnt, result.message
+    if learnt:
+        assert 2 * steps < int(result.message.split(" in ")[1].split()[0]) < 4 * steps
+    else:
+        assert "the loss was still falling" in result.message
+
+
 def test_out_of_time_is_neither_passed_nor_a_refusal():
     result = small_sample(small_convnet(classes=4), CE, *patterned(20), deadline=time.monotonic() - 1)
     assert not result.passed

@@ -21,6 +21,10 @@ from wellfit.training.optimizers import build_optimizer
 
 CANDIDATES = (1e-3, 1e-4, 1e-2)  # Adam's usual rate, the one for nets without normalisation, and a bold one
 PATIENCE = 50  # steps without a lower loss before the next rate is tried
+# A loss that came down to this share of itself within that time is on its way, and is given so many times the steps.
+ON_ITS_WAY, LONGER = 0.8, 4
+# One that came down by less stands.
+STANDING = 0.95
 
 
 @dataclass
@@ -51,7 +55,8 @@ def small_sample(
     inputs: about 20 preprocessed images, N×channels×H×W, of at least two classes. targets: N class indices, or what
     the criterion takes instead; where they are numbers to be met, as of a regression, the loss alone is judged: a tenth
     of what their mean costs. A loss that cannot reach zero (smoothed labels) is taken from its own floor.
-    max_steps: for each of the learning rates `candidates`; the check ends with the first that succeeds.
+    max_steps: for each of the learning rates `candidates`, four times as many while the loss comes down by a fifth in
+    50 of them; the check ends with the first that succeeds.
     deadline: on time.monotonic's scale; a check cut short has not failed, and `finished` is False.
     Regularisation is off: no dropout, no augmentation, no penalty, no decay, no label smoothing.
     """
@@ -111,6 +116,7 @@ def _try(
     network = without_noise(copy_of(module))
     optimizer = build_optimizer("adam", network, lr=lr)
     attempt, first_gradient, first_loss, stale = Attempt(lr), math.nan, math.nan, 0
+    limit, before, standing = max_steps, math.inf, math.inf
     while True:
         with context():
             outputs = scores(network, inputs)
@@ -123,11 +129,19 @@ def _try(
                 attempt.accuracy = None
             least, chance = _ends(criterion, outputs.detach(), targets, kind, first_loss)
             small = least + 0.1 * max(0.0, chance - least)
-        stale = 0 if loss < 0.99 * attempt.loss else stale + 1
+        # Against the last clear fall: a loss that creeps down by less than a hundredth a step falls as well.
+        if loss < 0.99 * standing:
+            standing, stale = loss, 0
+        else:
+            stale += 1
         accuracy = float(right(outputs.detach(), targets).float().mean()) if attempt.accuracy is not None else 1.0
         if attempt.accuracy is not None:
             attempt.accuracy = max(attempt.accuracy, accuracy)
         attempt.loss = min(attempt.loss, loss) if math.isfinite(loss) else attempt.loss
+        if attempt.steps == limit - PATIENCE:
+            before = attempt.loss
+        if attempt.steps == limit < LONGER * max_steps and attempt.loss < ON_ITS_WAY * before < math.inf:
+            limit, before = limit + PATIENCE, attempt.loss
         if accuracy == 1.0 and loss <= small:
             attempt.ended = "learnt"
         elif not math.isfinite(loss):
@@ -135,7 +149,7 @@ def _try(
         elif stale >= PATIENCE:
             # Far above its start and not coming down is divergence, even where the loss stays a number.
             attempt.ended = "diverged" if loss > 3 * first_loss else "stuck"
-        elif attempt.steps < max_steps and not (deadline is not None and time.monotonic() >= deadline):
+        elif attempt.steps < limit and not (deadline is not None and time.monotonic() >= deadline):
             tensor.backward()
             if attempt.steps == 0:
                 first_gradient = _gradient_norm(network)
@@ -143,8 +157,10 @@ def _try(
             optimizer.zero_grad()
             attempt.steps += 1
             continue
-        elif attempt.steps < max_steps:
+        elif attempt.steps < limit:
             attempt.ended = "time"
+        elif attempt.loss > STANDING * before:
+            attempt.ended = "stuck"
         return attempt, first_gradient, small
 
 
