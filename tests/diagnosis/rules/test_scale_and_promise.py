@@ -285,7 +285,7 @@ def drawn(*scales, end=1.5, start=2.3, first_step=0, **changes):
     return replace(History(losses=losses, samples=samples, parameters=parameters, classes=10), **changes)
 
 
-@pytest.mark.parametrize("scale", [0.24, 4.1, 0.0])
+@pytest.mark.parametrize("scale", [0.09, 4.1, 0.0])
 def test_weights_drawn_far_from_the_usual_scale_are_a_bad_start(scale):
     found = verdict("bad-initialisation", drawn(scale, scale, scale))
     assert found.severity == "warning"
@@ -293,14 +293,14 @@ def test_weights_drawn_far_from_the_usual_scale_are_a_bad_start(scale):
     assert f"a deviation of {scale:.2g}/√fan_in" in found.message
 
 
-@pytest.mark.parametrize("scale", [0.26, 1 / math.sqrt(3), 1.0, math.sqrt(2), 3.9])
+@pytest.mark.parametrize("scale", [0.11, 1 / math.sqrt(3), 1.0, math.sqrt(2), 3.9])
 def test_weights_as_libraries_draw_them_are_a_good_start(scale):
     assert verdict("bad-initialisation", drawn(scale, scale, scale)) is None
 
 
 def test_the_typical_tensor_tells_and_each_is_measured_by_its_own_size():
-    assert verdict("bad-initialisation", drawn(0.1, 1.0, 0.2)).evidence["scale"] == pytest.approx(0.2)
-    assert verdict("bad-initialisation", drawn(0.1, 1.0, 1.0)) is None
+    assert verdict("bad-initialisation", drawn(0.05, 1.0, 0.08)).evidence["scale"] == pytest.approx(0.08)
+    assert verdict("bad-initialisation", drawn(0.05, 1.0, 1.0)) is None
     # a norm of 4 over a hundred entries is a deviation of 0.4, and 4.8/√144
     wide = drawn(1.0, 1.0, 1.0)
     wide.parameters = [replace(p, size=100, fan_in=144) for p in wide.parameters]
@@ -308,44 +308,54 @@ def test_the_typical_tensor_tells_and_each_is_measured_by_its_own_size():
 
 
 def test_a_scale_wants_three_tensors_that_learn_from_the_first_step_on():
-    assert verdict("bad-initialisation", drawn(0.1, 0.1)) is None
+    assert verdict("bad-initialisation", drawn(0.05, 0.05)) is None
     # of a tensor without a known fan-in, without a gradient, or outside the optimizer, no one can tell
     changes = [{"fan_in": 0}, {"requires_grad": False}, {"in_optimizer": False}, {"weight": False}]
     for change in changes:
-        history = drawn(0.1, 0.1, 0.1)
+        history = drawn(0.05, 0.05, 0.05)
         history.parameters[1] = replace(history.parameters[1], **change)
         assert verdict("bad-initialisation", history) is None
-    frozen = drawn(0.1, 0.1, 0.1)
+    frozen = drawn(0.05, 0.05, 0.05)
     frozen.samples[0] = replace(frozen.samples[0], gradient_norm=np.array([1.0, np.nan, 1.0]))
     assert verdict("bad-initialisation", frozen) is None
-    still = drawn(0.1, 0.1, 0.1)
+    still = drawn(0.05, 0.05, 0.05)
     still.samples[0] = replace(still.samples[0], gradient_norm=np.zeros(3))  # a gradient of zero is one
     assert verdict("bad-initialisation", still) is not None
     # frozen ones aside, three are left
-    four = drawn(0.1, 0.1, 0.1, 1.0)
+    four = drawn(0.05, 0.05, 0.05, 1.0)
     four.samples[0] = replace(four.samples[0], gradient_norm=np.array([1.0, 1.0, 1.0, np.nan]))
-    assert verdict("bad-initialisation", four).evidence["scale"] == pytest.approx(0.1)
-    assert verdict("bad-initialisation", drawn(0.1, 0.1, 0.1, first_step=10)) is None
-    assert verdict("bad-initialisation", drawn(0.1, 0.1, 0.1, samples=[])) is None
+    assert verdict("bad-initialisation", four).evidence["scale"] == pytest.approx(0.05)
+    assert verdict("bad-initialisation", drawn(0.05, 0.05, 0.05, first_step=10)) is None
+    assert verdict("bad-initialisation", drawn(0.05, 0.05, 0.05, samples=[])) is None
 
 
 def test_the_scale_of_weights_that_know_something_is_what_it_is():
-    assert verdict("bad-initialisation", drawn(0.1, 0.1, 0.1, start=1.7, end=0.9)) is not None
-    assert verdict("bad-initialisation", drawn(0.1, 0.1, 0.1, start=1.5, end=0.9)) is None
+    assert verdict("bad-initialisation", drawn(0.05, 0.05, 0.05, start=1.7, end=0.9)) is not None
+    assert verdict("bad-initialisation", drawn(0.05, 0.05, 0.05, start=1.5, end=0.9)) is None
 
 
 def test_a_net_that_learns_outgrows_its_scale():
     """Of 2.3, log 10, the last twenty losses leave 0.85, 0.63 and 0.2: 37%, 27% and 9%."""
-    for scale in (0.1, 5.0):
+    for scale in (0.05, 5.0):
         assert verdict("bad-initialisation", drawn(*[scale] * 3, end=0.78)) is not None
         assert verdict("bad-initialisation", drawn(*[scale] * 3, end=0.55)) is None
     # where all weights are zero the rest of the net has learned, not they
     assert verdict("bad-initialisation", drawn(0, 0, 0, end=0.55)) is not None
     assert verdict("bad-initialisation", drawn(0, 0, 0, end=0.1)) is None
     # and what was learned before all was lost is gone
-    lost = drawn(0.1, 0.1, 0.1, end=0.3)
+    lost = drawn(0.05, 0.05, 0.05, end=0.3)
     lost.losses = [*lost.losses[:-1], math.nan]
     assert verdict("bad-initialisation", lost) is not None
+
+
+@pytest.mark.parametrize(
+    ("steps", "scale", "said"), [(59, 0.05, False), (60, 0.05, True), (59, 5.0, True), (59, 0.0, True)]
+)
+def test_small_weights_are_given_sixty_steps_to_grow(steps, scale, said):
+    """Transformers begin with 0.02 whatever their width."""
+    history = drawn(*[scale] * 3)
+    history.losses = history.losses[:steps]
+    assert (verdict("bad-initialisation", history) is not None) == said
 
 
 def with_scales(*norms, losses=FLAT, first_step=0):

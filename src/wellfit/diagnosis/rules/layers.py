@@ -33,7 +33,7 @@ MASTERED, LEARNED, STUCK = 0.1, 0.3, 0.8
 # From first to last hidden layer the spread of a well-scaled net stays within two decades.
 SPREAD = 100.0
 # Deviations of first weights, times √fan_in: PyTorch draws 0.58, Xavier's rule 1, Kaiming's 1.4.
-DRAWN_SMALL, DRAWN_LARGE = 0.25, 4.0
+DRAWN_SMALL, DRAWN_LARGE = 0.1, 4.0
 # A first loss of three times log C comes from logits that are far too large.
 TALL_START, TALL, SURE = 3.0, 3.0, 0.3
 # A flat start has lasted when the loss moved less than 2% in this many steps, and at least this share of the run.
@@ -169,6 +169,8 @@ def _badly_scaled(h: History) -> Finding | None:
     scale = level(first.weight_norm[known] / np.sqrt(sizes) * np.sqrt(fans))
     if DRAWN_SMALL <= scale <= DRAWN_LARGE or (_left(h) < LEARNED and scale > 0):
         return None
+    if 0 < scale < DRAWN_SMALL and len(h.losses) < FLAT_STEPS:
+        return None  # it may grow: transformers begin with 0.02 whatever their width
     return Finding(
         "bad-initialisation",
         "warning",
