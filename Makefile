@@ -1,7 +1,7 @@
 # Everything runs in .venv, which `make` fills on first use; a Python of 3.11 or newer is all that must be there.
 
 PYTHON ?= python3
-JOBS ?= 2
+JOBS ?= 3
 BIN := .venv/bin
 READY := .venv/.ready
 DOCS_READY := .venv/.docs-ready

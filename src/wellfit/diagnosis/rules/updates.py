@@ -43,7 +43,7 @@ BLOWN_UP = 100.0
 # A loss that rose so far was thrown by the steps before; steps that take so much of the weights throw it at once.
 OVERWRITING_AT_ONCE, MANY_TIMES = 0.12, 10.0
 # Steps that promise to first order more than there is to gain overshoot; a weight decay of this share a step, too.
-OVERSHOOTING, DECAYING = 1.0, 0.0099
+OVERSHOOTING, DECAYING = 1.0, 0.01
 # A step of this share of a weight shows in it, whatever it is stored in.
 SEEN = 0.01
 # The first steps, whose updates may be large, end here.
