@@ -33,6 +33,7 @@ def test_a_net_that_drops_most_units_is_held_back(dropped, said):
 @pytest.mark.parametrize(("decay", "said"), [(0.011, True), (0.009, False)])
 def test_a_net_that_decays_fast_is_held_back(decay, said):
     history = slowly(lrs=[0.1] * 200, losses=[2.0] * 200)
+    history.samples = [sample(step, ratio=0.001) for step in range(0, 200, 10)]
     history.parameters[0] = replace(history.parameters[0], decay=decay)
     assert (verdict("underfitting", history) is not None) == said
 

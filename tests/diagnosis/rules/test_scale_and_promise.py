@@ -77,8 +77,12 @@ def test_the_largest_decay_of_a_weight_that_learns_times_the_largest_rate():
         Parameter("2.weight", 9, requires_grad=False, decay=1.0),
         Parameter("3.weight", 9, in_optimizer=False, decay=1.0),
     ]
-    history = History(losses=[2.3] * 3, lrs=[0.1, 0.5, 0.2], parameters=parameters)
+    samples = [sample(step, ratio=0.016, n=5) for step in range(3)]
+    history = History(losses=[2.3] * 3, lrs=[0.1, 0.5, 0.2], parameters=parameters, samples=samples)
     assert decay_at_a_step(history) == pytest.approx(0.05)
+    # less than a third of what it should take was seen: the optimizer scales it by something of its own
+    assert decay_at_a_step(replace(history, samples=[sample(step, ratio=0.014, n=5) for step in range(3)])) == 0.0
+    assert decay_at_a_step(replace(history, samples=[])) == 0.0
     assert decay_at_a_step(replace(history, lrs=[])) == 0.0
     assert decay_at_a_step(replace(history, parameters=[])) == 0.0
 
@@ -189,12 +193,12 @@ def test_before_an_explosion_the_first_steps_must_have_gone_far():
 
 
 def test_decay_that_takes_a_hundredth_of_the_weights_at_a_step_is_too_much_where_nothing_is_learned():
-    found = verdict("updates-too-large", decayed(watched(FLAT), 0.1, 0.1))
+    found = verdict("updates-too-large", decayed(watched(FLAT, ratio=0.01), 0.1, 0.1))
     assert found.severity == "warning"
     assert "weight decay takes 0.01 of the weights" in found.message
     assert found.evidence["decay_at_a_step"] == pytest.approx(0.01)
-    assert verdict("updates-too-large", decayed(watched(FLAT), 0.1, 0.09)) is None
-    assert verdict("updates-too-large", decayed(watched(falling(200)), 0.1, 0.1)) is None
+    assert verdict("updates-too-large", decayed(watched(FLAT, ratio=0.01), 0.1, 0.09)) is None
+    assert verdict("updates-too-large", decayed(watched(falling(200), ratio=0.01), 0.1, 0.1)) is None
 
 
 def with_first_shares(*shares, end=1.0):

@@ -32,6 +32,8 @@ FOLLOWS, IMPOSSIBLE, SHOWN, SEEN = 0.95, 5.0, 10, 10
 # or RMSprop's. Rates that are usual for each, and a gradient that is not.
 LIKE_SGD, LIKE_ADAM = (0.5, 3.0), (0.5, 15.0)
 USUAL_FOR_SGD, USUAL_FOR_ADAM, STEEP = 0.5, 0.015, 4.0
+# Updates below this much of what decay should take do not come of it.
+TAKEN = 0.3
 # A layer with more of its entries at the ends is saturated.
 AT_ENDS = 0.8
 # A loss that rose to so many times its start has blown up, or is about to.
@@ -265,9 +267,13 @@ def begins_saturated(h: History) -> bool:
 
 
 def decay_at_a_step(h: History) -> float:
-    """The largest share of a weight that decay takes away at one step: the rate times the weight decay."""
+    """The largest share of a weight that decay takes away at one step: the rate times the weight decay.
+
+    0 where the updates are far smaller: then the optimizer scales the rate by something of its own (Prodigy, Adadelta).
+    """
     decay = max((h.parameters[i].decay for i in h.weights), default=0.0)
-    return float(h.lr.max()) * decay if len(h.lrs) else 0.0
+    share, seen = float(h.lr.max()) * decay if len(h.lrs) else 0.0, ratios(h)
+    return share if len(seen) and level(seen) > TAKEN * share else 0.0
 
 
 def median_ratio(h: History, sample: Sample) -> float:
