@@ -178,6 +178,13 @@ def test_a_penalty_that_begins_at_zero_is_asked_again_away_from_there():
     near = users(model, penalty=lambda m: 1e-3 * sum((p - start[n]).square().sum() for n, p in m.named_parameters()))
     assert near.passed, near.message
     assert "once the weights have moved" in near.message
+    around = users(model, penalty=lambda _: sum((p - start[n]).square().sum() for n, p in model.named_parameters()))
+    assert around.passed, around.message
+    assert all(torch.equal(p, start[n]) for n, p in model.named_parameters())
+    # a limit that the weights keep is 0 a little further on, too
+    limit = 2 * max(float(p.norm()) for p in model.parameters())
+    below = users(model, penalty=lambda m: sum((p.norm() - limit).clamp_min(0) for p in m.parameters()))
+    assert below.passed, below.message
     elsewhere = small_convnet(classes=4)
     held = {name: p.detach().clone() for name, p in elsewhere.named_parameters()}
     other = users(model, penalty=lambda _: sum((p - held[n]).square().sum() for n, p in elsewhere.named_parameters()))

@@ -488,3 +488,28 @@ def test_a_network_of_one_parameter_shows_its_old_gradient():
         optimizer.step()
         monitor.step(loss)
     assert [s.carried for s in monitor.history.samples] == [None, True, True]
+
+
+def test_what_is_no_plain_number_is_no_weight_decay():
+    """An optimizer of one's own may keep a list of decays; watching it must not end the training."""
+    model = mlp()
+    optimizer = SGD(model.parameters(), 0.1)
+    optimizer.param_groups[0]["weight_decay"] = 0
+    with Monitor(model, optimizer) as monitor:
+        x, y = digits()
+        for decay in (0, 0.0):
+            optimizer.param_groups[0]["weight_decay"] = decay
+            F.cross_entropy(model(x[:32]), y[:32]).backward()
+            optimizer.step()
+            optimizer.param_groups[0]["weight_decay"] = [1e-3, 1e-4]
+            monitor.step(1.0, targets=y[:32])
+        assert {p.decay for p in monitor.history.parameters} == {0.0}
+
+
+def test_only_layers_whose_rows_are_outputs_have_a_fan_in():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ConvTranspose2d(4, 2, 3), nn.Flatten(), nn.Linear(128, 10))
+    model.embedding = nn.Embedding(5, 8)
+    with Monitor(model, SGD(model.parameters(), 0.1)) as monitor:
+        names = {p.name: p.fan_in for p in monitor._updates.parameters() if p.weight}
+    assert names == {"0.weight": 9, "1.weight": 0, "3.weight": 128, "embedding.weight": 0}

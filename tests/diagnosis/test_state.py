@@ -96,3 +96,23 @@ def test_a_state_of_another_network_or_of_nothing_is_one_clear_sentence():
             monitor.load_state_dict(wrong)
         assert "\n" not in str(error.value)
     monitor.load_state_dict(Monitor(model, torch.optim.SGD(model.parameters(), 0.1)).state_dict())
+
+
+def test_a_state_of_an_earlier_version_is_gone_on_with():
+    """It knew no fan-in, no weight decay and no dropout."""
+    model = mlp()
+    optimizer = torch.optim.SGD(model.parameters(), 0.05, weight_decay=1e-3)
+    first = Monitor(model, optimizer)
+    train(model, optimizer, first, 20)
+    state = through_a_file(first.state_dict())
+    first.close()
+    del state["dropped"]
+    for parameter in state["parameters"]:
+        del parameter["fan_in"], parameter["decay"]
+    second = Monitor(model, optimizer)
+    second.load_state_dict(state)
+    assert {(p.fan_in, p.decay) for p in second.history.parameters} == {(0, 0.0)}
+    assert not any(name.startswith("nothing") for name in second.unjudged.values())
+    train(model, optimizer, second, 20, start=20)
+    assert all(p.fan_in > 0 for p in second.history.parameters if p.weight)
+    assert {p.decay for p in second.history.parameters} == {1e-3}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,8 +19,8 @@ from wellfit.training.optimizers import decaying_names
 from wellfit.training.regularize import Penalty
 
 RAISED = 1e3
-# How far a weight is moved to see whether a penalty of 0 feels it.
-NUDGE = 1e-2
+# How far weights are moved to see whether a penalty of 0 feels them: a little, then beyond any limit.
+NUDGES = (1e-2, 10.0)
 
 # λ times something of a module's weights, a scalar: wellfit's own, or a user's function.
 PenaltyTerm = Callable[[nn.Module], Tensor]
@@ -132,12 +132,12 @@ def _users_penalty(module: nn.Module, penalty: PenaltyTerm) -> Seen:
     network = copy_of(module)
     term = penalty(network)
     value, beside = _number(term), ""
-    if value == 0:
-        with torch.no_grad():
-            for p in network.parameters():
-                p.mul_(1 + NUDGE).add_(NUDGE * p.std(correction=0))
-        term = penalty(network)
-        value, beside = _number(term), " once the weights have moved"
+    for far in NUDGES if value == 0 else ():
+        with _moved(network, far), _moved(module, far):
+            term = penalty(network)
+            value, beside = _number(term), " once the weights have moved"
+        if value != 0:
+            break
     # A function that was written around one model reads that one, whichever it is given.
     named = [(name, p) for m in (network, module) for name, p in m.named_parameters() if p.requires_grad]
     gradients: tuple[Tensor | None, ...] = ()
@@ -155,6 +155,21 @@ def _users_penalty(module: nn.Module, penalty: PenaltyTerm) -> Seen:
         why = f"the penalty of {value:.5g} has no gradient in the weights: they were detached, or are another model's"
     sentence = why or f"the penalty of {value:.5g}{beside} has a gradient in {reached} weights"
     return Seen(not why, sentence, value, None, {"penalty": value, "weights_reached": reached})
+
+
+@contextlib.contextmanager
+def _moved(network: nn.Module, far: float) -> Iterator[None]:
+    """Each weight that learns is moved by this share of itself and of its tensor's spread, and back afterwards."""
+    trained = [p for p in network.parameters() if p.requires_grad and p.is_floating_point()]
+    before = [p.detach().clone() for p in trained]
+    try:
+        with torch.no_grad():
+            for p in trained:
+                p.mul_(1 + far).add_(far * p.std(correction=0))
+        yield
+    finally:
+        for p, kept in zip(trained, before, strict=True):
+            p.data.copy_(kept)
 
 
 def _number(term: Any) -> float:

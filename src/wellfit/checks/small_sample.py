@@ -21,10 +21,10 @@ from wellfit.training.optimizers import build_optimizer
 
 CANDIDATES = (1e-3, 1e-4, 1e-2)  # Adam's usual rate, the one for nets without normalisation, and a bold one
 PATIENCE = 50  # steps without a lower loss before the next rate is tried
-# A loss that came down to this share of itself within that time is on its way, and is given so many times the steps.
-ON_ITS_WAY, LONGER = 0.8, 4
+# A loss that came down by this share of itself within that time is on its way, and is given so many times the steps.
+ON_ITS_WAY, LONGER = 0.2, 4
 # One that came down by less stands.
-STANDING = 0.95
+STANDING = 0.05
 
 
 @dataclass
@@ -130,7 +130,7 @@ def _try(
             least, chance = _ends(criterion, outputs.detach(), targets, kind, first_loss)
             small = least + 0.1 * max(0.0, chance - least)
         # Against the last clear fall: a loss that creeps down by less than a hundredth a step falls as well.
-        if loss < 0.99 * standing:
+        if _fell(loss, standing, 0.01):
             standing, stale = loss, 0
         else:
             stale += 1
@@ -140,7 +140,11 @@ def _try(
         attempt.loss = min(attempt.loss, loss) if math.isfinite(loss) else attempt.loss
         if attempt.steps == limit - PATIENCE:
             before = attempt.loss
-        if attempt.steps == limit < LONGER * max_steps and attempt.loss < ON_ITS_WAY * before < math.inf:
+        if (
+            attempt.steps == limit < LONGER * max_steps
+            and math.isfinite(before)
+            and _fell(attempt.loss, before, ON_ITS_WAY)
+        ):
             limit, before = limit + PATIENCE, attempt.loss
         if accuracy == 1.0 and loss <= small:
             attempt.ended = "learnt"
@@ -159,9 +163,14 @@ def _try(
             continue
         elif attempt.steps < limit:
             attempt.ended = "time"
-        elif attempt.loss > STANDING * before:
+        elif math.isfinite(before) and not _fell(attempt.loss, before, STANDING):
             attempt.ended = "stuck"
         return attempt, first_gradient, small
+
+
+def _fell(loss: float, before: float, share: float) -> bool:
+    """Whether the loss, which may be negative, came down by this share of what it was."""
+    return math.isinf(before) or loss < before - share * abs(before)
 
 
 def _ends(

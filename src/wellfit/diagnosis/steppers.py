@@ -76,9 +76,11 @@ class StepWatch:
         """By id of each parameter that the optimizers hold: the largest weight decay that it is given."""
         found: dict[int, float] = {}
         for group in (group for optimizer in self._known for group in optimizer.param_groups):
-            decay = group.get("weight_decay") or 0.0
+            decay = group.get("weight_decay")
+            # What is no plain number is some optimizer's own affair, and a tensor may lie on an accelerator.
+            share = float(decay) if isinstance(decay, int | float) else 0.0
             for p in group["params"]:
-                found[id(p)] = max(found.get(id(p), 0.0), float(decay))
+                found[id(p)] = max(found.get(id(p), 0.0), share)
         return found
 
     def note_rate(self, optimizer: Optimizer, *, may_wait: bool) -> None:

@@ -46,6 +46,10 @@ class UpdateWatch:
             raise UserError("the model has lazy parameters without a shape yet; pass one batch through it first")
         if all(p is None or p.is_meta for _, p in self._named):
             raise UserError("the model is on the meta device and holds no numbers yet; watch it once it has weights")
+        # Whose first axis counts the outputs: not that of embeddings and transposed convolutions.
+        self._rows = {
+            id(m.weight) for m in model.modules() if isinstance(m, nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d)
+        }
         self.begun = np.full(len(self._named), -1, np.int64)
         self.moved = np.zeros(len(self._named), bool)
         self._index: dict[tuple[str, int], Tensor] = {}
@@ -71,7 +75,7 @@ class UpdateWatch:
         for name, p in self._named:
             size, weight = (0, True) if p is None else (p.numel(), p.ndim > 1)
             learns = p is not None and p.requires_grad and _size(p) > 0
-            fan_in = size // len(p) if p is not None and weight and size else 0
+            fan_in = size // len(p) if p is not None and size and id(p) in self._rows else 0
             found.append(Parameter(name, size, weight, learns, id(p) in decays, fan_in, decays.get(id(p), 0.0)))
         return found
 

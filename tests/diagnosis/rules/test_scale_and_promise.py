@@ -507,8 +507,10 @@ def test_long_steps_that_promise_much_and_bring_nothing_are_taken_in_vain():
 
 
 def test_where_decay_is_hard_the_rate_is_not_to_blame_unless_the_loss_was_thrown():
-    assert verdict("lr-too-high", decayed(vain(), 0.1, 0.011)) is None
-    assert verdict("lr-too-high", decayed(vain(), 0.1, 0.009)) is not None
+    assert verdict("lr-too-high", decayed(vain(gradient=0.2), 0.1, 0.011)) is None
+    assert verdict("lr-too-high", decayed(vain(gradient=0.2), 0.1, 0.009)) is not None
+    # where the first step is not made with the rate, as Prodigy's, no one knows what the decay takes
+    assert verdict("lr-too-high", decayed(vain(gradient=0.05), 0.1, 0.011)) is not None
     thrown = watched([2.3, 9.0, 50.0, *noisy([4.0] * 40)], ratio=0.02)
     assert verdict("lr-too-high", decayed(thrown, 0.1, 0.011)) is not None
 
@@ -606,3 +608,29 @@ def test_of_two_findings_with_one_remedy_the_likelier_cause_is_first_and_the_oth
     ids = [f.id for f in findings if f.id in order]
     assert ids == order
     assert findings[-1].id == order[-1]
+
+
+def test_of_a_loss_that_starts_at_nothing_or_crosses_zero_no_share_is_promised():
+    steep = [2.0] * 5
+    assert promised_share(promising([1.0] * 50, *steep)) == pytest.approx(2.0)
+    assert math.isnan(promised_share(promising([0.01, *[1.0] * 49], *steep)))  # the loss of a policy gradient
+    assert math.isnan(promised_share(promising([1.0, -1.0] * 25, *steep)))
+
+
+def test_a_branch_that_begins_as_nothing_is_on_purpose():
+    """LoRA draws one of its two matrices at zero."""
+    assert verdict("bad-initialisation", drawn(0, 0, 0, 1.0, 1.0, 1.0)) is None
+    assert verdict("bad-initialisation", drawn(0, 0, 0, 5.0, 5.0, 5.0)) is not None
+
+
+def test_small_weights_are_given_their_warm_up():
+    history = drawn(0.05, 0.05, 0.05)
+    history.lrs = np.linspace(0, 1e-3, 200).tolist()
+    assert verdict("bad-initialisation", history) is None
+    history.lrs = [1e-3] * 200
+    assert verdict("bad-initialisation", history) is not None
+
+
+def test_a_first_layer_held_up_at_first_that_learned_since_is_none():
+    assert verdict("vanishing-gradient", with_first_shares(8e-4, 9e-4, 5e-4, end=0.4)) is None
+    assert verdict("vanishing-gradient", with_first_shares(8e-4, 9e-4, 5e-4, end=1.0)) is not None

@@ -7,7 +7,6 @@ lack. To add one: write it in the file of its family and list it in that file's 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable
 from dataclasses import replace
 
 import numpy as np
@@ -15,14 +14,14 @@ import numpy as np
 from wellfit.diagnosis.history import History
 from wellfit.diagnosis.rules import epochs, inputs, layers, loss, modes, outputs, rates, updates
 from wellfit.diagnosis.rules.rule import Rule
-from wellfit.diagnosis.rules.signs import cause_of_long_steps
+from wellfit.diagnosis.rules.signs import cause_of_long_steps, never_learned
 from wellfit.findings import Finding, Findings, root_cause_first
 
 FAMILIES = (inputs, modes, loss, rates, updates, layers, outputs, epochs)
 RULES: dict[str, Rule] = {name: rule for family in FAMILIES for name, rule in family.RULES.items()}
 
 
-# Said as an info where they stand alone.
+# An info of these ids, which says that units are idle, is a warning beside another one.
 HARMLESS_ALONE = {"dead-relu", "saturated"}
 # How the reason begins where a rule is broken: watching must not end the training that it watches.
 DEFECT = "nothing: the rule itself failed, a defect of wellfit to be reported"
@@ -39,17 +38,19 @@ def judge(history: History) -> tuple[list[Finding], dict[str, str]]:
                 found.append(RULES[name].judge(history))
         except Exception as error:
             unjudged[name] = f"{DEFECT} ({type(error).__name__}: {error})"
-    return _said_once(h=history, findings=root_cause_first(_beside(f for f in found if f is not None))), unjudged
+    said = [f for f in found if f is not None]
+    with np.errstate(all="ignore"):
+        said = said if never_learned(history) else _beside(said)
+        return _cause_first(history, root_cause_first(said)), unjudged
 
 
-def _beside(found: Iterable[Finding]) -> list[Finding]:
+def _beside(findings: list[Finding]) -> list[Finding]:
     """What is a waste only in a net that learns counts where something else is wrong as well."""
-    findings = list(found)
     sick = any(f.severity != "info" for f in findings)
     return [replace(f, severity="warning") if sick and f.id in HARMLESS_ALONE else f for f in findings]
 
 
-def _said_once(findings: Findings, h: History) -> Findings:
+def _cause_first(h: History, findings: Findings) -> Findings:
     """A rate that is too high and updates that are too large have one remedy: where it is clear which of them is the
     cause, the other is said last."""
     ids = [f.id for f in findings if f.severity != "info"]

@@ -35,7 +35,7 @@ ALL_LEARNED = 0.985
 # A run of fewer steps is too short to say what the network could fit.
 SHORT = 100
 # Dropout of more, a decay of more at a step, and fewer weights that learn than these leave a net too weak to fit.
-DROPPED, HARD_DECAY, FEW_WEIGHTS, FEW_LEARN = 0.65, 1e-3, 500, 0.05
+DROPPED, HARD_DECAY, FEW_WEIGHTS = 0.65, 1e-3, 500
 # A loss that rose so many times has exploded.
 EXPLODED = 10.0
 # A training loss that falls by this share of its start each epoch is on its way.
@@ -128,13 +128,15 @@ def underfitting(h: History) -> Finding | None:
     above_chance = max(train[-1], val[-1]) > chance + 0.05 * (1 - chance) or _fell(h)
     gap = float(np.mean(train[-2:] - val[-2:]))
     best = max(train[-1], val[-1])
-    stopped = slope < RISING or slope * len(train) < FAR * (POOR - best) or _is_held_back(h)
+    held_back = slope < 3 * RISING and _is_held_back(h)
+    stopped = slope < RISING or slope * len(train) < FAR * (POOR - best) or held_back
     if not (stopped and above_chance and best < POOR and gap < GAP):
         return None
     return Finding(
         "underfitting",
         "warning",
-        f"training accuracy stopped at {train[-1]:.2f} and validation stands beside it at {val[-1]:.2f}",
+        f"training accuracy {'creeps' if held_back else 'stopped'} at {train[-1]:.2f}, and validation stands beside it "
+        f"at {val[-1]:.2f}",
         {"train_accuracy": train.tolist(), "val_accuracy": val.tolist()},
         "Use a larger network, less regularisation, or a learning rate found by search",
         "SPEC C9",
@@ -142,11 +144,10 @@ def underfitting(h: History) -> Finding | None:
 
 
 def _is_held_back(h: History) -> bool:
-    """Whether something keeps the network from fitting: it drops most units, decays fast, hardly learns or is tiny."""
-    entries = sum(p.size for p in h.parameters)
+    """Whether something keeps the network from fitting: it drops most units, decays fast, or is tiny."""
     learning = sum(p.size for p in h.parameters if p.requires_grad and p.in_optimizer)
-    few = entries > 0 and (learning < FEW_WEIGHTS or learning < FEW_LEARN * entries)
-    return max(h.dropped, default=0.0) > DROPPED or decay_at_a_step(h) > HARD_DECAY or few
+    dropped = float(np.median(h.dropped)) if h.dropped else 0.0
+    return dropped > DROPPED or decay_at_a_step(h) > HARD_DECAY or 0 < learning < FEW_WEIGHTS
 
 
 def _fell(h: History) -> bool:

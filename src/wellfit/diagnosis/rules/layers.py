@@ -162,6 +162,9 @@ def _badly_scaled(h: History) -> Finding | None:
     first = h.samples[0] if h.samples and h.samples[0].step == 0 else None
     # What is frozen at first may begin to learn later.
     known = [] if first is None else [i for i in h.weights if h.parameters[i].fan_in and first.gradient_norm[i] >= 0]
+    # Zero here and there is on purpose (a branch that begins as nothing); zero everywhere is not.
+    if first is not None and np.any(first.weight_norm[known] > 0):
+        known = [i for i in known if first.weight_norm[i] > 0]
     # One hidden layer grows out of any scale: that small weights pass less and less on takes several.
     if first is None or len(known) < 3 or starts_with_knowledge(h) or _left(h) <= MASTERED:
         return None
@@ -169,7 +172,7 @@ def _badly_scaled(h: History) -> Finding | None:
     scale = level(first.weight_norm[known] / np.sqrt(sizes) * np.sqrt(fans))
     if DRAWN_SMALL <= scale <= DRAWN_LARGE or (_left(h) < LEARNED and scale > 0):
         return None
-    if 0 < scale < DRAWN_SMALL and len(h.losses) < FLAT_STEPS:
+    if 0 < scale < DRAWN_SMALL and (len(h.losses) < FLAT_STEPS or h.warming_up):
         return None  # it may grow: transformers begin with 0.02 whatever their width
     return Finding(
         "bad-initialisation",

@@ -294,7 +294,7 @@ def loss_spike(h: History) -> Finding | None:
     loss = h.finite_loss
     if h.first_bad_step is not None:
         return None
-    start, width = max(h.reference_loss, LEAST), 15
+    start, width = max(h.reference_loss, LEAST if h.classes == 2 else 0.0), 15
     if len(loss) < width + 10:
         return None
     # Two steps in a row, so that one hard batch is no spike.
@@ -304,8 +304,10 @@ def loss_spike(h: History) -> Finding | None:
     spikes = (peaks - usual_at > SPIKE_SHARE * start) & (peaks > SPIKE_FACTOR * usual_at + 6 * noise)
     # One step alone is a spike where no hard batch could be that high; a batch of few images may well be.
     images = next((s.output.images for s in reversed(h.samples) if s.output is not None), 0)
-    if 0 < images <= FEW or has_mixed_targets(h):
+    if any(s.output.mixed for s in h.samples[-10:] if s.output is not None):
         return None  # such batches cost what they hold
+    if 0 < images <= FEW:
+        spikes[:] = False  # two of so few may both be hard
     single, high = loss[width:-9], SPIKE_ALONE if images >= 16 else SPIKE_OF_FEW
     alone = (single - usual_at > high * start) & (single > SPIKE_FACTOR * usual_at + 6 * noise)
     spikes |= alone

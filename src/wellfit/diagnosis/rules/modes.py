@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from wellfit.diagnosis.history import Epoch, History, Sample
+from wellfit.diagnosis.history import Epoch, History, Sample, level
 from wellfit.diagnosis.rules import needs
 from wellfit.diagnosis.rules.rule import Rule
 from wellfit.diagnosis.rules.signs import starts_with_knowledge
@@ -20,6 +20,8 @@ HEAVY = 0.5
 SETTLED = 100
 FAR_MEAN = 0.5
 FAR_VAR = float(np.log(2))
+# What is left of the loss where a network has learned with the statistics as they are.
+LEARNED = 0.3
 # What may still be left of the values they began with.
 LEFT = 0.3
 
@@ -72,8 +74,9 @@ def _never_by_the_batch(h: History) -> Finding | None:
     held = [s for s in seen if s.modes is not None and learning.any() and s.modes.evaluating[learning].all()]
     if len(seen) < PATIENCE or len(held) < len(seen) or seen[0].step > 0 or starts_with_knowledge(h):
         return None
-    if not (_far(seen[0]) and _far(seen[-1])):
-        return None
+    learned = level(h.finite_loss[-20:]) < LEARNED * h.reference_loss
+    if learned or not (_far(seen[0]) and _far(seen[-1])):
+        return None  # a fine-tune with a new head begins at chance, and learns with the statistics that it was given
     return Finding(
         "wrong-batchnorm-mode",
         "warning",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -32,6 +33,8 @@ FOLLOWS, IMPOSSIBLE, SHOWN, SEEN = 0.95, 5.0, 10, 10
 # or RMSprop's. Rates that are usual for each, and a gradient that is not.
 LIKE_SGD, LIKE_ADAM = (0.5, 3.0), (0.5, 15.0)
 USUAL_FOR_SGD, USUAL_FOR_ADAM, STEEP = 0.5, 0.015, 4.0
+# A loss whose start is less than this share of its usual size, or that lies below zero so often, has no shares.
+NOTHING = 0.05
 # Updates below this much of what decay should take do not come of it.
 TAKEN = 0.3
 # A layer with more of its entries at the ends is saturated.
@@ -226,7 +229,8 @@ def promised_share(h: History) -> float:
 
     Only steps before a blow-up count: after it promises are as large as the loss.
     """
-    if not h.reference_loss > 0:
+    # Of a loss that starts at nothing, or crosses zero, there is no share.
+    if not h.reference_loss > NOTHING * level(np.abs(h.finite_loss)) or np.mean(h.finite_loss < 0) > NOTHING:
         return math.nan
     high = np.flatnonzero(h.finite_loss > RISEN * h.reference_loss)
     end = high[0] if len(high) else len(h.losses)
@@ -236,28 +240,56 @@ def promised_share(h: History) -> float:
     return float(np.percentile(seen, 75)) / h.reference_loss if len(seen) >= 2 else math.nan
 
 
-def cause_of_long_steps(h: History) -> str:
-    """ "lr-too-high" where the rate is beyond what its kind of optimizer takes, "updates-too-large" where a usual rate
-    meets steep gradients (a loss that is summed or scaled); "" where neither is clear.
+@dataclass(frozen=True)
+class FirstUpdate:
+    """The first step of the typical weight tensor, as a multiple of the rate times its gradient, its entries' root
+    and its own norm; gradient: norm of the whole gradient."""
 
-    The kind shows in the first step: SGD goes lr·g, Adam lr in each entry, RMSprop ten times that.
-    """
+    by_gradient: float
+    by_entry: float
+    by_weight: float
+    gradient: float
+
+    @property
+    def like_sgd(self) -> bool:
+        """lr·g; twice that with Nesterov's momentum."""
+        return LIKE_SGD[0] < self.by_gradient < LIKE_SGD[1]
+
+    @property
+    def like_adam(self) -> bool:
+        """lr in each entry; ten times that for RMSprop."""
+        return LIKE_ADAM[0] < self.by_entry < LIKE_ADAM[1]
+
+
+def first_update(h: History) -> FirstUpdate | None:
+    """None where the first step was not watched, or moved nothing."""
     first = h.finite_samples[0] if h.finite_samples else None
     if first is None or first.step > 0 or not len(h.lrs) or not h.lr[0] > 0:
-        return ""
-    gradient, update = first.gradient_norm[h.weights], first.update_norm[h.weights]
+        return None
+    gradient, update, weight = (a[h.weights] for a in (first.gradient_norm, first.update_norm, first.weight_norm))
     entries = np.sqrt([h.parameters[i].size for i in h.weights])
     moved = (gradient > 0) & (update > 0)
     if not moved.any():
+        return None
+    scales = (gradient, entries, np.maximum(weight, 1e-30))
+    by_gradient, by_entry, by_weight = (level(update[moved] / (h.lr[0] * scale[moved])) for scale in scales)
+    return FirstUpdate(by_gradient, by_entry, by_weight, first.total_gradient)
+
+
+def cause_of_long_steps(h: History) -> str:
+    """Which of two findings with one remedy is the cause; "" where that is not clear.
+
+    "lr-too-high" where the rate is beyond what its kind of optimizer takes, "updates-too-large" where a usual rate
+    meets steep gradients (a loss that is summed or scaled). The kind shows in the first step.
+    """
+    first = first_update(h)
+    if first is None:
         return ""
-    by_gradient = level(update[moved] / (h.lr[0] * gradient[moved]))
-    by_entry = level(update[moved] / (h.lr[0] * entries[moved]))
-    if LIKE_SGD[0] < by_gradient < LIKE_SGD[1]:
+    if first.like_sgd:
         if h.lr.max() > USUAL_FOR_SGD:
             return "lr-too-high"
-        return "updates-too-large" if first.total_gradient > STEEP else ""
-    like_adam = LIKE_ADAM[0] < by_entry < LIKE_ADAM[1]
-    return "lr-too-high" if like_adam and h.lr.max() > USUAL_FOR_ADAM else ""
+        return "updates-too-large" if first.gradient > STEEP else ""
+    return "lr-too-high" if first.like_adam and h.lr.max() > USUAL_FOR_ADAM else ""
 
 
 def begins_saturated(h: History) -> bool:
@@ -269,11 +301,18 @@ def begins_saturated(h: History) -> bool:
 def decay_at_a_step(h: History) -> float:
     """The largest share of a weight that decay takes away at one step: the rate times the weight decay.
 
-    0 where the updates are far smaller: then the optimizer scales the rate by something of its own (Prodigy, Adadelta).
+    0 where the first step does not show that the rate is what the steps are made with (it is not in Prodigy, nor for
+    the weights of another group), or where the updates are far smaller than that.
     """
     decay = max((h.parameters[i].decay for i in h.weights), default=0.0)
     share, seen = float(h.lr.max()) * decay if len(h.lrs) else 0.0, ratios(h)
-    return share if len(seen) and level(seen) > TAKEN * share else 0.0
+    if not share or not len(seen) or level(seen) < TAKEN * share:
+        return 0.0
+    first = first_update(h)
+    if first is None:
+        return 0.0
+    taken = first.by_weight / decay
+    return share if first.like_sgd or first.like_adam or LIKE_SGD[0] < taken < LIKE_SGD[1] else 0.0
 
 
 def median_ratio(h: History, sample: Sample) -> float:
