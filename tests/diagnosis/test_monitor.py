@@ -513,3 +513,12 @@ def test_only_layers_whose_rows_are_outputs_have_a_fan_in():
     with Monitor(model, SGD(model.parameters(), 0.1)) as monitor:
         names = {p.name: p.fan_in for p in monitor._updates.parameters() if p.weight}
     assert names == {"0.weight": 9, "1.weight": 0, "3.weight": 128, "embedding.weight": 0}
+
+
+def test_a_weight_that_is_computed_is_not_asked_for():
+    """Each reading of a spectrally normed weight in training mode moves its buffers on."""
+    model = nn.Sequential(nn.Flatten(), nn.utils.parametrizations.spectral_norm(nn.Linear(64, 10)))
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    monitor = Monitor(model, SGD(model.parameters(), 0.1))
+    monitor.close()
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())

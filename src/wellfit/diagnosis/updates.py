@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from wellfit.diagnosis.activations import clean
+from wellfit.diagnosis.activations import WEIGHTED, clean
 from wellfit.diagnosis.history import Floats, Parameter, Sample
 from wellfit.diagnosis.steppers import StepWatch
 from wellfit.errors import UserError
@@ -46,10 +46,10 @@ class UpdateWatch:
             raise UserError("the model has lazy parameters without a shape yet; pass one batch through it first")
         if all(p is None or p.is_meta for _, p in self._named):
             raise UserError("the model is on the meta device and holds no numbers yet; watch it once it has weights")
-        # Whose first axis counts the outputs: not that of embeddings and transposed convolutions.
-        self._rows = {
-            id(m.weight) for m in model.modules() if isinstance(m, nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d)
-        }
+        # Whose first axis counts the outputs: not that of embeddings and transposed convolutions. A weight that is
+        # computed (spectral norm) is not asked for: to read it would move the network's buffers.
+        layers = [dict(m.named_parameters(recurse=False)) for m in model.modules() if isinstance(m, WEIGHTED)]
+        self._rows = {id(own["weight"]) for own in layers if "weight" in own}
         self.begun = np.full(len(self._named), -1, np.int64)
         self.moved = np.zeros(len(self._named), bool)
         self._index: dict[tuple[str, int], Tensor] = {}
