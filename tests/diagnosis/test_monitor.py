@@ -223,14 +223,8 @@ def test_the_statistics_are_json():
     assert json.loads(json.dumps(monitor.statistics, allow_nan=False)) == monitor.statistics
 
 
-def test_several_optimizers_frozen_and_shared_parameters():
-    model = mlp()
-    model[1].weight.requires_grad_(False)
-    model[3].weight = model[5].weight = nn.Parameter(torch.randn(64, 64) * 0.1)
-    model[5].bias = nn.Parameter(torch.zeros(64))
-    optimizers = [SGD([model[1].bias, model[3].bias], 0.1), SGD([model[3].weight, model[5].bias], 0.2)]
-    monitor = Monitor(model, optimizers, every=1)
-    for _ in range(3):
+def step_together(model, optimizers, monitor, steps):
+    for _ in range(steps):
         loss = F.cross_entropy(model(batch()[0]), batch()[1])
         for o in optimizers:
             o.zero_grad()
@@ -238,6 +232,16 @@ def test_several_optimizers_frozen_and_shared_parameters():
         for o in optimizers:
             o.step()
         monitor.step(loss)
+
+
+def test_several_optimizers_frozen_and_shared_parameters():
+    model = mlp()
+    model[1].weight.requires_grad_(False)
+    model[3].weight = model[5].weight = nn.Parameter(torch.randn(64, 64) * 0.1)
+    model[5].bias = nn.Parameter(torch.zeros(64))
+    optimizers = [SGD([model[1].bias, model[3].bias], 0.1), SGD([model[3].weight, model[5].bias], 0.2)]
+    monitor = Monitor(model, optimizers, every=1)
+    step_together(model, optimizers, monitor, steps=3)
     ratios = monitor.statistics["update_ratio"]
     assert set(ratios) == {"1.bias", "3.weight", "3.bias", "5.bias"}
     assert all(r > 0 for r in ratios.values())
@@ -412,14 +416,7 @@ def test_the_largest_decay_of_each_parameter_is_recorded_over_groups_and_optimiz
         SGD([model[1].bias], 0.01, weight_decay=0.001),
     ]
     monitor = Monitor(model, optimizers, every=1)
-    for _ in range(2):
-        loss = F.cross_entropy(model(batch()[0]), batch()[1])
-        for o in optimizers:
-            o.zero_grad()
-        loss.backward()
-        for o in optimizers:
-            o.step()
-        monitor.step(loss)
+    step_together(model, optimizers, monitor, steps=2)
     decays = {p.name: p.decay for p in monitor.history.parameters}
     assert decays == {
         "1.weight": 0.3,

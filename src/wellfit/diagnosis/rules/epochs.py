@@ -7,7 +7,7 @@ import numpy as np
 from wellfit.diagnosis.history import Floats, History
 from wellfit.diagnosis.rules import needs
 from wellfit.diagnosis.rules.rule import Rule
-from wellfit.diagnosis.rules.signs import decay_at_a_step, is_flat, knows_nothing, promised_share
+from wellfit.diagnosis.rules.signs import EXPLODED, decays_hard, is_flat, knows_nothing, promised_share, rose_beyond
 from wellfit.findings import Finding
 
 # A gap between training and validation accuracy that is worth acting on (SPEC C9).
@@ -34,10 +34,8 @@ THROWN, LOSS_STANDS = 0.015, 0.9
 ALL_LEARNED = 0.985
 # A run of fewer steps is too short to say what the network could fit.
 SHORT = 100
-# Dropout of more, a decay of more at a step, and fewer weights that learn than these leave a net too weak to fit.
-DROPPED, HARD_DECAY, FEW_WEIGHTS = 0.65, 1e-3, 500
-# A loss that rose so many times has exploded.
-EXPLODED = 10.0
+# Dropout of more, and fewer weights that learn than these leave a net too weak to fit.
+DROPPED, FEW_WEIGHTS = 0.65, 500
 # A training loss that falls by this share of its start each epoch is on its way.
 FALLING = 0.02
 
@@ -56,7 +54,7 @@ def labels_shuffled(h: History) -> Finding | None:
     train, val = curves(h, "train_accuracy", "val_accuracy")
     chance = _chance(h)
     learned = train[-1] > chance + (0.1 if _surely_wrong(h) else 0.25) * (1 - chance) and train[-1] - train[0] > 0.1
-    if not (learned and _guesses(h)) or h.finite_loss.max(initial=0.0) > EXPLODED * h.reference_loss:
+    if not (learned and _guesses(h)) or rose_beyond(h, EXPLODED):
         return None  # what exploded guesses as well
     return Finding(
         "labels-shuffled",
@@ -147,7 +145,7 @@ def _is_held_back(h: History) -> bool:
     """Whether something keeps the network from fitting: it drops most units, decays fast, or is tiny."""
     learning = sum(p.size for p in h.parameters if p.requires_grad and p.in_optimizer)
     dropped = float(np.median(h.dropped)) if h.dropped else 0.0
-    return dropped > DROPPED or decay_at_a_step(h) > HARD_DECAY or 0 < learning < FEW_WEIGHTS
+    return dropped > DROPPED or decays_hard(h) or 0 < learning < FEW_WEIGHTS
 
 
 def _fell(h: History) -> bool:

@@ -15,6 +15,7 @@ from wellfit.diagnosis.rules.signs import (
     is_flat,
     knows_nothing,
     never_learned,
+    share_left,
     starts_with_knowledge,
     weights_shrank,
 )
@@ -96,8 +97,8 @@ def _severity(h: History, share: float) -> Severity:
 
 def _left(h: History, start: float | None = None) -> float:
     """What is left of the loss, as a share of where it started; all of it where no one can tell."""
-    start = h.reference_loss if start is None else start
-    return level(h.finite_loss[-20:]) / start if h.first_bad_step is None and start > 0 else 1.0
+    left = share_left(h, start)
+    return left if h.first_bad_step is None and not np.isnan(left) else 1.0
 
 
 def unnormalised_input(h: History) -> Finding | None:

@@ -160,7 +160,7 @@ def _swinging(h: History) -> Finding | None:
     loss = h.finite_loss
     window = loss[-60:]
     middle = level(window)
-    images = next((s.output.images for s in reversed(h.samples) if s.output is not None), None)
+    images = last_batch(h)
     least = SWING if images is None or images < MANY else SWING_OF_MANY
     limit = max(least, SMALL_BATCH / np.sqrt(images)) if images else 2 * SWING
     if images is not None and images < FEW and middle > LEARNED * level(loss[:10]):
@@ -183,7 +183,7 @@ def _swinging(h: History) -> Finding | None:
 
 def _wandering(h: History) -> Finding | None:
     """Steps of batches of one to three images that lead nowhere: their gradients are mostly noise."""
-    images = next((s.output.images for s in reversed(h.samples) if s.output is not None), FEW)
+    images = last_batch(h) or FEW
     left, kept = level(h.finite_loss[-60:]) / level(h.finite_loss[:10]), kept_promise(h)
     if images >= FEW or left < HALF or not kept < NOWHERE or level(ratios(h)) < COARSE:
         return None
@@ -207,7 +207,7 @@ def _jumping(h: History) -> Finding | None:
     rise = middle[near:] - middle[:-near]
     # Where little is left of the loss, its share is noise.
     rise[np.exp(middle[near:]) < LITTLE * level(loss[:10])] = 0.0
-    images = next((s.output.images for s in reversed(h.samples) if s.output is not None), 16)
+    images = last_batch(h) or 16
     if images <= FEW:
         return None  # so few images jump as they come
     limit = max(JUMP, SMALL_BATCH / np.sqrt(images) / 1.5)  # small batches jump by themselves
@@ -273,21 +273,29 @@ def _is_calm(h: History) -> bool:
     return len(end) == 100 and float(np.quantile(end, 0.95)) < CALM * h.reference_loss
 
 
-def is_mixed(h: History) -> bool:
-    """Whether the loss swings with the mixture of its batches (mixup), or a validation that stands still says so."""
-    if has_mixed_targets(h):
-        return True
-    accuracy = np.array([e.val_accuracy for e in h.epochs if e.val_accuracy is not None])
-    return len(accuracy) >= 3 and bool(np.all(accuracy[-3:] > accuracy.max() - STEADY))
+def last_batch(h: History) -> int | None:
+    """Images of the last batch whose answers were seen."""
+    return next((s.output.images for s in reversed(h.samples) if s.output is not None), None)
 
 
 def has_mixed_targets(h: History) -> bool:
-    """Whether the loss is no loss of one class an image: by the targets, or as it is not the answers' cross-entropy."""
-    outputs = [(float(h.loss[s.step]), s.output) for s in h.samples[-10:] if s.output is not None]
-    if any(out.mixed for _, out in outputs):
+    """Whether the targets of late batches are shares of several classes."""
+    return any(s.output.mixed for s in h.samples[-10:] if s.output is not None)
+
+
+def is_mixed(h: History) -> bool:
+    """Whether the loss swings with the mixture of its batches (mixup): it is no loss of one class an image.
+
+    Seen by the targets, by a loss that is not the cross-entropy of the answers, or by a validation that stands still.
+    """
+    if has_mixed_targets(h):
         return True
+    outputs = [(float(h.loss[s.step]), s.output) for s in h.samples[-10:] if s.output is not None]
     other = [abs(seen - out.as_logits) > 0.2 * seen for seen, out in outputs if out.as_logits is not None]
-    return len(other) >= 5 and bool(np.mean(other) > 0.5) and not outputs[-1][1].probabilities
+    if len(other) >= 5 and np.mean(other) > 0.5 and not outputs[-1][1].probabilities:
+        return True
+    accuracy = np.array([e.val_accuracy for e in h.epochs if e.val_accuracy is not None])
+    return len(accuracy) >= 3 and bool(np.all(accuracy[-3:] > accuracy.max() - STEADY))
 
 
 def loss_spike(h: History) -> Finding | None:
@@ -303,8 +311,8 @@ def loss_spike(h: History) -> Finding | None:
     noise = deviations(loss, width, usual_at)
     spikes = (peaks - usual_at > SPIKE_SHARE * start) & (peaks > SPIKE_FACTOR * usual_at + 6 * noise)
     # One step alone is a spike where no hard batch could be that high; a batch of few images may well be.
-    images = next((s.output.images for s in reversed(h.samples) if s.output is not None), 0)
-    if any(s.output.mixed for s in h.samples[-10:] if s.output is not None):
+    images = last_batch(h) or 0
+    if has_mixed_targets(h):
         return None  # such batches cost what they hold
     if 0 < images <= FEW:
         spikes[:] = False  # two of so few may both be hard

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from wellfit.diagnosis.history import Epoch, History, Sample, level
+from wellfit.diagnosis.history import Epoch, History, Sample
 from wellfit.diagnosis.rules import needs
 from wellfit.diagnosis.rules.rule import Rule
-from wellfit.diagnosis.rules.signs import starts_with_knowledge
+from wellfit.diagnosis.rules.signs import share_left, starts_with_knowledge
 from wellfit.findings import Finding
 
 # Watched steps that must agree.
@@ -43,8 +43,7 @@ def wrong_batchnorm_mode(h: History) -> Finding | None:
 
 def _trained_in_evaluation(h: History) -> Finding | None:
     """The whole network trains in evaluation mode. BatchNorm layers alone, or those not trained, are a choice."""
-    learning = np.array([b.learns and b.running for b in h.batchnorms], bool)
-    seen = [s for s in h.samples if s.modes is not None and len(s.modes.evaluating) == len(learning)]
+    learning, seen = _watched_layers(h)
     if not learning.any():
         return None
     asleep = [_is_asleep(s, learning) for s in seen]
@@ -69,13 +68,12 @@ def _never_by_the_batch(h: History) -> Finding | None:
 
     In a fine-tune that is a choice.
     """
-    learning = np.array([b.learns and b.running for b in h.batchnorms], bool)
-    seen = [s for s in h.samples if s.modes is not None and len(s.modes.evaluating) == len(learning)]
-    held = [s for s in seen if s.modes is not None and learning.any() and s.modes.evaluating[learning].all()]
-    if len(seen) < PATIENCE or len(held) < len(seen) or seen[0].step > 0 or starts_with_knowledge(h):
+    learning, seen = _watched_layers(h)
+    if not learning.any() or len(seen) < PATIENCE or seen[0].step > 0 or starts_with_knowledge(h):
         return None
-    learned = level(h.finite_loss[-20:]) < LEARNED * h.reference_loss
-    if learned or not (_far(seen[0]) and _far(seen[-1])):
+    if not all(_by_running(s, learning) for s in seen):
+        return None
+    if share_left(h) < LEARNED or not (_far(seen[0]) and _far(seen[-1])):
         return None  # a fine-tune with a new head begins at chance, and learns with the statistics that it was given
     return Finding(
         "wrong-batchnorm-mode",
@@ -88,9 +86,18 @@ def _never_by_the_batch(h: History) -> Finding | None:
     )
 
 
+def _watched_layers(h: History) -> tuple[np.ndarray, list[Sample]]:
+    """Which BatchNorm layers learn and keep running statistics, and the watched steps that show all layers."""
+    learning = np.array([b.learns and b.running for b in h.batchnorms], bool)
+    return learning, [s for s in h.samples if s.modes is not None and len(s.modes.evaluating) == len(learning)]
+
+
 def _is_asleep(sample: Sample, learning: np.ndarray) -> bool:
-    modes = sample.modes
-    return modes is not None and not modes.training and bool(modes.evaluating[learning].all())
+    return sample.modes is not None and not sample.modes.training and _by_running(sample, learning)
+
+
+def _by_running(sample: Sample, learning: np.ndarray) -> bool:
+    return sample.modes is not None and bool(sample.modes.evaluating[learning].all())
 
 
 def _validated_in_training(h: History) -> Finding | None:

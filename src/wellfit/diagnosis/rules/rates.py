@@ -13,7 +13,7 @@ from wellfit.diagnosis.rules.signs import (
     PATIENCE,
     begins_saturated,
     chance,
-    decay_at_a_step,
+    decays_hard,
     goes_uphill,
     has_collapsed,
     impossible_class,
@@ -23,6 +23,7 @@ from wellfit.diagnosis.rules.signs import (
     median_ratio,
     promised_share,
     ratios,
+    share_left,
     start_and_end,
     starts_with_knowledge,
     was_brief,
@@ -44,8 +45,6 @@ TINY = 1e-5
 USUAL = 2e-3
 # Steps that keep less of what they promise, and promise so much of the loss at once, are taken in vain.
 VAIN, MUCH = 3e-3, 0.2
-# Weight decay that takes this share of the weights at a step moves them more than the loss does.
-HARD_DECAY = 1e-3
 # A loss that ends this far above its lowest fifth, the fifth before that far, climbs.
 CLIMBED, RISEN_AGAIN, CLIMBED_OF_ALL = 1.4, 1.15, 0.05
 # A rate that rises by so much, so often, comes and goes.
@@ -80,11 +79,8 @@ def lr_too_high(h: History) -> Finding | None:
     lost = bad is not None and bad > 0 and (peak > BROKEN_OFF * start or largest > OVERWRITING)
     # A net may start above what chance gives, and be thrown back to chance.
     stuck_high = bad is None and len(loss) >= 20 and end > 0.95 * min(start, chance(h) or start)
-    broken = (
-        stuck_high
-        and not begins_saturated(h)
-        and (peak > BROKEN_OFF * start or (peak > RISEN * start and largest > COARSE))
-    )
+    stuck_high &= not begins_saturated(h)
+    broken = stuck_high and (peak > BROKEN_OFF * start or (peak > RISEN * start and largest > COARSE))
     # Large steps, be it within a warm-up, silenced every difference between images.
     silenced = bad is None and has_collapsed(h) and _steps_before_silence(h) > LARGE
     # It may learn something all the same, with what the first steps left alive.
@@ -95,7 +91,7 @@ def lr_too_high(h: History) -> Finding | None:
     in_vain = _in_vain(h)
     if not (lost or broken or silenced or thrown or coarse or in_vain or lowest is not None):
         return None
-    if (weights_shrank(h) or decay_at_a_step(h) > HARD_DECAY) and peak < BROKEN_OFF * start:
+    if (weights_shrank(h) or decays_hard(h)) and peak < BROKEN_OFF * start:
         return None  # updates that large come from weight decay
     if peak > BROKEN_OFF * start and len(seen) >= 3 and largest < STEADY and not thrown:
         return None  # steps that short throw nothing: what grows does so by itself
@@ -125,21 +121,15 @@ def _lowest_before_climbing(h: History) -> float | None:
     fifths = np.array([level(part) for part in np.array_split(losses, 5)])
     lowest = float(fifths[:3].min())
     far = fifths[-1] - lowest > CLIMBED_OF_ALL * h.reference_loss
-    climbs = (
-        far
-        and fifths[-2] > RISEN_AGAIN * lowest
-        and fifths[-1] > CLIMBED * lowest
-        and lowest < STUCK * h.reference_loss
-    )
-    return lowest if climbs else None
+    climbs = fifths[-2] > RISEN_AGAIN * lowest and fifths[-1] > CLIMBED * lowest and lowest < STUCK * h.reference_loss
+    return lowest if far and climbs else None
 
 
 def _in_vain(h: History) -> bool:
     """Whether long steps that promise much bring next to nothing of it, while most of the loss is left."""
-    if len(h.losses) < PATIENCE or h.first_bad_step is not None or not h.reference_loss > 0 or begins_saturated(h):
+    if len(h.losses) < PATIENCE or h.first_bad_step is not None or begins_saturated(h):
         return False
-    left = level(h.finite_loss[-20:]) / h.reference_loss
-    return bool(left > 0.5 and kept_promise(h) < VAIN and promised_share(h) > MUCH and level(ratios(h)) > 0.01)
+    return bool(share_left(h) > 0.5 and kept_promise(h) < VAIN and promised_share(h) > MUCH and level(ratios(h)) > 0.01)
 
 
 def _longest_first_step(h: History) -> float:

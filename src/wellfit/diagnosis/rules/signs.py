@@ -35,6 +35,8 @@ LIKE_SGD, LIKE_ADAM = (0.5, 3.0), (0.5, 15.0)
 USUAL_FOR_SGD, USUAL_FOR_ADAM, STEEP = 0.5, 0.015, 4.0
 # A loss whose start is less than this share of its usual size, or that lies below zero so often, has no shares.
 NOTHING = 0.05
+# Weight decay that takes more of the weights at a step moves them more than the loss does.
+HARD_DECAY = 1e-3
 # Updates below this much of what decay should take do not come of it.
 TAKEN = 0.3
 # A layer with more of its entries at the ends is saturated.
@@ -224,6 +226,17 @@ def kept_promise(h: History) -> float:
     return (level(loss[:10]) - level(loss[-20:])) / promised if promised > 0 else math.nan
 
 
+def share_left(h: History, start: float | None = None) -> float:
+    """What is left of the loss, as a share of where it started, by default `reference_loss`; NaN: no one can tell."""
+    start = h.reference_loss if start is None else start
+    return level(h.finite_loss[-20:]) / start if start > 0 else math.nan
+
+
+def rose_beyond(h: History, times: float) -> bool:
+    """Whether the loss was ever more than so many times where it started."""
+    return bool(h.finite_loss.max(initial=0.0) > times * h.reference_loss)
+
+
 def promised_share(h: History) -> float:
     """What a quarter of the steps promised and more, as a share of the loss at the start; NaN where no one can tell.
 
@@ -236,7 +249,7 @@ def promised_share(h: History) -> float:
     end = high[0] if len(high) else len(h.losses)
     seen = [s.promised for s in h.finite_samples if s.step < end and np.isfinite(s.promised)]
     # On the way to a blow-up promises grow with the loss: there the first steps tell.
-    seen = seen[:FIRST] if h.finite_loss.max(initial=0.0) > EXPLODED * h.reference_loss else seen
+    seen = seen[:FIRST] if rose_beyond(h, EXPLODED) else seen
     return float(np.percentile(seen, 75)) / h.reference_loss if len(seen) >= 2 else math.nan
 
 
@@ -305,14 +318,16 @@ def decay_at_a_step(h: History) -> float:
     the weights of another group), or where the updates are far smaller than that.
     """
     decay = max((h.parameters[i].decay for i in h.weights), default=0.0)
-    share, seen = float(h.lr.max()) * decay if len(h.lrs) else 0.0, ratios(h)
-    if not share or not len(seen) or level(seen) < TAKEN * share:
-        return 0.0
-    first = first_update(h)
-    if first is None:
+    share, first = float(h.lr.max()) * decay if len(h.lrs) else 0.0, first_update(h)
+    if not share or first is None or not level(ratios(h)) >= TAKEN * share:
         return 0.0
     taken = first.by_weight / decay
     return share if first.like_sgd or first.like_adam or LIKE_SGD[0] < taken < LIKE_SGD[1] else 0.0
+
+
+def decays_hard(h: History) -> bool:
+    """Whether weight decay moves the weights more than the loss does."""
+    return decay_at_a_step(h) > HARD_DECAY
 
 
 def median_ratio(h: History, sample: Sample) -> float:

@@ -23,6 +23,8 @@ from wellfit.diagnosis.rules.signs import (
     knows_nothing,
     median_ratio,
     promised_share,
+    rose_beyond,
+    share_left,
     was_brief,
     weights_shrank,
 )
@@ -110,7 +112,7 @@ def _overshooting(h: History) -> Finding | None:
     """Steps that promise, by the gradient's slope, to lower the loss by more than all of it."""
     share, seen = promised_share(h), [median_ratio(h, s) for s in h.finite_samples]
     # Where all blows up at once, the weights must have been moved far: a slope may be as steep without that.
-    blown = h.finite_loss.max(initial=0.0) > EXPLODED * h.reference_loss
+    blown = rose_beyond(h, EXPLODED)
     moved = any(r > LONG for r in seen[:FIRST]) if blown else any(r > SEEN for r in seen) and _has_settled(h)
     if not share > OVERSHOOTING or begins_saturated(h) or not moved:
         return None
@@ -147,16 +149,15 @@ def _decaying(h: History) -> Finding | None:
 
 def _unsettling(h: History) -> Finding | None:
     """A wild start that was not made good, or long steps all along with a loss that jumps."""
-    blown = h.first_bad_step is not None or h.finite_loss.max(initial=0.0) > RISEN * h.reference_loss
+    blown = h.first_bad_step is not None or rose_beyond(h, RISEN)
     if blown or len(h.weights) < 2 or has_collapsed(h) or one_class_at_a_time(h) is not None:
         return None
     pairs = [(s.step, median_ratio(h, s)) for s in h.finite_samples if h.at_full_rate(s.step)]
     early = np.array([ratio for step, ratio in pairs if step <= EARLY and np.isfinite(ratio)])
     later = np.array([ratio for step, ratio in pairs if step >= EARLY and np.isfinite(ratio)])
-    left = _left(h)
     # Less than this many steps are no time to make it good.
     waited = len(h.losses) >= PATIENCE_OF_WARM_UP
-    wild = waited and len(early) >= 3 and level(early) > WILD and left > MUCH_LEFT
+    wild = waited and len(early) >= 3 and level(early) > WILD and share_left(h) > MUCH_LEFT
     often = float(np.percentile(later, 75)) if len(later) >= PATIENCE else 0.0
     # Where validation stands still, too, the rate has done its work and wants a decay: that is another finding.
     jumps = often > LONG and any(loss.RULES[name].fires(h) for name in ("oscillating", "loss-spike"))
@@ -179,11 +180,6 @@ def _unsettling(h: History) -> Finding | None:
     )
 
 
-def _left(h: History) -> float:
-    """What is left of the loss, as a share of where it started."""
-    return level(h.finite_loss[-20:]) / h.reference_loss if h.reference_loss > 0 else 0.0
-
-
 def _leaps(h: History) -> bool:
     """Whether validation is thrown about from epoch to epoch while training has learned little by heart."""
     train, val = epochs.curves(h, "train_loss", "val_loss")
@@ -198,7 +194,7 @@ def long_steps(h: History) -> Finding | None:
     """Steps that overwrite the weights: from the start, for long, or where they bring nothing."""
     pairs = [(s.step, median_ratio(h, s)) for s in h.finite_samples if h.at_full_rate(s.step)]
     pairs = [(step, ratio) for step, ratio in pairs if np.isfinite(ratio)]
-    if h.finite_loss.max(initial=0.0) > BLOWN_UP * h.reference_loss:
+    if rose_beyond(h, BLOWN_UP):
         # Where all has blown up, so have the updates: the cause are those before the loss rose. Where the first
         # took many times the weights, the rate is.
         risen = int(np.argmax(h.finite_loss > RISEN * h.reference_loss))
@@ -211,7 +207,7 @@ def long_steps(h: History) -> Finding | None:
     # Weights that start near zero grow out of their first large updates, and so do Adam's; not for this long.
     early, later = ratios[steps <= EARLY], ratios[steps >= EARLY]
     at_first = len(early) >= 3 and level(early) > OVERWRITING and len(h.weights) > 1
-    at_first &= _left(h) > LEARNED and _has_settled(h)
+    at_first &= share_left(h) > LEARNED and _has_settled(h)
     at_first |= float(early.max(initial=0.0)) > OVERWRITING_AT_ONCE and len(pairs) < PATIENCE
     lasting = len(later) >= PATIENCE and float(np.sort(later)[-PATIENCE]) > LARGE
     for_nothing = len(later) >= PATIENCE and level(later) > LARGE_FOR_NOTHING and not _has_learned(h)
@@ -299,7 +295,7 @@ def vanishing_gradient(h: History) -> Finding | None:
     until = seen[lasted - 1].step if lasted else 0
     # A net that grows out of it soon may have been slow to begin; one that began with next to nothing was held up.
     faint = len(shares) >= 3 and shares[:3].min() > 0 and shares[:3].max() < FAINT
-    faint &= _left(h) > MUCH_LEFT and not h.warming_up
+    faint &= share_left(h) > MUCH_LEFT and not h.warming_up
     if not faint and (lasted < PATIENCE or (lasted < len(seen) and until < max(50, 0.1 * len(h.losses)))):
         return None
     names = [h.parameters[i].name for i in h.weights]
