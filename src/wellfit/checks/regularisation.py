@@ -130,20 +130,13 @@ def _users_penalty(module: nn.Module, penalty: PenaltyTerm) -> Seen:
     One that holds the weights near where they start is 0 there: it is asked again with each weight moved a little.
     """
     network = copy_of(module)
-    term = penalty(network)
-    value, beside = _number(term), ""
+    (value, held), beside = _asked(module, network, penalty), ""
     for far in NUDGES if value == 0 else ():
+        # Gradients are taken there, too: what a penalty has kept for them is of the weights where it was asked.
         with _moved(network, far), _moved(module, far):
-            term = penalty(network)
-            value, beside = _number(term), " once the weights have moved"
+            (value, held), beside = _asked(module, network, penalty), " once the weights have moved"
         if value != 0:
             break
-    # A function that was written around one model reads that one, whichever it is given.
-    named = [(name, p) for m in (network, module) for name, p in m.named_parameters() if p.requires_grad]
-    gradients: tuple[Tensor | None, ...] = ()
-    if isinstance(term, Tensor) and term.requires_grad:
-        gradients = torch.autograd.grad(term, [p for _, p in named], allow_unused=True)
-    held = [(name, p, g) for (name, p), g in zip(named, gradients, strict=False) if g is not None]
     felt = [p for _, p, g in held if bool(g.any())]
     reached = sum(p.ndim >= 2 for p in felt)
     if not any(p.ndim >= 2 or name.endswith("bias") for name, p, _ in held):
@@ -172,8 +165,18 @@ def _moved(network: nn.Module, far: float) -> Iterator[None]:
             p.data.copy_(kept)
 
 
-def _number(term: Any) -> float:
-    return float(term.detach() if isinstance(term, Tensor) else term)
+def _asked(
+    module: nn.Module, network: nn.Module, penalty: PenaltyTerm
+) -> tuple[float, list[tuple[str, nn.Parameter, Tensor]]]:
+    """The penalty of the network, and by name the parameters that it reaches, with their gradients."""
+    term: Any = penalty(network)
+    if not (isinstance(term, Tensor) and term.requires_grad):
+        return float(term.detach() if isinstance(term, Tensor) else term), []
+    # A function that was written around one model reads that one, whichever it is given.
+    named = [(name, p) for m in (network, module) for name, p in m.named_parameters() if p.requires_grad]
+    gradients = torch.autograd.grad(term, [p for _, p in named], allow_unused=True)
+    reached = [(name, p, g) for (name, p), g in zip(named, gradients, strict=True) if g is not None]
+    return float(term.detach()), reached
 
 
 def shrunk_by_decay(module: nn.Module, build: Callable[[nn.Module], torch.optim.Optimizer]) -> set[str] | None:
