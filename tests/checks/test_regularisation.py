@@ -182,7 +182,7 @@ def test_a_penalty_that_begins_at_zero_is_asked_again_away_from_there():
     assert around.passed, around.message
     assert all(torch.equal(p, start[n]) for n, p in model.named_parameters())
     # a limit that the weights keep is 0 a little further on, too
-    limit = 2 * max(float(p.norm()) for p in model.parameters())
+    limit = 2 * max(float(p.detach().norm()) for p in model.parameters())
     below = users(model, penalty=lambda m: sum((p.norm() - limit).clamp_min(0) for p in m.parameters()))
     assert below.passed, below.message
     elsewhere = small_convnet(classes=4)
