@@ -17,23 +17,39 @@ def by_hand(images):
     return np.concatenate([mean, std, np.stack([colour, skew, steps / std.mean(1)], 1)], 1)
 
 
-@pytest.mark.parametrize("channels", [1, 3])
+def bands_by_hand(images):
+    """Four bands from top to bottom, four from left to right, of N×C×8×12, a channel after the other."""
+    z = (images - images.mean((2, 3), keepdims=True)) / images.std((2, 3), keepdims=True)
+    z = z if z.shape[1] == 3 else z.mean(1, keepdims=True)
+    down = z.reshape(len(z), z.shape[1], 4, 2, 12).mean((3, 4))
+    across = z.reshape(len(z), z.shape[1], 8, 4, 3).mean((2, 4))
+    return np.concatenate([down, across], 2).reshape(len(z), -1)
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3])
 def test_the_figures_are_those_of_each_image(channels):
-    x = torch.rand(6, channels, 8, 10, generator=torch.Generator().manual_seed(0)) * 3 - 1
+    x = torch.rand(6, channels, 8, 12, generator=torch.Generator().manual_seed(0)) * 3 - 1
     (table,) = to_host([measure(x)])
-    assert table[:-1] == pytest.approx(by_hand(x.double().numpy()), rel=1e-4, abs=1e-6)
+    images = x.double().numpy()
+    figures = np.concatenate([by_hand(images), bands_by_hand(images)], 1)
+    assert table[:-1] == pytest.approx(figures, rel=1e-4, abs=1e-6)
     assert table[-1, :3] == pytest.approx([float(x.min()), float(x.max()), channels])
 
 
 def test_averages_and_scatter_over_two_batches_are_those_of_all_images():
-    x = torch.rand(20, 3, 6, 6, generator=torch.Generator().manual_seed(1))
-    summed = sum_up_inputs(to_host([measure(x[:12]), measure(x[12:])]), (3, 6, 6))
+    x = torch.rand(20, 3, 8, 12, generator=torch.Generator().manual_seed(1))
+    summed = sum_up_inputs(to_host([measure(x[:12]), measure(x[12:])]), (3, 8, 12))
     rows = by_hand(x.double().numpy())
-    assert (summed.images, summed.batches, summed.channels, summed.shape) == (20, 2, 3, (3, 6, 6))
+    assert (summed.images, summed.batches, summed.channels, summed.shape) == (20, 2, 3, (3, 8, 12))
     assert summed.figures == pytest.approx(rows.mean(0), rel=1e-4)
     assert summed.scatter == pytest.approx(np.cov(rows.T), rel=1e-3, abs=1e-7)
     means = np.array([rows[:12].mean(0), rows[12:].mean(0)])
     assert summed.between == pytest.approx(np.cov(means.T), rel=1e-3, abs=1e-7)
+    bands = bands_by_hand(x.double().numpy())
+    assert summed.bands == pytest.approx(bands.mean(0), rel=1e-3, abs=1e-5)
+    assert summed.bands_scatter == pytest.approx(bands.var(0, ddof=1), rel=1e-3, abs=1e-7)
+    halves = np.array([bands[:12].mean(0), bands[12:].mean(0)])
+    assert summed.bands_between == pytest.approx(halves.var(0, ddof=1), rel=1e-3, abs=1e-7)
 
 
 def test_large_batches_are_read_in_part_and_estimate_the_whole():

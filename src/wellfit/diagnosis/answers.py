@@ -11,9 +11,10 @@ from typing import Any
 
 from torch import Tensor
 
-from wellfit.diagnosis.history import Output
+from wellfit.diagnosis.history import Output, Tally
 from wellfit.diagnosis.outputs import check_targets, is_ignored, shape_of, sum_up, tables, why_no_classes
 from wellfit.diagnosis.rules.needs import NOT_HERE
+from wellfit.diagnosis.tally import TallyWatch
 from wellfit.errors import UserError
 
 # A cross-entropy that is the loss agrees with it within this share, whatever the precision.
@@ -42,6 +43,7 @@ class AnswerWatch:
         self._shown = 0
         self._unlike = self._no_classes = self._open = self._ignored = self.no_targets = ""
         self._outside: set[int] = set()
+        self._tally = TallyWatch()
 
     def begin(self) -> None:
         self.tables = []
@@ -120,6 +122,17 @@ class AnswerWatch:
             "Monitor(…, classes=) tells"
         )
         return None
+
+    def count(self, targets: Tensor | None) -> None:
+        """At every step: which classes came and were answered, where the answers are known to choose one of them."""
+        answers = self.answers
+        if answers is None or targets is None or not self.known or self._no_classes or self.no_targets:
+            return
+        self._tally.add(answers, targets)
+
+    def counted(self) -> Tally | None:
+        """The counts since the last watched step."""
+        return self._tally.collect()
 
     def why_unseen(self, *, seen: bool) -> str:
         """Why the outputs cannot be judged; "" where they can. seen: whether there ever was a figure of them."""

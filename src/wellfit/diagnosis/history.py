@@ -33,6 +33,21 @@ class Parameter:
 
 
 @dataclass(frozen=True)
+class OptimizerGroup:
+    """What an optimizer is set to for a group of its parameters; None: it has no such setting.
+
+    name: of its class. momentum: or Adam's first beta. second: Adam's second beta, RMSprop's alpha. eps: what is added
+        to the root of the second moment. maximize: whether it climbs.
+    """
+
+    name: str
+    momentum: float | None = None
+    second: float | None = None
+    eps: float | None = None
+    maximize: bool = False
+
+
+@dataclass(frozen=True)
 class Layer:
     """One activation at one watched step.
 
@@ -80,6 +95,18 @@ class Output:
 
 
 @dataclass(frozen=True)
+class Tally:
+    """The answers of every step since the last watched one, that one's own among them, counted by class.
+
+    shown: images of each class; said: how often it was the answer; right: how often it was and should be.
+    """
+
+    shown: NDArray[np.int64]
+    said: NDArray[np.int64]
+    right: NDArray[np.int64]
+
+
+@dataclass(frozen=True)
 class BatchNorm:
     """One BatchNorm layer: whether it has trainable parameters, its momentum in torch's sense (the weight of the new
     batch; None: plain average), whether it keeps running statistics."""
@@ -114,6 +141,9 @@ class InputFigures:
         standard deviation), its skew (third standardised moment) and its sharpness (mean step between neighbours, as
         a share of the standard deviation).
     scatter: (2C+3)×(2C+3) covariance of these over the images. between: likewise over the means of the batches.
+    bands: brightness of the upper to the lower four bands of an image, then of the left to the right four, in its
+        standard deviations about its mean, averaged over the images; of each of three channels, else of all together.
+    bands_scatter, bands_between: their variances over the images and over the means of the batches.
     """
 
     shape: tuple[int, ...]
@@ -124,6 +154,9 @@ class InputFigures:
     between: Floats
     low: float
     high: float
+    bands: Floats = field(default_factory=lambda: np.empty(0))
+    bands_scatter: Floats = field(default_factory=lambda: np.empty(0))
+    bands_between: Floats = field(default_factory=lambda: np.empty(0))
 
     @property
     def channels(self) -> int:
@@ -168,7 +201,9 @@ class Sample:
     input: mean and standard deviation of the batch that went in; received: of what the first layer with weights got
         of it, None where that was not seen. inputs: its images, to compare with validation's.
     modes: how the training pass ran; None: not seen.
-    carried: whether the last gradient was still there when the next backward pass began; None: not seen.
+    carried: whether the gradient of the last watched step was still there when the next step was made of it; None:
+        not seen.
+    tally: the answers since the last watched step; None where they cannot be counted.
     """
 
     step: int
@@ -184,6 +219,7 @@ class Sample:
     modes: Modes | None = None
     received: tuple[float, float] | None = None
     moved: NDArray[np.bool_] | None = None
+    tally: Tally | None = None
 
     @property
     def update_ratio(self) -> Floats:
@@ -216,7 +252,7 @@ class History:
 
     losses, lrs: one number a step (lrs may be empty: not known).
     begun: a checksum of each parameter's watched entries at the first watched step; −1: not taken.
-    dropped: the share that each dropout layer drops while it trains.
+    dropped: the share that each dropout layer drops while it trains. groups: of the optimizers.
     notes: how outputs and targets were read, where that had to be found out.
     unseen: what could not be watched, and why, e.g. {"layers": "the model is compiled"}.
     """
@@ -228,6 +264,7 @@ class History:
     parameters: list[Parameter] = field(default_factory=list)
     batchnorms: list[BatchNorm] = field(default_factory=list)
     dropped: list[float] = field(default_factory=list)
+    groups: list[OptimizerGroup] = field(default_factory=list)
     classes: int | None = None
     class_counts: NDArray[np.int64] | None = None
     begun: NDArray[np.int64] | None = None
@@ -237,16 +274,13 @@ class History:
     def until(self, step: int) -> History:
         """The history as it stood after `step` steps: what a user would have seen who asked then.
 
-        Class counts are those of the watched steps that are still kept. Parameters, and what could not be watched,
-        are the same throughout a training.
+        Class counts are those that came with the watched steps that are still kept. Parameters, and what could not be
+        watched, are the same throughout a training.
         """
         samples = [s for s in self.samples if s.step < step]
         counts: NDArray[np.int64] | None = None
-        for output in (s.output for s in samples if s.output is not None):
-            if output.targets is not None:
-                if counts is None or len(counts) != output.width:
-                    counts = np.zeros(output.width, np.int64)
-                counts = counts + output.targets
+        for sample in samples:
+            counts = with_classes_of(sample, counts)
         return replace(
             self,
             losses=self.losses[:step],
@@ -314,6 +348,14 @@ class History:
     def at_full_rate(self, step: int) -> bool:
         """Whether the step was taken near the largest learning rate: not in a warm-up, not after a decay."""
         return step >= len(self.lrs) or bool(self.lr[step] >= 0.3 * self.lr.max())
+
+
+def with_classes_of(sample: Sample, counts: NDArray[np.int64] | None) -> NDArray[np.int64] | None:
+    """Images by class, those that came with the watched step added; begun anew where the classes are other ones."""
+    shown = sample.tally.shown if sample.tally is not None else sample.output.targets if sample.output else None
+    if shown is None:
+        return counts
+    return shown if counts is None or len(counts) != len(shown) else counts + shown
 
 
 def level(values: Floats) -> float:

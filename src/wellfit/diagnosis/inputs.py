@@ -1,7 +1,8 @@
 """Figures of the images that go into a network: enough to see whether two streams were prepared in the same way.
 
-Each image gives the mean and standard deviation of its channels, its colour, skew and sharpness. Kept are the
-average of these over the images and how they scatter, so that a difference can be told from the luck of a batch.
+Each image gives the mean and standard deviation of its channels, its colour, skew and sharpness, and how bright its
+bands from top to bottom and from left to right are. Kept are the average of these over the images and how they
+scatter, so that a difference can be told from the luck of a batch.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.functional import adaptive_avg_pool1d
 
 from wellfit.diagnosis.history import InputFigures
 
@@ -19,6 +21,8 @@ from wellfit.diagnosis.history import InputFigures
 IMAGES, ENTRIES = 32, 1 << 16
 # More channels than this are no colours: the image then counts as one channel.
 COLOURS = 16
+# Bands from top to bottom, and as many from left to right.
+BANDS = 4
 
 
 def find_input(args: Iterable[Any], kwargs: Mapping[str, Any]) -> Tensor | None:
@@ -36,9 +40,9 @@ def find_input(args: Iterable[Any], kwargs: Mapping[str, Any]) -> Tensor | None:
 
 
 def measure(x: Tensor) -> Tensor | None:
-    """(n + 1)×(2C + 3) on x's device: one row an image, then one with the lowest and highest entry and C.
+    """(n + 1)×(2C + 3 + B) on x's device: one row an image, then one with the lowest and highest entry and C.
 
-    A row holds the C channel means, the C channel standard deviations, colour, skew and sharpness, as
+    A row holds the C channel means, the C channel standard deviations, colour, skew, sharpness and the B bands, as
     `InputFigures` has them. None for an empty batch.
     """
     if x.numel() == 0 or x.ndim < 2:
@@ -48,18 +52,24 @@ def measure(x: Tensor) -> Tensor | None:
     channels = x.shape[1] if x.ndim in (4, 5) and x.shape[1] <= COLOURS else 1
     x = x.reshape(len(x), channels, -1, x.shape[-1])
     stride = -(-x.numel() // ENTRIES)
-    rows = min(stride, x.shape[2])
-    x = x[:, :, rows // 2 :: rows, : max(2, x.shape[3] * rows // stride)].float()
+    step = min(stride, x.shape[2])
+    x = x[:, :, step // 2 :: step, : max(2, x.shape[3] * step // stride)].float()
     std, mean = torch.std_mean(x, (2, 3), correction=0)
     steps = x.diff(dim=3).abs().mean((1, 2, 3)) if x.shape[3] > 1 else torch.zeros_like(mean[:, 0])
     contrast = std.mean(1).clamp_min(1e-12)
     sharpness = steps / contrast
     colour = x.std(1, correction=0).mean((1, 2)) / contrast
-    skew = ((x - mean[..., None, None]) ** 3).mean((2, 3)).div(std.clamp_min(1e-12) ** 3).mean(1)
-    ends = torch.zeros(1, 2 * channels + 3, device=x.device)
-    ends[0, 0], ends[0, 1] = torch.aminmax(x)
-    ends[0, 2] = channels
-    return torch.cat([torch.cat([mean, std, torch.stack([colour, skew, sharpness], 1)], 1), ends])
+    ends = torch.aminmax(x)
+    x = (x - mean[..., None, None]) / std.clamp_min(1e-12)[..., None, None]
+    skew = (x**3).mean((1, 2, 3))
+    if channels != 3:
+        x = x.mean(1, keepdim=True)
+    bands = torch.cat([adaptive_avg_pool1d(x.mean(axis), BANDS) for axis in (3, 2)], 2).flatten(1)
+    rows = torch.cat([mean, std, torch.stack([colour, skew, sharpness], 1), bands], 1)
+    last = torch.zeros_like(rows[:1])
+    last[0, 0], last[0, 1] = ends
+    last[0, 2] = channels
+    return torch.cat([rows, last])
 
 
 def to_host(measured: list[Tensor]) -> list[np.ndarray]:
@@ -83,14 +93,18 @@ def sum_up_inputs(tables: list[np.ndarray], shape: tuple[int, ...]) -> InputFigu
         return None
     rows = np.concatenate(batches)
     means = np.array([b.mean(0) for b in batches])
-    ends = np.array([t[-1, :2] for t in tables if t.shape[1] == width])
+    ends = np.array([t[-1, :3] for t in tables if t.shape[1] == width])
+    own = 2 * int(ends[0, 2]) + 3
     return InputFigures(
         shape=tuple(shape),
         images=len(rows),
         batches=len(batches),
-        figures=rows.mean(0),
-        scatter=_scatter(rows),
-        between=_scatter(means),
+        figures=rows[:, :own].mean(0),
+        scatter=_scatter(rows[:, :own]),
+        between=_scatter(means[:, :own]),
+        bands=rows[:, own:].mean(0),
+        bands_scatter=np.diag(_scatter(rows[:, own:])).copy(),
+        bands_between=np.diag(_scatter(means[:, own:])).copy(),
         low=float(np.nanmin(ends[:, 0])) if np.isfinite(ends[:, 0]).any() else float("nan"),
         high=float(np.nanmax(ends[:, 1])) if np.isfinite(ends[:, 1]).any() else float("nan"),
     )

@@ -32,7 +32,7 @@ from wellfit.diagnosis.answers import AnswerWatch
 from wellfit.diagnosis.arguments import as_number, check_loss, check_setup, epoch_figures
 from wellfit.diagnosis.calls import CallWatch
 from wellfit.diagnosis.entrance import EntranceWatch
-from wellfit.diagnosis.history import Epoch, History, InputFigures, Sample
+from wellfit.diagnosis.history import Epoch, History, InputFigures, Sample, with_classes_of
 from wellfit.diagnosis.inputs import find_input, measure, sum_up_inputs, to_host
 from wellfit.diagnosis.losses import LossRow
 from wellfit.diagnosis.modes import ModeWatch
@@ -111,6 +111,8 @@ class Monitor:
         if not stepped:
             self._check_skipped()
         sample = self._sample(labels) if self._updates.active and stepped else None
+        if sample is None:
+            self._answers.count(labels)
         self._losses.add(loss)
         self._lrs.append(self._updates.lr)
         if sample is not None:
@@ -330,9 +332,20 @@ class Monitor:
         sample = self._updates.collect(self._count)
         layers, modes = self._layers.collect(), self._modes.collect()
         output = self._answers.sum_up(targets)
+        self._answers.count(targets)
+        tally = self._answers.counted()
         scale, inputs = self._input_scale(), self._input_figures()
         received = self._entrance.collect()
-        return replace(sample, layers=layers, output=output, input=scale, inputs=inputs, modes=modes, received=received)
+        return replace(
+            sample,
+            layers=layers,
+            output=output,
+            input=scale,
+            inputs=inputs,
+            modes=modes,
+            received=received,
+            tally=tally,
+        )
 
     def _input_scale(self) -> tuple[float, float] | None:
         # Data is the same all along: the first batch tells.
@@ -352,6 +365,7 @@ class Monitor:
         history, output = self.history, sample.output
         history.parameters, history.begun = self._updates.parameters(), self._updates.begun
         history.batchnorms, history.dropped = self._modes.layers(), self._modes.dropped()
+        history.groups = self._updates.steps.groups()
         history.notes = self._answers.notes or history.notes
         if history.samples and len(history.samples[-1].weight_norm) < len(sample.weight_norm):
             history.samples[:] = [widened(s, len(sample.weight_norm)) for s in history.samples]
@@ -362,11 +376,7 @@ class Monitor:
             return
         if self._given_classes is None:
             history.classes = output.width
-        if output.targets is not None:
-            counts = history.class_counts
-            if counts is None or len(counts) != output.width:
-                counts = np.zeros(output.width, np.int64)
-            history.class_counts = counts + output.targets
+        history.class_counts = with_classes_of(sample, history.class_counts)
 
     def _check_skipped(self) -> None:
         """A gradient scaler skips steps whose gradients overflow; anything else is a call in the wrong place."""

@@ -10,6 +10,8 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
+from wellfit.diagnosis.history import OptimizerGroup
+
 # Where wrappers keep the optimizer that they wrap: accelerate, Lightning, SAM, Lookahead, sharded ones.
 INNER = ("optimizer", "base_optimizer", "_base_optimizer", "_optimizer", "optim")
 
@@ -76,12 +78,15 @@ class StepWatch:
         """By id of each parameter that the optimizers hold: the largest weight decay that it is given."""
         found: dict[int, float] = {}
         for group in (group for optimizer in self._known for group in optimizer.param_groups):
-            decay = group.get("weight_decay")
-            # What is no plain number is some optimizer's own affair, and a tensor may lie on an accelerator.
-            share = float(decay) if isinstance(decay, int | float) else 0.0
+            share = _number(group.get("weight_decay")) or 0.0
             for p in group["params"]:
                 found[id(p)] = max(found.get(id(p), 0.0), share)
         return found
+
+    def groups(self) -> list[OptimizerGroup]:
+        """How the optimizers that hold parameters of the model are set, equal ones once."""
+        found = [_set_to(o, group) for o in self._known for group in o.param_groups]
+        return list(dict.fromkeys(found))
 
     def note_rate(self, optimizer: Optimizer, *, may_wait: bool) -> None:
         """Keep the rate of a step; a rate on an accelerator is read only where the caller may wait for it."""
@@ -114,6 +119,23 @@ class StepWatch:
         self._follow(optimizer)
         self._adopted()
         self.note_rate(optimizer, may_wait=False)
+
+
+def _set_to(optimizer: Optimizer, group: dict[str, Any]) -> OptimizerGroup:
+    betas = group.get("betas")
+    first, second = betas[:2] if isinstance(betas, list | tuple) and len(betas) > 1 else (None, group.get("alpha"))
+    return OptimizerGroup(
+        type(optimizer).__name__,
+        momentum=_number(first if first is not None else group.get("momentum")),
+        second=_number(second),
+        eps=_number(group.get("eps")),
+        maximize=group.get("maximize") is True,
+    )
+
+
+def _number(value: Any) -> float | None:
+    """A tensor may lie on an accelerator, where to read it would mean to wait."""
+    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
 
 
 def _parameters_of(optimizers: Iterable[Optimizer]) -> set[int]:

@@ -21,6 +21,7 @@ from torch.optim import Optimizer
 
 from wellfit.diagnosis.activations import WEIGHTED, clean
 from wellfit.diagnosis.history import Floats, Parameter, Sample
+from wellfit.diagnosis.old_gradients import OldGradient, small_gradient
 from wellfit.diagnosis.steppers import StepWatch
 from wellfit.errors import UserError
 from wellfit.randomness import generator
@@ -55,7 +56,7 @@ class UpdateWatch:
         self._index: dict[tuple[str, int], Tensor] = {}
         self._read: dict[int, tuple[Tensor, Tensor | None, Tensor]] = {}
         self._carried: Tensor | None = None
-        self._leaf_hooks: list[Any] = []
+        self._old: list[OldGradient] = []
         self.steps = StepWatch(optimizers, model.parameters, self._before, self._after, self._adopted)
         if not {id(p) for _, p in self._named} & self.steps.held():
             self.steps.close()
@@ -127,7 +128,7 @@ class UpdateWatch:
 
     def close(self) -> None:
         self.steps.close()
-        self._forget_leaf_hooks()
+        self._close_old()
 
     def _adopted(self) -> None:
         # An optimizer made midway has just stepped unseen: the step counts, and is none to measure.
@@ -172,6 +173,8 @@ class UpdateWatch:
             self._read[i] = (before, grad / scale if grad is not None and scale is not None else grad, before)
 
     def _after(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
+        if self._old:
+            self._settle_old(optimizer)
         self.stepped += 1
         self.total += 1
         self.steps.note_rate(optimizer, may_wait=self.active)
@@ -211,29 +214,28 @@ class UpdateWatch:
         self.begun, self.moved = np.append(self.begun, np.full(new, -1)), np.append(self.moved, np.zeros(new, bool))
 
     def _watch_for_old_gradient(self) -> None:
-        """At the next backward pass, see whether a small parameter of either half still holds this step's gradient."""
-        self._forget_leaf_hooks()
+        """See whether this step's gradient goes into the next step too: watched at a small parameter of either half."""
+        self._close_old()
         read = [p for i, (_, p) in enumerate(self._named) if i in self._read and p is not None and p.is_leaf]
         middle = len(read) // 2
         for half in (read[:middle], read[middle:]):
-            if (found := _small_gradient(half)) is not None:
-                self._leaf_hooks.append(self._look_at(*found))
+            if (found := small_gradient(half)) is not None:
+                self._old.append(OldGradient(*found))
 
-    def _look_at(self, p: Tensor, old: Tensor) -> Any:
-        def look(gradient: Tensor) -> None:
-            now = p.grad
-            kept = now is not None and now.shape == old.shape
-            carried = (now.detach() == old).all() if now is not None and kept else torch.tensor(False)
-            self._carried = carried if self._carried is None else self._carried.to(carried.device) | carried
-            hook.remove()
+    def _settle_old(self, optimizer: Optimizer) -> None:
+        """The optimizer has taken what was watched, and a closure has made it: no later pass tells of this step."""
+        held = {id(p) for group in optimizer.param_groups for p in group["params"]}
+        for old in [old for old in self._old if id(old.parameter) in held]:
+            self._old.remove(old)
+            old.close()
+            if old.carried is not None:
+                before = self._carried
+                self._carried = old.carried if before is None else before.to(old.carried.device) | old.carried
 
-        hook = p.register_hook(look)
-        return hook
-
-    def _forget_leaf_hooks(self) -> None:
-        for hook in self._leaf_hooks:
-            hook.remove()
-        self._leaf_hooks = []
+    def _close_old(self) -> None:
+        for old in self._old:
+            old.close()
+        self._old = []
 
     def _gradient_of(self, name: str, p: Tensor) -> Tensor | None:
         if p.grad is None:
@@ -263,18 +265,6 @@ class UpdateWatch:
             chosen = np.sort(generator(0, "watched entries", name).integers(0, size, self._entries))
             index = self._index[name, size] = torch.from_numpy(chosen.astype(np.int32)).to(tensor.device)
         return index
-
-
-def _small_gradient(parameters: Sequence[Tensor]) -> tuple[Tensor, Tensor] | None:
-    """The smallest of the parameters that has a gradient, and a copy of it."""
-    # Of a sharded parameter (a DTensor) another tensor takes part in the backward pass.
-    whole = [(p, p.grad) for p in parameters if not hasattr(p, "to_local")]
-    dense = [(p, grad) for p, grad in whole if grad is not None and not grad.is_sparse]
-    for p, grad in sorted(dense, key=lambda pair: pair[0].numel())[:8]:
-        old = grad.detach().clone()
-        if bool(old.any()) and bool(torch.isfinite(old).all()):
-            return p, old
-    return None
 
 
 def widened(sample: Sample, count: int) -> Sample:

@@ -102,7 +102,7 @@ def _validates_well(h: History) -> bool:
 def pool(seen: Sequence[InputFigures | None]) -> InputFigures | None:
     """Several figures as one; those of another number of channels than the last are left out."""
     there = [f for f in seen if f is not None]
-    there = [f for f in there if len(f.figures) == len(there[-1].figures)]
+    there = [f for f in there if (len(f.figures), len(f.bands)) == (len(there[-1].figures), len(there[-1].bands))]
     if not there:
         return None
     weights = np.array([f.images for f in there], np.float64)
@@ -112,6 +112,11 @@ def pool(seen: Sequence[InputFigures | None]) -> InputFigures | None:
     parts = [f.scatter * max(1, f.images - 1) + f.images * np.outer(d, d) for f, d in _with(there, figures - mean)]
     batches = sum(f.batches for f in there)
     between = [f.between * max(0, f.batches - 1) + f.batches * np.outer(d, d) for f, d in _with(there, figures - mean)]
+    bands = np.array([f.bands for f in there])
+    brightness = weights @ bands / weights.sum()
+    apart = (bands - brightness) ** 2
+    bands_scatter = [f.bands_scatter * max(1, f.images - 1) + f.images * d for f, d in _with(there, apart)]
+    bands_between = [f.bands_between * max(0, f.batches - 1) + f.batches * d for f, d in _with(there, apart)]
     return InputFigures(
         shape=there[-1].shape,
         images=int(weights.sum()),
@@ -121,6 +126,9 @@ def pool(seen: Sequence[InputFigures | None]) -> InputFigures | None:
         between=np.sum(between, axis=0) / max(1, batches - 1),
         low=min(f.low for f in there),
         high=max(f.high for f in there),
+        bands=brightness,
+        bands_scatter=np.sum(bands_scatter, axis=0) / max(1.0, weights.sum() - 1),
+        bands_between=np.sum(bands_between, axis=0) / max(1, batches - 1),
     )
 
 
