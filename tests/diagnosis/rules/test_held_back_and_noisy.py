@@ -226,7 +226,8 @@ def test_a_rare_class_is_missed_after_sixty_steps_and_another_one_after_a_hundre
     assert "100 steps (has 99)" in lacking(history(8, 99, common))["class-collapsed"]
     assert "8 watched steps (has 7)" in lacking(history(7, 100, common))["class-collapsed"]
     assert verdict("imbalance-ignored", history(8, 60, rare)) is not None
-    assert "60 steps (has 59)" in lacking(history(8, 59, rare))["imbalance-ignored"]
+    assert verdict("imbalance-ignored", history(8, 59, rare)) is None
+    assert "40 steps (has 39)" in lacking(history(8, 39, rare))["imbalance-ignored"]
 
 
 # ---- beside others ---------------------------------------------------------------------------------------

@@ -9,13 +9,8 @@ import pytest
 from tests.diagnosis.rules.histories import falling, noisy, sample, verdict, watched
 from wellfit.diagnosis.history import BatchNorm, History, Layer, Output, Parameter, Sample
 from wellfit.diagnosis.rules import judge
-from wellfit.diagnosis.rules.signs import (
-    begins_saturated,
-    cause_of_long_steps,
-    decay_at_a_step,
-    is_blank,
-    promised_share,
-)
+from wellfit.diagnosis.rules.signs import begins_saturated, is_blank
+from wellfit.diagnosis.rules.step_lengths import cause_of_long_steps, decay_at_a_step, promised_share
 
 FLAT = noisy([2.303] * 200, scale=0.005)
 

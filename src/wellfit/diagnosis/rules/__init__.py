@@ -12,12 +12,15 @@ from dataclasses import replace
 import numpy as np
 
 from wellfit.diagnosis.history import History
-from wellfit.diagnosis.rules import epochs, inputs, layers, loss, modes, outputs, rates, updates
+from wellfit.diagnosis.rules import epochs, inputs, layers, loss, modes, outputs, rates, swings, updates
 from wellfit.diagnosis.rules.rule import Rule
-from wellfit.diagnosis.rules.signs import cause_of_long_steps, never_learned
+from wellfit.diagnosis.rules.signs import cut_off_behind, never_learned
+from wellfit.diagnosis.rules.step_lengths import (
+    cause_of_long_steps,
+)
 from wellfit.findings import Finding, Findings, root_cause_first
 
-FAMILIES = (inputs, modes, loss, rates, updates, layers, outputs, epochs)
+FAMILIES = (inputs, modes, loss, swings, rates, updates, layers, outputs, epochs)
 RULES: dict[str, Rule] = {name: rule for family in FAMILIES for name, rule in family.RULES.items()}
 
 
@@ -51,14 +54,19 @@ def _beside(findings: list[Finding]) -> list[Finding]:
 
 
 def _cause_first(h: History, findings: Findings) -> Findings:
-    """A rate that is too high and updates that are too large have one remedy: where it is clear which of them is the
-    cause, the other is said last."""
+    """What the order of causes in general does not know.
+
+    A rate that is too high and updates that are too large have one remedy: where it is clear which of them is the
+    cause, the other is said last. Where the answers are cut off from the images, what else is seen comes of that.
+    """
     ids = [f.id for f in findings if f.severity != "info"]
-    if not {"lr-too-high", "updates-too-large"} <= set(ids):
-        return findings
-    cause = cause_of_long_steps(h)
-    last = {"lr-too-high": "updates-too-large", "updates-too-large": "lr-too-high"}.get(cause)
-    return Findings([*(f for f in findings if f.id != last), *(f for f in findings if f.id == last)])
+    first = last = ""
+    if {"lr-too-high", "updates-too-large"} <= set(ids):
+        cause = cause_of_long_steps(h)
+        last = {"lr-too-high": "updates-too-large", "updates-too-large": "lr-too-high"}.get(cause, "")
+    if "constant-output" in ids and cut_off_behind(h) is not None:
+        first = "constant-output"
+    return Findings(sorted(findings, key=lambda f: (f.id == last) - (f.id == first)))
 
 
 def lacking(history: History) -> dict[str, str]:

@@ -7,7 +7,16 @@ import numpy as np
 from wellfit.diagnosis.history import Floats, History
 from wellfit.diagnosis.rules import needs
 from wellfit.diagnosis.rules.rule import Rule
-from wellfit.diagnosis.rules.signs import EXPLODED, decays_hard, is_flat, knows_nothing, promised_share, rose_beyond
+from wellfit.diagnosis.rules.signs import (
+    EXPLODED,
+    is_flat,
+    knows_nothing,
+    rose_beyond,
+)
+from wellfit.diagnosis.rules.step_lengths import (
+    decays_hard,
+    promised_share,
+)
 from wellfit.findings import Finding
 
 # A gap between training and validation accuracy that is worth acting on (SPEC C9).
@@ -17,6 +26,8 @@ POOR = 0.75
 RISING = 0.015
 # As much time again, at the pace of the end, that would go this share of the way to what is not poor is no way.
 FAR = 0.33
+# What some hundred validation images leave open of an accuracy.
+UNSURE = 0.05
 # The training loss of a plateau may creep on: what is left of it from one third of the run to the next.
 CREEPING = 0.7
 # A validation loss this far above its best, for this many epochs in a row, has turned.
@@ -30,6 +41,8 @@ GAINING = 0.005
 # An accuracy that jumps by so much from epoch to epoch, while its mean stands and the loss's does not fall below this
 # share of what it was, is thrown about by the rate rather than led by it.
 THROWN, LOSS_STANDS = 0.015, 0.9
+# Where validation never got so much better than after the first epoch, it is no rate that has done its work.
+ROSE = 0.08
 # Validation accuracy from which there is little left to gain.
 ALL_LEARNED = 0.985
 # A run of fewer steps is too short to say what the network could fit.
@@ -177,7 +190,8 @@ def plateau(h: History) -> Finding | None:
     half_way = (0.1 * ground < train[-1] or (comparable and 0.2 * ground < val[-1])) and train[-1] < 0.9 * ground
     half_way &= accuracy[-third:].mean() < ALL_LEARNED
     overshoots = promised_share(h) > 1 and train[-1] > 0.5 * ground  # nothing was learned that a lower rate refines
-    if not stood or gained or not constant or not half_way or _guesses(h) or overshoots:
+    rose = accuracy.max() > accuracy[0] + ROSE
+    if not stood or gained or not constant or not half_way or not rose or _guesses(h) or overshoots:
         return None
     return Finding(
         "plateau",
@@ -204,10 +218,15 @@ def _thrown_about(loss: Floats, accuracy: Floats, third: int) -> bool:
 
 
 def _guesses(h: History) -> bool:
-    """Whether validation stands where guessing is: no rate is at fault for that."""
+    """Whether validation stands where guessing is: no rate is at fault for that.
+
+    Always saying the largest class of training is right as often there only where validation has as many of it.
+    """
     (val,) = curves(h, "val_accuracy")
-    chance = _chance(h)
-    return bool(np.all(val[-3:] < chance + 0.1 * (1 - chance)))
+    chance, even = _chance(h), 1 / h.classes if h.classes else 0.5
+    last = val[-3:]
+    about = (last < chance + 0.1 * (1 - chance)) & (last > chance - UNSURE)
+    return bool(np.all(about | (last < even + 0.1 * (1 - even))))
 
 
 def still_improving(h: History) -> Finding | None:

@@ -1,9 +1,4 @@
-"""The rule train-val-mismatch: training and validation images that were not prepared in the same way.
-
-Compared are averages over images: the level and contrast of each channel, the levels of the channels among
-each other, colour, skew and sharpness. A difference counts when it is large in itself and many times what the draw of
-the batches explains. Augmentation moves these a little, so that the limits lie beyond what it does.
-"""
+"""The rule train-val-mismatch: training and validation images that were not prepared in the same way."""
 
 from __future__ import annotations
 
@@ -13,28 +8,18 @@ import numpy as np
 
 from wellfit.diagnosis.history import Floats, History, InputFigures
 from wellfit.diagnosis.rules import needs
+from wellfit.diagnosis.rules.likeness import difference, slight_difference
 from wellfit.diagnosis.rules.rule import Rule
 from wellfit.diagnosis.rules.signs import chance
 from wellfit.findings import Finding
 
-# Standard errors beyond which no draw of batches explains a difference.
-NOISE = 6.0
-# Differences in contrast (a factor), in level and among the channels (standard deviations of the pixels).
-CONTRAST = 1.7
-LEVEL = 0.75
-COLOUR = 0.25
-# Both at once.
-CONTRAST_TOO, LEVEL_TOO = 1.25, 0.2
-# In sharpness, a factor: random crops enlarge and blur training images by less.
-SHARPNESS = 2.0
-# Channels that differ by this share of the contrast, and no more, make no colour.
-GREY = 0.12
-# Pixels of this skew are mostly dark with some light, or the other way round.
-SKEWED = 0.3
 # Validation accuracy less that of training, the mean of the last epochs, that shows no harm.
 NO_WORSE, LAST_EPOCHS = -0.03, 3
 # Times what chance costs: an overfitted net stays far below.
 SURE_AND_WRONG = 5.0
+# Where validation lags behind by so much from the second epoch on, before anything is learned by heart, slight
+# differences count.
+LAGS = 0.04
 # Images a side must have shown.
 ENOUGH = 16
 
@@ -77,9 +62,10 @@ def _by_images(h: History) -> Finding | None:
     for val in sets:
         if val.channels != train.channels or min(train.images, val.images) < ENOUGH:
             continue
-        ways = (_contrast, _level, _level_and_contrast, _colour, _greyness, _skew, _sharpness)
-        seen = next((said for way in ways if (said := way(train, val))), None)
-        if seen is not None:
+        seen = difference(train, val)
+        if seen is None and _lags(h) and (slight := slight_difference(train, val)):
+            seen = f"{slight}, and validation lags from the start"
+        if seen:
             return Finding(
                 "train-val-mismatch",
                 "info" if _validates_well(h) else "warning",
@@ -97,6 +83,13 @@ def _validates_well(h: History) -> bool:
     both = [(e.train_accuracy, e.val_accuracy) for e in h.epochs[-LAST_EPOCHS:]]
     known = [val - train for train, val in both if train is not None and val is not None]
     return len(known) == LAST_EPOCHS and sum(known) / LAST_EPOCHS > NO_WORSE and max(v or 0.0 for _, v in both) > 0
+
+
+def _lags(h: History) -> bool:
+    """Whether validation is worse than training before anything can have been learned by heart."""
+    early = [(e.train_accuracy, e.val_accuracy) for e in h.epochs[1:3]]
+    gaps = [train - val for train, val in early if train is not None and val is not None]
+    return len(gaps) > 0 and min(gaps) > LAGS
 
 
 def pool(seen: Sequence[InputFigures | None]) -> InputFigures | None:
@@ -136,96 +129,6 @@ def _with(there: Sequence[InputFigures], differences: Floats) -> list[tuple[Inpu
     return list(zip(there, differences, strict=True))
 
 
-def _variance(f: InputFigures, direction: Floats) -> float:
-    """Squared standard error of one combination of the figures: by images, or by batches where they differ more."""
-    by_image = float(direction @ f.scatter @ direction) / f.images
-    by_batch = float(direction @ f.between @ direction) / f.batches if f.batches > 1 else 0.0
-    return max(by_image, by_batch)
-
-
-def _told_apart(train: InputFigures, val: InputFigures, direction: Floats) -> bool:
-    error = np.sqrt(_variance(train, direction) + _variance(val, direction))
-    return bool(abs(direction @ (train.figures - val.figures)) > NOISE * error)
-
-
-def _unit(f: InputFigures, *places: int) -> Floats:
-    """1 at the first place, -1 at the second."""
-    direction = np.zeros(len(f.figures))
-    direction[list(places)] = (1.0, -1.0)[: len(places)]
-    return direction
-
-
-def _pixel_std(f: InputFigures) -> float:
-    """Of the entries over all images: within an image and from image to image."""
-    return float(np.sqrt(np.mean(f.deviations**2 + np.diag(f.scatter)[: f.channels])))
-
-
-def _contrast(train: InputFigures, val: InputFigures, limit: float = CONTRAST) -> str | None:
-    c = train.channels
-    ours, theirs = float(train.deviations.mean()), float(val.deviations.mean())
-    direction = np.concatenate([np.zeros(c), np.full(c, 1 / c), np.zeros(3)])
-    factor = max(ours, theirs) / max(min(ours, theirs), 1e-12)
-    if factor < limit or not _told_apart(train, val, direction):
-        return None
-    return f"their contrast differs by a factor of {factor:.3g}"
-
-
-def _level(train: InputFigures, val: InputFigures, limit: float = LEVEL) -> str | None:
-    c, std = train.channels, _pixel_std(train)
-    shifts = (val.figures[:c] - train.figures[:c]) / max(std, 1e-12)
-    far = [i for i in range(c) if abs(shifts[i]) > limit and _told_apart(train, val, _unit(train, i))]
-    if not far:
-        return None
-    return f"their level differs by {max(abs(shifts[far])):.2g} standard deviations"
-
-
-def _level_and_contrast(train: InputFigures, val: InputFigures) -> str | None:
-    """Both at once, each by less: augmentation moves one of them, another scale or gamma moves both."""
-    level, contrast = _level(train, val, LEVEL_TOO), _contrast(train, val, CONTRAST_TOO)
-    return f"{level} and {contrast}" if level and contrast else None
-
-
-def _colour(train: InputFigures, val: InputFigures) -> str | None:
-    c, std = train.channels, _pixel_std(train)
-    for i in range(c):
-        for j in range(i + 1, c):
-            direction = _unit(train, i, j)
-            shift = float(direction @ (val.figures - train.figures)) / max(std, 1e-12)
-            if abs(shift) > COLOUR and _told_apart(train, val, direction):
-                return f"channel {i} against channel {j} differs by {abs(shift):.2g} standard deviations"
-    return None
-
-
-def _greyness(train: InputFigures, val: InputFigures) -> str | None:
-    """Colour pictures on one side, grey ones on the other."""
-    ours, theirs = float(train.figures[-3]), float(val.figures[-3])
-    if max(ours, theirs) < 2 * GREY or min(ours, theirs) > GREY or min(ours, theirs) > 0.5 * max(ours, theirs):
-        return None
-    if not _told_apart(train, val, _unit(train, len(train.figures) - 3)):
-        return None
-    return f"the {'validation' if theirs < ours else 'training'} images are grey, the others have colours"
-
-
-def _skew(train: InputFigures, val: InputFigures) -> str | None:
-    """Light on dark on one side, dark on light on the other."""
-    ours, theirs = float(train.figures[-2]), float(val.figures[-2])
-    if ours * theirs >= 0 or min(abs(ours), abs(theirs)) < SKEWED:
-        return None
-    if not _told_apart(train, val, _unit(train, len(train.figures) - 2)):
-        return None
-    return f"light and dark are exchanged: the pixels' skew is {ours:.2g} and {theirs:.2g}"
-
-
-def _sharpness(train: InputFigures, val: InputFigures) -> str | None:
-    if train.shape != val.shape:
-        return None  # another size is another sharpness
-    ours, theirs = float(train.figures[-1]), float(val.figures[-1])
-    factor = max(ours, theirs) / max(min(ours, theirs), 1e-12)
-    if factor < SHARPNESS or not _told_apart(train, val, _unit(train, len(train.figures) - 1)):
-        return None
-    return f"the {'validation' if theirs < ours else 'training'} images are more blurred, by a factor of {factor:.2g}"
-
-
 def _said(f: InputFigures) -> str:
     mean, std = (" / ".join(f"{v:.3g}" for v in part[:4]) for part in (f.means, f.deviations))
     return f"mean {mean}, standard deviation {std}{' by channel' if f.channels > 1 else ''}"
@@ -240,6 +143,7 @@ def _evidence(f: InputFigures) -> dict[str, object]:
         "colour": float(f.figures[-3]),
         "skew": float(f.figures[-2]),
         "sharpness": float(f.figures[-1]),
+        "bands": f.bands.tolist(),
         "low": f.low,
         "high": f.high,
     }

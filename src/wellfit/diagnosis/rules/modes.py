@@ -7,7 +7,10 @@ import numpy as np
 from wellfit.diagnosis.history import Epoch, History, Sample
 from wellfit.diagnosis.rules import needs
 from wellfit.diagnosis.rules.rule import Rule
-from wellfit.diagnosis.rules.signs import share_left, starts_with_knowledge
+from wellfit.diagnosis.rules.signs import (
+    share_left,
+    starts_with_knowledge,
+)
 from wellfit.findings import Finding
 
 # Watched steps that must agree.

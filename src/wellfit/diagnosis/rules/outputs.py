@@ -9,7 +9,14 @@ import numpy as np
 from wellfit.diagnosis.history import History, Output, level
 from wellfit.diagnosis.rules import needs
 from wellfit.diagnosis.rules.rule import Rule
-from wellfit.diagnosis.rules.signs import early, entropy_of_classes, impossible_class, is_waking, never_learned
+from wellfit.diagnosis.rules.signs import (
+    cut_off_behind,
+    early,
+    entropy_of_classes,
+    impossible_class,
+    is_waking,
+    never_learned,
+)
 from wellfit.findings import Finding
 
 PATIENCE = 3
@@ -21,11 +28,14 @@ EXACT = 1e-4
 # Of a class of which a whole run shows a few images only, this many must have come.
 HANDFUL = 3
 # Watched steps whose predictions are counted together, and how many images of a class make its absence telling.
-COUNTED, STEPS = 8, 60
+COUNTED, STEPS, FEW_STEPS = 8, 60, 40
 # Early on every net says few classes.
 STEPS_TO_COLLAPSE = 100
 SELDOM = 0.25
 ENOUGH_IMAGES = 10
+# Classes that come less than half as often as they would in equal shares: right less than this share as often as the
+# others, which are told apart, and not by chance; images of them from which on no chance is reckoned.
+FEW_TALLIES, IGNORED, TOLD_APART, BY_CHANCE, MOST = 5, 0.25, 0.4, 1e-3, 500
 # A net that says each other class at least this often for each time it comes has found them all; of so many images
 # of a class, one at least would then be taken for it.
 ALSO_SAID = 0.2
@@ -105,12 +115,18 @@ def constant_output(h: History) -> Finding | None:
         return None  # the loss falls by something else than the spread of the answers
     spread = max(out.spread for _, out in window)
     beside = f", the entropy of the class frequencies ({entropy:.3g})" if at_entropy else ""
+    behind = cut_off_behind(h)
+    if behind is not None:
+        beside += f"; {behind} loses them" if behind == "dropout" else f"; {behind} still told them apart"
     return Finding(
         "constant-output",
         "warning",
         f"the answers are the same for every image (they differ by {spread:.1g}); the loss is {loss:.3g}{beside}",
-        {"spread": spread, "loss": loss, "entropy": entropy},
-        "Look at dead or saturated layers and at the learning rate; then check that the images differ at the input",
+        {"spread": spread, "loss": loss, "entropy": entropy, "cut_off_behind": behind},
+        "Look at dead or saturated layers and at the learning rate; then check that the images differ at the input"
+        if behind is None
+        else "Look at what stands between there and the answers: a norm over one number, a mean over the wrong axis, a "
+        "mask, a constant, a dropout of 1",
         "SPEC C9",
     )
 
@@ -139,7 +155,36 @@ def _impossible(h: History) -> Finding | None:
 
 
 def imbalance_ignored(h: History) -> Finding | None:
-    return _never_predicted(h, rare=True)
+    return _hardly_right(h) or _never_predicted(h, rare=True)
+
+
+def _hardly_right(h: History) -> Finding | None:
+    """Rare classes that are right far less often than the others, counted over every step of the second half."""
+    tallies = [s.tally for s in h.finite_samples if s.tally is not None]
+    late = tallies[len(tallies) // 2 :]
+    if len(tallies) < FEW_TALLIES or len({len(t.shown) for t in late}) > 1:
+        return None
+    shown, said, right = (np.sum([getattr(t, name) for t in late], axis=0) for name in ("shown", "said", "right"))
+    known = shown > 0
+    rare = known & (shown < 0.5 / known.sum() * shown.sum())
+    if not rare.any():
+        return None
+    usual, seldom = (float(right[part].sum() / shown[part].sum()) for part in (~rare & known, rare))
+    # That so few are right where half as many should be as of the others: by chance alone?
+    n, k, p = int(shown[rare].sum()), int(right[rare].sum()), 0.5 * usual
+    chance = sum(math.comb(n, i) * p**i * (1 - p) ** (n - i) for i in range(k + 1)) if n <= MOST else 0.0
+    if usual < TOLD_APART or seldom > IGNORED * usual or chance > BY_CHANCE:
+        return None
+    classes = np.flatnonzero(rare).tolist()
+    return Finding(
+        "imbalance-ignored",
+        "warning",
+        f"class {', '.join(map(str, classes[:5]))}{', …' if len(classes) > 5 else ''}, rare as it is, was right "
+        f"{k} times of {n} in the second half of the run, the others {usual:.0%} of the time",
+        {"classes": classes, "shown": shown.tolist(), "predicted": said.tolist(), "right": right.tolist()},
+        "Weight the loss by class, or draw rare classes more often",
+        "SPEC C9",
+    )
 
 
 def _never_predicted(h: History, *, rare: bool) -> Finding | None:
@@ -217,5 +262,7 @@ RULES = {
     "double-softmax": Rule(double_softmax, (needs.outputs, needs.samples(PATIENCE))),
     "constant-output": Rule(constant_output, (needs.outputs, needs.steps_or_bad(50))),
     "class-collapsed": Rule(class_collapsed, (*NEVER_PREDICTED, needs.steps(STEPS_TO_COLLAPSE))),
-    "imbalance-ignored": Rule(imbalance_ignored, (*NEVER_PREDICTED, needs.steps(STEPS))),
+    "imbalance-ignored": Rule(
+        imbalance_ignored, (needs.outputs, needs.targets, needs.samples(FEW_TALLIES), needs.steps(FEW_STEPS))
+    ),
 }

@@ -6,29 +6,31 @@ import numpy as np
 
 from wellfit.diagnosis.history import History, fall_per_step, level
 from wellfit.diagnosis.rules import needs
-from wellfit.diagnosis.rules.loss import is_mixed, oscillating
 from wellfit.diagnosis.rules.rule import Rule
 from wellfit.diagnosis.rules.signs import (
     COLLAPSED,
     PATIENCE,
     begins_saturated,
     chance,
-    decays_hard,
     goes_uphill,
     has_collapsed,
     impossible_class,
     is_flat,
-    kept_promise,
     knows_nothing,
-    median_ratio,
-    promised_share,
-    ratios,
     share_left,
     start_and_end,
     starts_with_knowledge,
     was_brief,
     weights_shrank,
 )
+from wellfit.diagnosis.rules.step_lengths import (
+    decays_hard,
+    kept_promise,
+    median_ratio,
+    promised_share,
+    ratios,
+)
+from wellfit.diagnosis.rules.swings import is_mixed, oscillating
 from wellfit.diagnosis.rules.updates import SMALL, gradient_of_weights, long_steps, vanishing_gradient
 from wellfit.findings import Finding
 

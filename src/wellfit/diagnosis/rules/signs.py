@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 import numpy as np
 
-from wellfit.diagnosis.history import Floats, History, Sample, level
+from wellfit.diagnosis.history import History, Sample, level
 
 # About 100 iterations should show the loss falling clearly (SPEC C6); less than 2% is no fall.
 PATIENCE = 100
@@ -23,26 +22,18 @@ DIFFERED = 1e-4
 COLLAPSED = 1e-6
 # A net whose layers show this little of the differences between images never saw any.
 BLANK = 1e-9
+# Layers of such a deviation, such a share of it between images, tell them apart: answers that do not are cut off.
+ALIVE, TELLING = 1e-3, 0.05
 # Weights that lost so much of their norm were decayed away.
 SHRUNK = 0.5
 # A loss that follows the share of one class in the batch so closely (a correlation), and costs so many times what
 # chance does for a batch of it alone, is the cost of an answer that cannot be given. Images and watched steps that
 # must have shown it.
 FOLLOWS, IMPOSSIBLE, SHOWN, SEEN = 0.95, 5.0, 10, 10
-# A first step of so many times lr·g is SGD's (twice it with Nesterov's momentum), of so many times lr an entry Adam's
-# or RMSprop's. Rates that are usual for each, and a gradient that is not.
-LIKE_SGD, LIKE_ADAM = (0.5, 3.0), (0.5, 15.0)
-USUAL_FOR_SGD, USUAL_FOR_ADAM, STEEP = 0.5, 0.015, 4.0
-# A loss whose start is less than this share of its usual size, or that lies below zero so often, has no shares.
-NOTHING = 0.05
-# Weight decay that takes more of the weights at a step moves them more than the loss does.
-HARD_DECAY = 1e-3
-# Updates below this much of what decay should take do not come of it.
-TAKEN = 0.3
 # A layer with more of its entries at the ends is saturated.
 AT_ENDS = 0.8
 # A loss that rose to so many times its start has blown up, or is about to.
-RISEN, EXPLODED, FIRST = 3.0, 10.0, 3
+RISEN, EXPLODED = 3.0, 10.0
 # A rate that threw the training in this share of it, and was brought below this share of its largest since.
 BRIEFLY, LOWERED = 0.2, 0.3
 
@@ -166,6 +157,20 @@ def is_blank(h: History) -> bool:
     return first.layers[0].std > 0 and all(layer.spread < BLANK for layer in first.layers)
 
 
+def cut_off_behind(h: History) -> str | None:
+    """The last layer whose units tell the images apart, where the answers never did: what lies between loses them.
+
+    None where the differences fade from layer to layer, or where units are dead. "dropout" where all is dropped.
+    """
+    if max(h.dropped, default=0.0) >= 1:
+        return "dropout"
+    seen = [s for s in h.finite_samples[:3] if s.output is not None and s.layers]
+    if len(seen) < 3 or seen[0].step > 0 or any(s.output is None or s.output.spread > COLLAPSED for s in seen):
+        return None
+    telling = all(layer.std > ALIVE and layer.spread > TELLING * layer.std for s in seen for layer in s.layers)
+    return seen[-1].layers[-1].name if telling else None
+
+
 def weights_shrank(h: History) -> bool:
     """Whether the typical weight tensor lost half of its norm since the first watched step."""
     seen = h.finite_samples
@@ -213,19 +218,6 @@ def was_brief(h: History, until: int) -> bool:
     return until < end < len(lr) and bool(lr[end:].max() < LOWERED * lr[:end].max())
 
 
-def kept_promise(h: History) -> float:
-    """The fall of the loss as a share of what its steps promised to first order; NaN where neither is known.
-
-    Small steps keep what they promise: near 1 the steps could be longer. Long ones overshoot and keep little.
-    """
-    promises = [s.promised for s in h.finite_samples if np.isfinite(s.promised) and s.step > 0]
-    loss = h.finite_loss
-    if len(promises) < 3 or len(loss) < 20:
-        return math.nan
-    promised = float(np.mean(promises)) * len(loss)
-    return (level(loss[:10]) - level(loss[-20:])) / promised if promised > 0 else math.nan
-
-
 def share_left(h: History, start: float | None = None) -> float:
     """What is left of the loss, as a share of where it started, by default `reference_loss`; NaN: no one can tell."""
     start = h.reference_loss if start is None else start
@@ -237,107 +229,7 @@ def rose_beyond(h: History, times: float) -> bool:
     return bool(h.finite_loss.max(initial=0.0) > times * h.reference_loss)
 
 
-def promised_share(h: History) -> float:
-    """What a quarter of the steps promised and more, as a share of the loss at the start; NaN where no one can tell.
-
-    Only steps before a blow-up count: after it promises are as large as the loss.
-    """
-    # Of a loss that starts at nothing, or crosses zero, there is no share.
-    if not h.reference_loss > NOTHING * level(np.abs(h.finite_loss)) or np.mean(h.finite_loss < 0) > NOTHING:
-        return math.nan
-    high = np.flatnonzero(h.finite_loss > RISEN * h.reference_loss)
-    end = high[0] if len(high) else len(h.losses)
-    seen = [s.promised for s in h.finite_samples if s.step < end and np.isfinite(s.promised)]
-    # On the way to a blow-up promises grow with the loss: there the first steps tell.
-    seen = seen[:FIRST] if rose_beyond(h, EXPLODED) else seen
-    return float(np.percentile(seen, 75)) / h.reference_loss if len(seen) >= 2 else math.nan
-
-
-@dataclass(frozen=True)
-class FirstUpdate:
-    """The first step of the typical weight tensor, as a multiple of the rate times its gradient, its entries' root
-    and its own norm; gradient: norm of the whole gradient."""
-
-    by_gradient: float
-    by_entry: float
-    by_weight: float
-    gradient: float
-
-    @property
-    def like_sgd(self) -> bool:
-        """lr·g; twice that with Nesterov's momentum."""
-        return LIKE_SGD[0] < self.by_gradient < LIKE_SGD[1]
-
-    @property
-    def like_adam(self) -> bool:
-        """lr in each entry; ten times that for RMSprop."""
-        return LIKE_ADAM[0] < self.by_entry < LIKE_ADAM[1]
-
-
-def first_update(h: History) -> FirstUpdate | None:
-    """None where the first step was not watched, or moved nothing."""
-    first = h.finite_samples[0] if h.finite_samples else None
-    if first is None or first.step > 0 or not len(h.lrs) or not h.lr[0] > 0:
-        return None
-    gradient, update, weight = (a[h.weights] for a in (first.gradient_norm, first.update_norm, first.weight_norm))
-    entries = np.sqrt([h.parameters[i].size for i in h.weights])
-    moved = (gradient > 0) & (update > 0)
-    if not moved.any():
-        return None
-    scales = (gradient, entries, np.maximum(weight, 1e-30))
-    by_gradient, by_entry, by_weight = (level(update[moved] / (h.lr[0] * scale[moved])) for scale in scales)
-    return FirstUpdate(by_gradient, by_entry, by_weight, first.total_gradient)
-
-
-def cause_of_long_steps(h: History) -> str:
-    """Which of two findings with one remedy is the cause; "" where that is not clear.
-
-    "lr-too-high" where the rate is beyond what its kind of optimizer takes, "updates-too-large" where a usual rate
-    meets steep gradients (a loss that is summed or scaled). The kind shows in the first step.
-    """
-    first = first_update(h)
-    if first is None:
-        return ""
-    if first.like_sgd:
-        if h.lr.max() > USUAL_FOR_SGD:
-            return "lr-too-high"
-        return "updates-too-large" if first.gradient > STEEP else ""
-    return "lr-too-high" if first.like_adam and h.lr.max() > USUAL_FOR_ADAM else ""
-
-
 def begins_saturated(h: History) -> bool:
     """Whether a layer stood at the ends of its non-linearity before the first step: no rate brought it there."""
     first = next((s for s in h.samples if s.layers), None)
     return first is not None and first.step == 0 and max(s.saturated or 0.0 for s in first.layers) > AT_ENDS
-
-
-def decay_at_a_step(h: History) -> float:
-    """The largest share of a weight that decay takes away at one step: the rate times the weight decay.
-
-    0 where the first step does not show that the rate is what the steps are made with (it is not in Prodigy, nor for
-    the weights of another group), or where the updates are far smaller than that.
-    """
-    decay = max((h.parameters[i].decay for i in h.weights), default=0.0)
-    share, first = float(h.lr.max()) * decay if len(h.lrs) else 0.0, first_update(h)
-    if not share or first is None or not level(ratios(h)) >= TAKEN * share:
-        return 0.0
-    taken = first.by_weight / decay
-    return share if first.like_sgd or first.like_adam or LIKE_SGD[0] < taken < LIKE_SGD[1] else 0.0
-
-
-def decays_hard(h: History) -> bool:
-    """Whether weight decay moves the weights more than the loss does."""
-    return decay_at_a_step(h) > HARD_DECAY
-
-
-def median_ratio(h: History, sample: Sample) -> float:
-    """The median over the weights of ‖Δw‖/‖w‖ at one watched step."""
-    ratios = sample.update_ratio[h.weights]
-    ratios = ratios[np.isfinite(ratios)]
-    return float(np.median(ratios)) if len(ratios) else float("nan")
-
-
-def ratios(h: History) -> Floats:
-    """At each watched step with a finite loss and a full rate: the median over the weights of ‖Δw‖/‖w‖."""
-    medians = [median_ratio(h, s) for s in h.finite_samples if h.at_full_rate(s.step)]
-    return np.array([m for m in medians if np.isfinite(m)])

@@ -5,35 +5,41 @@ from __future__ import annotations
 import math
 
 import numpy as np
+from numpy.typing import NDArray
 
 from wellfit.diagnosis.history import History, Sample, level
-from wellfit.diagnosis.rules import epochs, loss, needs
-from wellfit.diagnosis.rules.loss import one_class_at_a_time
+from wellfit.diagnosis.rules import epochs, needs, swings
 from wellfit.diagnosis.rules.rule import Rule
 from wellfit.diagnosis.rules.signs import (
     EXPLODED,
-    FIRST,
     RISEN,
     begins_saturated,
-    decay_at_a_step,
     has_collapsed,
     is_blank,
     is_cross_entropy,
     is_flat,
     knows_nothing,
-    median_ratio,
-    promised_share,
     rose_beyond,
     share_left,
     was_brief,
     weights_shrank,
 )
+from wellfit.diagnosis.rules.step_lengths import (
+    FIRST,
+    decay_at_a_step,
+    first_update,
+    forgetful,
+    longer_at_once,
+    median_ratio,
+    promised_share,
+)
+from wellfit.diagnosis.rules.swings import one_class_at_a_time
 from wellfit.findings import Finding
 
 # SPEC C8: about 1e-3 is wanted, 1e-2 is about okay. Two decades below and one above are sick.
 SMALL = 5e-5
 LARGE = 0.08
-LARGE_FOR_NOTHING = 0.05
+LARGE_FOR_NOTHING, HALF, STANDING = 0.05, 0.5, 0.95
 # First updates that a net recovers from, or not; updates that are long where the loss jumps.
 WILD, LEARNED, MUCH_LEFT = 0.12, 0.05, 0.3
 LONG = 0.025
@@ -48,6 +54,9 @@ OVERWRITING_AT_ONCE, MANY_TIMES = 0.12, 10.0
 OVERSHOOTING, DECAYING = 1.0, 0.01
 # A step of this share of a weight shows in it, whatever it is stored in.
 SEEN = 0.01
+# A step of more than this share of the others', relative to the weights, is as easily seen; a gradient of less an entry
+# is none to Adam.
+ALIKE, FELT = 0.3, 1e-6
 # The first steps, whose updates may be large, end here.
 EARLY = 20
 # A gradient that fell to this share of the first was lost on the way, and takes the updates with it.
@@ -105,7 +114,44 @@ def gradient_of_weights(h: History, sample: Sample) -> float:
 
 def updates_too_large(h: History) -> Finding | None:
     """Steps that overwrite the weights, or shorter ones whose loss shows that they are too long."""
-    return long_steps(h) or _overshooting(h) or _decaying(h) or _unsettling(h)
+    return long_steps(h) or _lengthened(h) or _forgetting(h) or _overshooting(h) or _decaying(h) or _unsettling(h)
+
+
+def _lengthened(h: History) -> Finding | None:
+    """From one step on all are longer, and the loss has risen, at a rate with which training went well."""
+    longer = longer_at_once(h)
+    if longer is None:
+        return None
+    return Finding(
+        "updates-too-large",
+        "warning",
+        f"from step {longer.step} on the updates are {longer.after / longer.before:.3g} times as large as before "
+        f"({longer.after:.2g} of the weights) at the same rate, and the loss has risen with them",
+        {"step": longer.step, "before": longer.before, "after": longer.after, "wanted": 1e-3},
+        "Look at what changes there: a loss that is summed, scaled or weighted otherwise, clipping, another batch size",
+        "SPEC C8",
+    )
+
+
+def _forgetting(h: History) -> Finding | None:
+    """An optimizer that divides each step by a size which it forgets faster than the step itself."""
+    group = forgetful(h)
+    if group is None or group.second is None:
+        return None
+    swapped = group.momentum is not None and group.momentum > group.second
+    # Forgetting fast alone may do well.
+    if not swapped and not rose_beyond(h, RISEN) and (len(h.losses) < PATIENCE_OF_WARM_UP or _has_learned(h)):
+        return None
+    beside = f" and {group.momentum:.4g} of its first" if swapped else ""
+    return Finding(
+        "updates-too-large",
+        "warning",
+        f"{group.name} keeps {group.second:.4g} of its second moment from step to step{beside} (0.99 to 0.999 are "
+        "usual, more than of the first): steps are divided by the size of the last gradients alone",
+        {"optimizer": group.name, "second": group.second, "momentum": group.momentum},
+        "Set the betas (or alpha) back to their defaults",
+        "SPEC C8, O6",
+    )
 
 
 def _overshooting(h: History) -> Finding | None:
@@ -160,7 +206,7 @@ def _unsettling(h: History) -> Finding | None:
     wild = waited and len(early) >= 3 and level(early) > WILD and share_left(h) > MUCH_LEFT
     often = float(np.percentile(later, 75)) if len(later) >= PATIENCE else 0.0
     # Where validation stands still, too, the rate has done its work and wants a decay: that is another finding.
-    jumps = often > LONG and any(loss.RULES[name].fires(h) for name in ("oscillating", "loss-spike"))
+    jumps = often > LONG and any(swings.RULES[name].fires(h) for name in ("oscillating", "loss-spike"))
     leaps = not jumps and often > LEAPING and _leaps(h)
     if wild:
         said, limit, outcome = level(early), WILD, "what they overwrote was not made good"
@@ -210,7 +256,8 @@ def long_steps(h: History) -> Finding | None:
     at_first &= share_left(h) > LEARNED and _has_settled(h)
     at_first |= float(early.max(initial=0.0)) > OVERWRITING_AT_ONCE and len(pairs) < PATIENCE
     lasting = len(later) >= PATIENCE and float(np.sort(later)[-PATIENCE]) > LARGE
-    for_nothing = len(later) >= PATIENCE and level(later) > LARGE_FOR_NOTHING and not _has_learned(h)
+    little = not _has_learned(h) or (share_left(h) > HALF and _stands(h))
+    for_nothing = len(later) >= PATIENCE and level(later) > LARGE_FOR_NOTHING and little
     if not (at_first or lasting or for_nothing):
         return None
     if len(pairs) < PATIENCE:
@@ -245,7 +292,7 @@ def frozen_parameters(h: History) -> Finding | None:
         return None  # without a difference between images there is no gradient to move by
     # Behind dead units all gradients are zero: that is the finding then. And a step may be too small to be seen.
     dead = any(layer.dead is not None and layer.dead > 0.9 for layer in samples[-1].layers)
-    held = _would_move(h) & (np.mean(moved) > 0.5)
+    held = _would_move(h, moved)
     still = [
         i
         for i, p in enumerate(h.parameters)
@@ -273,13 +320,25 @@ def frozen_parameters(h: History) -> Finding | None:
     )
 
 
-def _would_move(h: History) -> np.ndarray:
-    """For each parameter: whether a plain step at the largest rate would be seen in it, time and again."""
+def _would_move(h: History, moved: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """For each parameter: whether a step at the rate of those that moved would be seen in it, time and again."""
     if not len(h.lrs):
         return np.zeros(len(h.parameters), bool)
-    steps = h.lr.max() * np.array([s.gradient_norm for s in h.finite_samples])
+    gradients = np.array([s.gradient_norm for s in h.finite_samples])
     weights = np.array([s.weight_norm for s in h.finite_samples])
-    return np.mean(steps > SEEN * weights, axis=0) > 0.5
+    updates = np.array([s.update_norm for s in h.finite_samples])
+    steps = h.lr.max() * gradients
+    seen = (steps > SEEN * weights) & (np.mean(moved) > 0.5)
+    # Where the first step shows what steps are made of, those of the others tell what is large enough to be seen.
+    first = first_update(h)
+    if first is not None and (first.like_sgd or first.like_adam):
+        roots = np.sqrt([p.size for p in h.parameters])
+        # Where gradients have about one an entry the first step is like either.
+        if first.like_adam and (not first.like_sgd or any(g.second is not None for g in h.groups)):
+            steps = np.where(gradients > FELT * roots, h.lr.max() * roots, 0.0)
+        usual = [level(row[row > 0]) for row in updates / np.maximum(weights, 1e-30)]
+        seen |= steps > ALIKE * np.array(usual)[:, None] * weights
+    return np.asarray(np.mean(seen, axis=0) > 0.5)
 
 
 def vanishing_gradient(h: History) -> Finding | None:
@@ -331,6 +390,13 @@ def gradients_accumulate(h: History) -> Finding | None:
         "Call optimizer.zero_grad() once before each backward pass",
         "SPEC C7",
     )
+
+
+def _stands(h: History) -> bool:
+    """Whether the second half of the run brought next to nothing."""
+    loss = h.finite_loss
+    middle = len(loss) // 2
+    return middle >= EARLY and level(loss[-EARLY:]) > STANDING * level(loss[middle - EARLY // 2 : middle + EARLY // 2])
 
 
 def _has_learned(h: History) -> bool:

@@ -1,0 +1,247 @@
+"""In what the images of two sets differ, by their figures: level and contrast of each channel, the channels' levels among
+each other, colour, skew, sharpness, and where an image is bright.
+
+A difference counts when it is large in itself and many times what the draw of the batches explains. Augmentation moves
+these a little, so that the limits lie beyond what it does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wellfit.diagnosis.history import Floats, InputFigures
+
+# Standard errors beyond which no draw of batches explains a difference.
+NOISE = 6.0
+# Differences in contrast (a factor), in level and among the channels (standard deviations of the pixels).
+CONTRAST = 1.7
+LEVEL = 0.75
+COLOUR = 0.25
+# Both at once.
+CONTRAST_TOO, LEVEL_TOO = 1.25, 0.2
+# In sharpness, a factor: random crops enlarge and blur training images by less.
+SHARPNESS = 2.0
+# Channels that differ by this share of the contrast, and no more, make no colour.
+GREY = 0.12
+# Pixels of this skew are mostly dark with some light, or the other way round.
+SKEWED = 0.3
+# Bands of light and dark: a difference (root mean square, in an image's standard deviations) that no turning explains,
+# and one that a turning does explain: all but a share of it, and so much better (a difference of χ²).
+ELSEWHERE, TURNED, TURNED_LEAVES, BETTER = 0.2, 0.05, 0.4, 25.0
+# Levels and contrasts of three channels in the reverse order: so much nearer (a difference of squared Mahalanobis
+# distances), and near enough.
+SWAPPED, SWAPPED_LEAVES, RIDGE = 20.0, 0.4, 1e-3
+# Less is telling where something else speaks for a difference: standard errors, and differences in level, contrast,
+# skew and sharpness.
+LESS_NOISE, LESS_LEVEL, LESS_CONTRAST, LESS_SKEW, LESS_SHARPNESS = 4.5, 0.2, 1.2, 0.3, 1.3
+
+
+def difference(train: InputFigures, val: InputFigures) -> str | None:
+    """The first difference that tells by itself, in words; None where the sets are alike."""
+    return next((said for way in WAYS if (said := way(train, val))), None)
+
+
+def slight_difference(train: InputFigures, val: InputFigures) -> str | None:
+    """Any one figure that differs by less than would tell by itself."""
+    if train.shape != val.shape:
+        return None
+    c, std = train.channels, _pixel_std(train)
+    level = np.abs(val.means - train.means) / max(std, 1e-12)
+    contrast, sharpness = (
+        np.maximum(ours, theirs) / np.maximum(np.minimum(ours, theirs), 1e-12)
+        for ours, theirs in ((train.deviations, val.deviations), (train.figures[-1:], val.figures[-1:]))
+    )
+    skew = np.abs(val.figures[-2:-1] - train.figures[-2:-1])
+    colour = np.zeros(1, bool)  # is judged by itself
+    differ = (level > LESS_LEVEL, contrast > LESS_CONTRAST, colour, skew > LESS_SKEW, sharpness > LESS_SHARPNESS)
+    names = [*["level"] * c, *["contrast"] * c, "colour", "skew", "sharpness"]
+    for place in np.flatnonzero(np.concatenate(differ)).tolist():
+        if _told_apart(train, val, _unit(train, place), LESS_NOISE):
+            ours, theirs = train.figures[place], val.figures[place]
+            return f"their {names[place]} differs ({ours:.3g} and {theirs:.3g})"
+    return None
+
+
+def _variance(f: InputFigures, direction: Floats) -> float:
+    """Squared standard error of one combination of the figures: by images, or by batches where they differ more."""
+    by_image = float(direction @ f.scatter @ direction) / f.images
+    by_batch = float(direction @ f.between @ direction) / f.batches if f.batches > 1 else 0.0
+    return max(by_image, by_batch)
+
+
+def _told_apart(train: InputFigures, val: InputFigures, direction: Floats, noise: float = NOISE) -> bool:
+    error = np.sqrt(_variance(train, direction) + _variance(val, direction))
+    return bool(abs(direction @ (train.figures - val.figures)) > noise * error)
+
+
+def _unit(f: InputFigures, *places: int) -> Floats:
+    """1 at the first place, -1 at the second."""
+    direction = np.zeros(len(f.figures))
+    direction[list(places)] = (1.0, -1.0)[: len(places)]
+    return direction
+
+
+def _pixel_std(f: InputFigures) -> float:
+    """Of the entries over all images: within an image and from image to image."""
+    return float(np.sqrt(np.mean(f.deviations**2 + np.diag(f.scatter)[: f.channels])))
+
+
+def _contrast(train: InputFigures, val: InputFigures, limit: float = CONTRAST) -> str | None:
+    c = train.channels
+    ours, theirs = float(train.deviations.mean()), float(val.deviations.mean())
+    direction = np.concatenate([np.zeros(c), np.full(c, 1 / c), np.zeros(3)])
+    factor = max(ours, theirs) / max(min(ours, theirs), 1e-12)
+    if factor < limit or not _told_apart(train, val, direction):
+        return None
+    return f"their contrast differs by a factor of {factor:.3g}"
+
+
+def _level(train: InputFigures, val: InputFigures, limit: float = LEVEL) -> str | None:
+    c, std = train.channels, _pixel_std(train)
+    shifts = (val.figures[:c] - train.figures[:c]) / max(std, 1e-12)
+    far = [i for i in range(c) if abs(shifts[i]) > limit and _told_apart(train, val, _unit(train, i))]
+    if not far:
+        return None
+    return f"their level differs by {max(abs(shifts[far])):.2g} standard deviations"
+
+
+def _level_and_contrast(train: InputFigures, val: InputFigures) -> str | None:
+    """Both at once, each by less: augmentation moves one of them, another scale or gamma moves both."""
+    level, contrast = _level(train, val, LEVEL_TOO), _contrast(train, val, CONTRAST_TOO)
+    return f"{level} and {contrast}" if level and contrast else None
+
+
+def _colour(train: InputFigures, val: InputFigures) -> str | None:
+    c, std = train.channels, _pixel_std(train)
+    for i in range(c):
+        for j in range(i + 1, c):
+            direction = _unit(train, i, j)
+            shift = float(direction @ (val.figures - train.figures)) / max(std, 1e-12)
+            if abs(shift) > COLOUR and _told_apart(train, val, direction):
+                return f"channel {i} against channel {j} differs by {abs(shift):.2g} standard deviations"
+    return None
+
+
+def _swapped(train: InputFigures, val: InputFigures) -> str | None:
+    """Levels and contrasts agree once red and blue change places, and do not as they are."""
+    if train.channels != 3:
+        return None
+    as_is, back = np.arange(6), np.array([2, 1, 0, 5, 4, 3])
+    apart, left = (_distance(train, val, order) for order in (as_is, back))
+    if apart - left < SWAPPED or left > SWAPPED_LEAVES * apart:
+        return None
+    return "the first and the last channel are exchanged (RGB and BGR)"
+
+
+def _distance(train: InputFigures, val: InputFigures, order: NDArray[np.int64]) -> float:
+    """Squared Mahalanobis distance of the levels and contrasts, those of the training images in this order."""
+    own, both = train.scatter[np.ix_(order, order)] / train.images, val.scatter[:6, :6] / val.images
+    covariance = own + both
+    covariance = covariance + np.eye(6) * (RIDGE * float(np.trace(covariance)) / 6 + 1e-12)
+    apart = val.figures[:6] - train.figures[order]
+    return float(apart @ np.linalg.solve(covariance, apart))
+
+
+def _greyness(train: InputFigures, val: InputFigures) -> str | None:
+    """Colour pictures on one side, grey ones on the other."""
+    ours, theirs = float(train.figures[-3]), float(val.figures[-3])
+    if max(ours, theirs) < 2 * GREY or min(ours, theirs) > GREY or min(ours, theirs) > 0.5 * max(ours, theirs):
+        return None
+    if not _told_apart(train, val, _unit(train, len(train.figures) - 3)):
+        return None
+    return f"the {'validation' if theirs < ours else 'training'} images are grey, the others have colours"
+
+
+def _skew(train: InputFigures, val: InputFigures) -> str | None:
+    """Light on dark on one side, dark on light on the other."""
+    ours, theirs = float(train.figures[-2]), float(val.figures[-2])
+    if ours * theirs >= 0 or min(abs(ours), abs(theirs)) < SKEWED:
+        return None
+    if not _told_apart(train, val, _unit(train, len(train.figures) - 2)):
+        return None
+    return f"light and dark are exchanged: the pixels' skew is {ours:.2g} and {theirs:.2g}"
+
+
+def _sharpness(train: InputFigures, val: InputFigures) -> str | None:
+    if train.shape != val.shape:
+        return None  # another size is another sharpness
+    ours, theirs = float(train.figures[-1]), float(val.figures[-1])
+    factor = max(ours, theirs) / max(min(ours, theirs), 1e-12)
+    if factor < SHARPNESS or not _told_apart(train, val, _unit(train, len(train.figures) - 1)):
+        return None
+    return f"the {'validation' if theirs < ours else 'training'} images are more blurred, by a factor of {factor:.2g}"
+
+
+def _upside_down(bands: Floats) -> Floats:
+    return np.concatenate([bands[3::-1], bands[4:]])
+
+
+def _mirrored(bands: Floats) -> Floats:
+    return np.concatenate([bands[:4], bands[:3:-1]])
+
+
+def _transposed(bands: Floats) -> Floats:
+    return np.concatenate([bands[4:], bands[:4]])
+
+
+TURNINGS: dict[str, Callable[[Floats], Floats]] = {
+    "upside down": _upside_down,
+    "mirrored": _mirrored,
+    "turned by 180°": lambda bands: _upside_down(_mirrored(bands)),
+    "with rows for columns": _transposed,
+    "turned by 90°": lambda bands: _transposed(_mirrored(bands)),
+    "turned by 270°": lambda bands: _transposed(_upside_down(bands)),
+    "turned by 90° and mirrored": lambda bands: _transposed(_upside_down(_mirrored(bands))),
+}
+
+
+def _brightness(f: InputFigures) -> tuple[Floats, Floats]:
+    """The eight bands of the channels' average and their squared standard errors (at most those of a channel)."""
+    by_batch = f.bands_between / f.batches if f.batches > 1 else np.zeros_like(f.bands)
+    errors = np.maximum(f.bands_scatter / f.images, by_batch)
+    return f.bands.reshape(-1, 8).mean(0), errors.reshape(-1, 8).mean(0)
+
+
+def _turned(train: InputFigures, val: InputFigures) -> str | None:
+    """Light and dark lie where they would in images that were turned."""
+    if not len(train.bands) or len(train.bands) != len(val.bands):
+        return None
+    (ours, our_error), (theirs, their_error) = _brightness(train), _brightness(val)
+    errors = np.maximum(our_error + their_error, 1e-9)
+    apart = float(np.sum((theirs - ours) ** 2 / errors))
+    left = {name: float(np.sum((theirs - turn(ours)) ** 2 / errors)) for name, turn in TURNINGS.items()}
+    name = min(left, key=lambda turning: left[turning])
+    if _rms(theirs - ours) < TURNED or apart - left[name] < BETTER or left[name] > TURNED_LEAVES * apart:
+        return None
+    return f"light and dark lie in the validation images as in training images {name}"
+
+
+def _elsewhere(train: InputFigures, val: InputFigures) -> str | None:
+    """Light and dark lie elsewhere: images that are shifted, padded or cut otherwise."""
+    if not len(train.bands) or len(train.bands) != len(val.bands):
+        return None
+    (ours, our_error), (theirs, their_error) = _brightness(train), _brightness(val)
+    far = np.abs(theirs - ours) > NOISE * np.sqrt(our_error + their_error)
+    # The same picture more faintly is noise or erasing on one side.
+    faint = min(_rms(theirs - _fitted(ours, theirs)), _rms(ours - _fitted(theirs, ours)))
+    if not far.any() or _rms(theirs - ours) < ELSEWHERE or faint < 0.5 * _rms(theirs - ours):
+        return None
+    return (
+        f"light and dark lie elsewhere in the image: its bands differ by {_rms(theirs - ours):.2g} standard deviations"
+    )
+
+
+def _fitted(bands: Floats, other: Floats) -> Floats:
+    """The bands times the factor that comes nearest to the others."""
+    size = float(bands @ bands)
+    return bands * (float(bands @ other) / size if size > 0 else 0.0)
+
+
+def _rms(values: Floats) -> float:
+    return float(np.sqrt(np.mean(values**2)))
+
+
+WAYS = (_contrast, _level, _level_and_contrast, _colour, _swapped, _greyness, _skew, _sharpness, _turned, _elsewhere)

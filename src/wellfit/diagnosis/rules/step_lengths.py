@@ -1,0 +1,180 @@
+"""How long a training's steps are, what they promise, and what made them so: rate, gradient, decay, optimizer."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from wellfit.diagnosis.history import Floats, History, OptimizerGroup, Sample, level
+from wellfit.diagnosis.rules.signs import EXPLODED, RISEN, rose_beyond
+
+# A first step of so many times lr·g is SGD's (twice it with Nesterov's momentum), of so many times lr an entry Adam's
+# or RMSprop's. Rates that are usual for each, and a gradient that is not.
+LIKE_SGD, LIKE_ADAM = (0.5, 3.0), (0.5, 15.0)
+USUAL_FOR_SGD, USUAL_FOR_ADAM, STEEP = 0.5, 0.015, 4.0
+# A loss whose start is less than this share of its usual size, or that lies below zero so often, has no shares.
+NOTHING = 0.05
+# Weight decay that takes more of the weights at a step moves them more than the loss does.
+HARD_DECAY = 1e-3
+# Updates below this much of what decay should take do not come of it.
+TAKEN = 0.3
+# The first steps, which tell where all blows up.
+FIRST = 3
+# Steps that from one watched step on are so many times as long, each of so many as against each of so many before, and
+# a loss that has risen by so much; not among the first.
+LONGER, AROUND, WORSE, SETTLED = 1.8, 8, 2.0, 5
+# A second moment that forgets half within three steps follows single gradients; 0.9 to 0.999 are usual.
+FORGETFUL = 0.8
+
+
+def promised_share(h: History) -> float:
+    """What a quarter of the steps promised and more, as a share of the loss at the start; NaN where no one can tell.
+
+    Only steps before a blow-up count: after it promises are as large as the loss.
+    """
+    # Of a loss that starts at nothing, or crosses zero, there is no share.
+    if not h.reference_loss > NOTHING * level(np.abs(h.finite_loss)) or np.mean(h.finite_loss < 0) > NOTHING:
+        return math.nan
+    high = np.flatnonzero(h.finite_loss > RISEN * h.reference_loss)
+    end = high[0] if len(high) else len(h.losses)
+    seen = [s.promised for s in h.finite_samples if s.step < end and np.isfinite(s.promised)]
+    # On the way to a blow-up promises grow with the loss: there the first steps tell.
+    seen = seen[:FIRST] if rose_beyond(h, EXPLODED) else seen
+    return float(np.percentile(seen, 75)) / h.reference_loss if len(seen) >= 2 else math.nan
+
+
+def kept_promise(h: History) -> float:
+    """The fall of the loss as a share of what its steps promised to first order; NaN where neither is known.
+
+    Small steps keep what they promise: near 1 the steps could be longer. Long ones overshoot and keep little.
+    """
+    promises = [s.promised for s in h.finite_samples if np.isfinite(s.promised) and s.step > 0]
+    loss = h.finite_loss
+    if len(promises) < 3 or len(loss) < 20:
+        return math.nan
+    promised = float(np.mean(promises)) * len(loss)
+    return (level(loss[:10]) - level(loss[-20:])) / promised if promised > 0 else math.nan
+
+
+@dataclass(frozen=True)
+class FirstUpdate:
+    """The first step of the typical weight tensor, as a multiple of the rate times its gradient, its entries' root
+    and its own norm; gradient: norm of the whole gradient."""
+
+    by_gradient: float
+    by_entry: float
+    by_weight: float
+    gradient: float
+
+    @property
+    def like_sgd(self) -> bool:
+        """lr·g; twice that with Nesterov's momentum."""
+        return LIKE_SGD[0] < self.by_gradient < LIKE_SGD[1]
+
+    @property
+    def like_adam(self) -> bool:
+        """lr in each entry; ten times that for RMSprop."""
+        return LIKE_ADAM[0] < self.by_entry < LIKE_ADAM[1]
+
+
+def first_update(h: History) -> FirstUpdate | None:
+    """None where the first step was not watched, or moved nothing."""
+    first = h.finite_samples[0] if h.finite_samples else None
+    if first is None or first.step > 0 or not len(h.lrs) or not h.lr[0] > 0:
+        return None
+    gradient, update, weight = (a[h.weights] for a in (first.gradient_norm, first.update_norm, first.weight_norm))
+    entries = np.sqrt([h.parameters[i].size for i in h.weights])
+    moved = (gradient > 0) & (update > 0)
+    if not moved.any():
+        return None
+    scales = (gradient, entries, np.maximum(weight, 1e-30))
+    by_gradient, by_entry, by_weight = (level(update[moved] / (h.lr[0] * scale[moved])) for scale in scales)
+    return FirstUpdate(by_gradient, by_entry, by_weight, first.total_gradient)
+
+
+def cause_of_long_steps(h: History) -> str:
+    """Which of two findings with one remedy is the cause; "" where that is not clear.
+
+    "lr-too-high" where the rate is beyond what its kind of optimizer takes, "updates-too-large" where a usual rate
+    meets steep gradients (a loss that is summed or scaled). The kind shows in the first step.
+    """
+    first = first_update(h)
+    if first is None:
+        return ""
+    if longer_at_once(h) is not None or forgetful(h) is not None:
+        return "updates-too-large"
+    if first.like_sgd:
+        if h.lr.max() > USUAL_FOR_SGD:
+            return "lr-too-high"
+        return "updates-too-large" if first.gradient > STEEP else ""
+    return "lr-too-high" if first.like_adam and h.lr.max() > USUAL_FOR_ADAM else ""
+
+
+def decay_at_a_step(h: History) -> float:
+    """The largest share of a weight that decay takes away at one step: the rate times the weight decay.
+
+    0 where the first step does not show that the rate is what the steps are made with (it is not in Prodigy, nor for
+    the weights of another group), or where the updates are far smaller than that.
+    """
+    decay = max((h.parameters[i].decay for i in h.weights), default=0.0)
+    share, first = float(h.lr.max()) * decay if len(h.lrs) else 0.0, first_update(h)
+    if not share or first is None or not level(ratios(h)) >= TAKEN * share:
+        return 0.0
+    taken = first.by_weight / decay
+    return share if first.like_sgd or first.like_adam or LIKE_SGD[0] < taken < LIKE_SGD[1] else 0.0
+
+
+def decays_hard(h: History) -> bool:
+    """Whether weight decay moves the weights more than the loss does."""
+    return decay_at_a_step(h) > HARD_DECAY
+
+
+def median_ratio(h: History, sample: Sample) -> float:
+    """The median over the weights of ‖Δw‖/‖w‖ at one watched step."""
+    ratios = sample.update_ratio[h.weights]
+    ratios = ratios[np.isfinite(ratios)]
+    return float(np.median(ratios)) if len(ratios) else float("nan")
+
+
+def ratios(h: History) -> Floats:
+    """At each watched step with a finite loss and a full rate: the median over the weights of ‖Δw‖/‖w‖."""
+    medians = [median_ratio(h, s) for s in h.finite_samples if h.at_full_rate(s.step)]
+    return np.array([m for m in medians if np.isfinite(m)])
+
+
+@dataclass(frozen=True)
+class Longer:
+    """From `step` on the typical update was `after` of the weights, before `before`."""
+
+    step: int
+    before: float
+    after: float
+
+
+def longer_at_once(h: History) -> Longer | None:
+    """Steps that grew from one to the next, at the same rate, and the loss with them: something else made them long."""
+    seen = [(s.step, median_ratio(h, s)) for s in h.finite_samples if h.at_full_rate(s.step)]
+    seen = [(step, ratio) for step, ratio in seen if np.isfinite(ratio)]
+    steps, sizes = [step for step, _ in seen], np.array([ratio for _, ratio in seen])
+    loss, lr = h.loss, h.lr
+    for i in range(SETTLED + 1, len(seen) - AROUND + 1):
+        early, late = sizes[max(SETTLED, i - AROUND) : i], sizes[i : i + AROUND]
+        begun, before, until = steps[i], steps[i - 1], steps[i + AROUND - 1]
+        if late.min() < LONGER * early.max() or (len(lr) and lr[begun] > lr[before]):
+            continue
+        if level(loss[before : until + 1]) > WORSE * level(loss[steps[max(0, i - AROUND)] : before + 1]) > 0:
+            return Longer(begun, level(early), level(late))
+    return None
+
+
+def forgetful(h: History) -> OptimizerGroup | None:
+    """An optimizer whose second moment follows hardly more than the last gradient, or forgets sooner than its first.
+
+    Adam's bound is momentum² < second (Reddi et al. 2018).
+    """
+    for group in h.groups:
+        if group.second is not None and (group.second < FORGETFUL or (group.momentum or 0.0) ** 2 > group.second):
+            return group
+    return None

@@ -1,0 +1,315 @@
+"""Rules about a loss that goes up and down: oscillating, loss-spike."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from wellfit.diagnosis.history import Floats, History, fall_per_step, level
+from wellfit.diagnosis.rules import needs
+from wellfit.diagnosis.rules.loss import exploding
+from wellfit.diagnosis.rules.rule import Rule
+from wellfit.diagnosis.rules.signs import (
+    PATIENCE,
+    impossible_class,
+    share_left,
+)
+from wellfit.diagnosis.rules.step_lengths import (
+    kept_promise,
+    ratios,
+)
+from wellfit.diagnosis.windows import deviations, medians
+from wellfit.findings import Finding
+
+# Minibatch noise stays below this share of the loss, or below SMALL_BATCH/√images for very small batches.
+SWING = 0.35
+SMALL_BATCH = 3.0
+# Hundreds of images average the noise away.
+MANY, SWING_OF_MANY = 256, 0.15
+# Batches of fewer images are mostly noise, a fault where more than this share of the loss is left.
+FEW, LEARNED = 4, 0.3
+# Steps that keep so little of what they promise, while half of the loss is left and they move the weights by so much.
+NOWHERE, HALF, COARSE = 5e-3, 0.5, 5e-3
+# Momentum beyond what the courses use (0.9 or 0.99).
+HEAVY = 0.992
+# Classes that come in groups: so many times the spread of the counts that chance gives.
+GROUPED = 2.5
+# A loss of which no batch costs more than this share of the start has no class to learn anew.
+CALM, FORGOTTEN = 0.3, 0.2
+# Points of validation accuracy that three epochs in a row may lie below the best one where nothing swings.
+STEADY = 0.03
+# A spike towers over its neighbourhood: by this factor, and by this share of the first loss.
+SPIKE_FACTOR = 2.5
+SPIKE_SHARE = 0.35
+SPIKE_ALONE, SPIKE_OF_UNKNOWN, IMAGES = 0.75, 4.0, 16
+# With two classes a few odd images already cost as much as all had cost at the start.
+LEAST = 1.5
+# Sudden rises of the logarithm of the loss, so many of them, while more than a little of it is left.
+JUMP, JUMPS, LITTLE = 0.5, 4, 0.15
+
+# Losses that follow a cycle of steps: periods that are tried, rounds that are needed, so many times what chance
+# explains (in its standard deviations). At the height of the cycle so much of the loss is left, at its foot less.
+PERIODS, ROUNDS, CYCLIC, UNLEARNED = 64, 5, 15.0, 0.5
+LAST = 2048
+
+
+def oscillating(h: History) -> Finding | None:
+    if h.first_bad_step is not None or level(h.finite_loss[:10]) <= 0:
+        return None
+    if impossible_class(h) is not None:
+        return None  # the loss swings with the share of that class
+    blown = exploding(h)
+    if blown is not None and blown.severity == "error":
+        return None  # what has no bound swings as well
+    return one_class_at_a_time(h) or _swinging(h) or _jumping(h) or _wandering(h) or _heavy(h) or _cyclic(h)
+
+
+def _swinging(h: History) -> Finding | None:
+    """The last losses lie far apart, and do not fall."""
+    loss = h.finite_loss
+    window = loss[-60:]
+    middle = level(window)
+    images = last_batch(h)
+    least = SWING if images is None or images < MANY else SWING_OF_MANY
+    limit = max(least, SMALL_BATCH / np.sqrt(images)) if images else 2 * SWING
+    if images is not None and images < FEW and middle > LEARNED * level(loss[:10]):
+        limit = SWING  # so few cannot tell where to go: their noise is what the training suffers from
+    # The spread is measured between quartiles: one spike is another finding.
+    low, high = np.percentile(window, [25, 75])
+    swing = float((high - low) / 1.35 / middle) if middle > 0 else 0.0
+    falling = fall_per_step(window) * len(window) > 0.2 * middle
+    if swing <= limit or falling or middle < 0.2 * level(loss[:10]) or is_mixed(h):
+        return None
+    return Finding(
+        "oscillating",
+        "warning",
+        f"over the last {len(window)} steps the loss swings by {swing:.0%} around {middle:.3g} without falling",
+        {"swing": swing, "level": middle, "limit": float(limit), "steps": len(window)},
+        "Lower the learning rate to a third, or enlarge the batch",
+        "SPEC C9",
+    )
+
+
+def _wandering(h: History) -> Finding | None:
+    """Steps of batches of one to three images that lead nowhere: their gradients are mostly noise."""
+    images = last_batch(h) or FEW
+    left, kept = level(h.finite_loss[-60:]) / level(h.finite_loss[:10]), kept_promise(h)
+    if images >= FEW or left < HALF or not kept < NOWHERE or level(ratios(h)) < COARSE:
+        return None
+    return Finding(
+        "oscillating",
+        "warning",
+        f"the steps of batches of {images} keep {kept:.1%} of the fall that they promise, {left:.0%} of the loss is "
+        "left: they go to and fro",
+        {"images": images, "kept": kept, "left": left},
+        "Enlarge the batch, or lower the learning rate with it",
+        "SPEC C9",
+    )
+
+
+def _jumping(h: History) -> Finding | None:
+    """Again and again the loss rises at once and has to be brought down anew."""
+    loss, near = h.finite_loss, 7
+    if len(loss) < 100 or loss.min() <= 0 or is_mixed(h):
+        return None
+    middle = medians(np.log(loss), near, len(loss) - near + 1)
+    rise = middle[near:] - middle[:-near]
+    # Where little is left of the loss, its share is noise.
+    rise[np.exp(middle[near:]) < LITTLE * level(loss[:10])] = 0.0
+    images = last_batch(h) or 16
+    if images <= FEW:
+        return None  # so few images jump as they come
+    limit = max(JUMP, SMALL_BATCH / np.sqrt(images) / 1.5)  # small batches jump by themselves
+    jumps: list[int] = []
+    for place in np.argsort(-rise):
+        if rise[place] < limit:
+            break
+        if all(abs(place - other) > 2 * near for other in jumps):
+            jumps.append(int(place))
+    if len(jumps) < JUMPS:
+        return None
+    steps = sorted(j + near for j in jumps)
+    return Finding(
+        "oscillating",
+        "warning",
+        f"{len(steps)} times the loss rose at once by half and more, at steps {', '.join(map(str, steps[:5]))}"
+        f"{', …' if len(steps) > 5 else ''}, and had to fall anew",
+        {"steps": steps},
+        "See whether the batches change at these steps and shuffle all images anew each epoch; else lower the "
+        "learning rate",
+        "SPEC C9, D7",
+    )
+
+
+def one_class_at_a_time(h: History) -> Finding | None:
+    """Each batch holds few of the classes: what it teaches, the next one unteaches."""
+    counts = [s.output.targets for s in h.samples if s.output is not None and s.output.targets is not None]
+    counts = [c for c in counts if h.class_counts is not None and len(c) == len(h.class_counts) and c.sum() >= 8]
+    if len(counts) < 5 or h.class_counts is None:
+        return None
+    shares = h.class_counts / h.class_counts.sum()
+    known = shares > 0
+    if known.sum() < 2:
+        return None
+    # Pearson's statistic over its degrees of freedom: 1 where batches are drawn from all classes as they come.
+    table = np.array(counts)[:, known]
+    expected = table.sum(1, keepdims=True) * shares[known]
+    uneven = float(np.mean(((table - expected) ** 2 / expected).sum(1)) / (known.sum() - 1))
+    largest = float(np.median(table.max(1) / table.sum(1)))
+    if uneven < GROUPED or _is_calm(h):
+        return None
+    return Finding(
+        "oscillating",
+        "warning",
+        f"the batches are not drawn from all classes alike (χ² is {uneven:.1f} times what chance gives; "
+        f"{largest:.0%} of the typical batch are of one class, of all images at most {shares.max():.0%}): each batch "
+        "unteaches what the last one taught",
+        {"chi_square_per_degree": uneven, "largest_share": largest, "share_in_all": float(shares.max())},
+        "Shuffle the training images anew each epoch",
+        "SPEC C9, D7",
+    )
+
+
+def _is_calm(h: History) -> bool:
+    """Whether the loss came down and stays down at every batch: groups of classes by design, which it has learned.
+
+    Not where validation shows that only the last groups are known.
+    """
+    end = h.finite_loss[-100:]
+    known = [(e.train_accuracy, e.val_accuracy) for e in h.epochs[-1:]]
+    if any(train is not None and val is not None and val < train - FORGOTTEN for train, val in known):
+        return False
+    return len(end) == 100 and float(np.quantile(end, 0.95)) < CALM * h.reference_loss
+
+
+def last_batch(h: History) -> int | None:
+    """Images of the last batch whose answers were seen."""
+    return next((s.output.images for s in reversed(h.samples) if s.output is not None), None)
+
+
+def has_mixed_targets(h: History) -> bool:
+    """Whether the targets of late batches are shares of several classes."""
+    return any(s.output.mixed for s in h.samples[-10:] if s.output is not None)
+
+
+def is_mixed(h: History) -> bool:
+    """Whether the loss swings with the mixture of its batches (mixup): it is no loss of one class an image.
+
+    Seen by the targets, by a loss that is not the cross-entropy of the answers, or by a validation that stands still.
+    """
+    if has_mixed_targets(h):
+        return True
+    outputs = [(float(h.loss[s.step]), s.output) for s in h.samples[-10:] if s.output is not None]
+    other = [abs(seen - out.as_logits) > 0.2 * seen for seen, out in outputs if out.as_logits is not None]
+    if len(other) >= 5 and np.mean(other) > 0.5 and not outputs[-1][1].probabilities:
+        return True
+    accuracy = np.array([e.val_accuracy for e in h.epochs if e.val_accuracy is not None])
+    return len(accuracy) >= 3 and bool(np.all(accuracy[-3:] > accuracy.max() - STEADY))
+
+
+def _heavy(h: History) -> Finding | None:
+    """Each step is carried on for hundreds of steps, past every low place."""
+    heavy = max((g.momentum for g in h.groups if g.momentum is not None and g.second is None), default=0.0)
+    left = share_left(h)
+    if not HEAVY < heavy < 1 or len(h.losses) < PATIENCE or not left > LEARNED or h.warming_up:
+        return None
+    return Finding(
+        "oscillating",
+        "warning",
+        f"a momentum of {heavy:.4g} carries each step on for {1 / (1 - heavy):.0f} more, and {left:.0%} of the loss is "
+        "left: the weights swing past what they look for",
+        {"momentum": heavy, "left": left},
+        "Set the momentum to 0.9, or to 0.99 at a tenth of the rate",
+        "SPEC C9, O1",
+    )
+
+
+def _cyclic(h: History) -> Finding | None:
+    """The loss depends on a step's place in a cycle: batches come in turns from images of several kinds."""
+    loss = h.finite_loss[-min(LAST, len(h.losses) // 2) :]
+    ends = np.array([e.step for e in h.epochs])
+    steady = len(h.lrs) == len(h.losses) and bool(np.all(np.diff(h.lr[-len(loss) :]) <= 0))
+    # A rate that rises makes a cycle of its own, and where no epochs are known images in a fixed order are one.
+    if len(loss) < PATIENCE // 2 or not steady or len(ends) < 2:
+        return None
+    means, strength = _best_cycle(loss, set(np.diff(ends).tolist()))
+    high, low = (means.max(), means.min()) if len(means) else (0.0, 0.0)
+    left = h.reference_loss * UNLEARNED
+    if strength < CYCLIC or not low < left < high or high - low < SWING * level(loss):
+        return None
+    return Finding(
+        "oscillating",
+        "warning",
+        f"the loss goes up and down in a cycle of {len(means)} steps, from {low:.3g} to {high:.3g}: the batches come "
+        "in turns from images of several kinds",
+        {"period": len(means), "low": float(low), "high": float(high), "strength": strength},
+        "Shuffle the images of all kinds together anew each epoch; if one kind is never learned, look at its labels",
+        "SPEC C9, D7",
+    )
+
+
+def _best_cycle(loss: Floats, epochs: set[int]) -> tuple[Floats, float]:
+    """The mean loss at each place of the cycle that explains most, and by how much more than chance would.
+
+    epochs: steps of an epoch; what comes again after one is a fixed order. An analysis of variance by place, of what a
+    parabola leaves; its F has about the deviation √(2/f₁ + 2/f₂).
+    """
+    x = np.linspace(-1, 1, len(loss))
+    rest = loss - np.polynomial.polynomial.polyval(x, np.polynomial.polynomial.polyfit(x, loss, 2))
+    best, strongest = np.empty(0), 0.0
+    for period in range(2, min(PERIODS, len(loss) // ROUNDS) + 1):
+        if any(period % steps == 0 for steps in epochs if steps):
+            continue
+        rounds = len(loss) // period
+        table = rest[len(loss) - rounds * period :].reshape(rounds, period)
+        free, left = period - 1, period * (rounds - 1)
+        means = table.mean(0)
+        within = float(((table - means) ** 2).sum()) / left
+        f = rounds * float((means**2).sum()) / free / within if within > 0 else 0.0
+        strength = (f - 1) / np.sqrt(2 / free + 2 / left)
+        if strength > strongest:
+            best, strongest = loss.mean() + means, float(strength)
+    return best, strongest
+
+
+def loss_spike(h: History) -> Finding | None:
+    loss = h.finite_loss
+    if h.first_bad_step is not None:
+        return None
+    start, width = max(h.reference_loss, LEAST if h.classes == 2 else 0.0), 15
+    if len(loss) < width + 10:
+        return None
+    # Two steps in a row, so that one hard batch is no spike.
+    peaks = np.minimum(loss[width:-9], loss[width + 1 : -8])
+    usual_at = medians(loss, width, len(peaks))
+    noise = deviations(loss, width, usual_at)
+    spikes = (peaks - usual_at > SPIKE_SHARE * start) & (peaks > SPIKE_FACTOR * usual_at + 6 * noise)
+    # One step alone is a spike where no hard batch could be that high; a batch of few images may well be.
+    images = last_batch(h) or 0
+    if has_mixed_targets(h):
+        return None  # such batches cost what they hold
+    if 0 < images <= FEW:
+        spikes[:] = False  # two of so few may both be hard
+    single, high = loss[width:-9], SPIKE_ALONE * max(1.0, IMAGES / images) if images else SPIKE_OF_UNKNOWN
+    alone = (single - usual_at > high * start) & (single > SPIKE_FACTOR * usual_at + 6 * noise)
+    spikes |= alone
+    peaks = np.where(alone, single, peaks)
+    for place in np.flatnonzero(spikes)[:1]:
+        step, peak, usual = int(place) + width, float(peaks[place]), float(usual_at[place])
+        after = loss[step + 2 :]
+        if level(after[-10:]) > 0.5 * (peak + usual):
+            return None  # it never came back: that is another finding
+        return Finding(
+            "loss-spike",
+            "warning",
+            f"at step {step} the loss jumped from {usual:.3g} to {loss[step : step + 2].max():.3g} and came back",
+            {"step": step, "before": usual, "peak": float(loss[step : step + 2].max())},
+            "Clip the gradient norm; if it happens again, lower the learning rate or look at that batch",
+            "SPEC C9",
+        )
+    return None
+
+
+RULES = {
+    "oscillating": Rule(oscillating, (needs.steps_or_bad(PATIENCE),)),
+    "loss-spike": Rule(loss_spike, (needs.steps_or_bad(50),)),
+}
