@@ -1,4 +1,4 @@
-"""In what the images of two sets differ, by their figures: level and contrast of each channel, the channels' levels among
+"""In what the images of two sets differ, by their figures: levels and contrasts of the channels, their levels among
 each other, colour, skew, sharpness, and where an image is bright.
 
 A difference counts when it is large in itself and many times what the draw of the batches explains. Augmentation moves
