@@ -12,6 +12,7 @@ from timm.optim import Lookahead
 from torch import nn
 
 from tests.diagnosis.conftest import batch, digits, mlp, one_step
+from wellfit.diagnosis.history import OptimizerGroup
 from wellfit.diagnosis.monitor import Monitor
 from wellfit.diagnosis.steppers import family
 from wellfit.errors import UserError
@@ -338,3 +339,35 @@ def test_an_average_of_the_weights_leaves_no_trace():
     assert monitor.history.samples[0].input[1] < 2
     assert np.isfinite(monitor.history.samples[0].layers[0].std)
     assert monitor.history.samples[0].layers[0].std < 10
+
+
+def test_the_settings_of_every_optimizer_are_known_equal_ones_once():
+    model = mlp()
+    first, rest = list(model.parameters())[:2], list(model.parameters())[2:]
+    adam = torch.optim.Adam(first, betas=(0.5, 0.9), eps=1e-4, maximize=True)
+    sgd = SGD([{"params": rest[:1]}, {"params": rest[1:], "lr": 1.0}], 0.1, momentum=0.95)
+    monitor = Monitor(model, [adam, sgd])
+    for optimizer in (sgd, adam):
+        loss = one_step(model, optimizer, *batch())
+    monitor.step(loss)
+    assert set(monitor.history.groups) == {
+        OptimizerGroup("Adam", 0.5, 0.9, 1e-4, maximize=True),
+        OptimizerGroup("SGD", 0.95),
+    }
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "group"),
+    [
+        (lambda p: torch.optim.RMSprop(p, alpha=0.7, momentum=0.2), OptimizerGroup("RMSprop", 0.2, 0.7, 1e-8)),
+        (lambda p: torch.optim.Adagrad(p), OptimizerGroup("Adagrad", None, None, 1e-10)),
+        (lambda p: torch.optim.Rprop(p), OptimizerGroup("Rprop")),
+    ],
+    ids=["RMSprop", "Adagrad", "Rprop"],
+)
+def test_what_an_optimizer_does_not_have_is_none(optimizer, group):
+    model = mlp()
+    made = optimizer(model.parameters())
+    monitor = Monitor(model, made)
+    monitor.step(one_step(model, made, *batch()))
+    assert monitor.history.groups == [group]

@@ -145,14 +145,18 @@ def test_steps_of_a_few_images_that_keep_nothing_of_their_promise_wander():
     assert verdict("oscillating", wander(images=3)) is not None
     assert verdict("oscillating", wander(images=4)) is None
     assert verdict("oscillating", wander(images=None)) is None
-    # what keeps 0.0058 of its promise, moves the weights by less than 5e-3, or halves the loss, gets somewhere
-    assert verdict("oscillating", wander(promised=0.08)) is None
-    assert verdict("oscillating", wander(promised=0.1)) is not None
+    # what keeps a fiftieth of its promise gets somewhere
+    assert verdict("oscillating", wander(promised=0.02)) is None
+    assert verdict("oscillating", wander(promised=0.024)) is not None
     assert verdict("oscillating", wander(promised=math.nan)) is None
+    # shorter steps are blamed where they keep less than 0.005 and leave more than half, and none below 5e-3
+    assert verdict("oscillating", wander(promised=0.08, ratio=0.0069)) is None
+    assert verdict("oscillating", wander(promised=0.1, ratio=0.0069)) is not None
+    assert verdict("oscillating", wander(promised=0.08, ratio=0.0071)) is not None
     assert verdict("oscillating", wander(ratio=0.0049)) is None
     assert verdict("oscillating", wander(ratio=0.0051)) is not None
-    assert verdict("oscillating", wander(end=0.8, promised=2.0)) is None
-    assert verdict("oscillating", wander(end=1.1, promised=2.0)) is not None
+    assert verdict("oscillating", wander(end=0.8, promised=2.0, ratio=0.0069)) is None
+    assert verdict("oscillating", wander(end=1.1, promised=2.0, ratio=0.0069)) is not None
 
 
 @pytest.mark.parametrize(("images", "said"), [(4, False), (5, True)])

@@ -179,6 +179,84 @@ def test_a_second_set_that_is_wrong_is_named_beside_one_that_is_right():
     assert "contrast" in RULES[NAME].judge(monitor.history).message
 
 
+TURNED = {
+    "upside down": lambda x: x.flip(-2),
+    "turned by 180°": lambda x: x.flip((-2, -1)),
+    "rows for columns": lambda x: x.mT,
+    "turned by 90°": lambda x: x.rot90(1, (-2, -1)),
+    "turned by 270°": lambda x: x.rot90(-1, (-2, -1)),
+}
+
+
+@pytest.mark.parametrize("name", TURNED)
+def test_turned_images_are_named_by_how_they_were_turned(name):
+    """Skies are above: photographs have an up and a down, and hardly a left and a right."""
+    x = photographs()
+    finding = judged(batches_of(x), TURNED[name](normalised(x.repeat(2, 1, 1, 1))), steps=150)
+    assert finding.severity == "warning"
+    assert name in finding.message
+
+
+@pytest.mark.parametrize("name", ["none", "flips of both kinds"])
+def test_images_that_are_turned_on_both_sides_are_no_mismatch(name):
+    x = photographs()
+    both = v2.Compose([v2.RandomHorizontalFlip(), v2.RandomVerticalFlip()])
+    augment = AUGMENTATIONS["none"] if name == "none" else lambda rows: torch.stack([both(row) for row in rows])
+    val = normalised(x[600:])
+    assert judged(batches_of(x, augment), val.flip(-1) if name == "none" else val.flip(-2), steps=150) is None
+
+
+def test_images_that_lie_elsewhere_in_their_frame_are_named():
+    x = digits()[0]
+    train = batches_of(x, prepare=lambda rows: rows)
+    moved = x[600:900].roll(3, -1)
+    assert "lie elsewhere" in judged(train, moved).message
+
+
+def test_noise_in_training_is_not_taken_for_another_place():
+    x = digits()[0]
+    noise = batches_of(x, prepare=lambda rows: 0.7 * rows + 0.7 * torch.randn_like(rows))
+    finding = judged(noise, x[600:900])
+    assert finding is None or "lie" not in finding.message
+
+
+def test_swapped_channels_show_where_each_channel_is_normalised_by_itself():
+    """Levels agree then in either order; how they scatter does not."""
+    x = photographs()
+    means, stds = scaled(x).mean((0, 2, 3)).tolist(), scaled(x).std((0, 2, 3)).tolist()
+
+    def prepare(rows):
+        return normalised(rows, means, stds)
+
+    finding = judged(batches_of(x, prepare=prepare), prepare(x.repeat(2, 1, 1, 1)).flip(1), steps=150)
+    assert finding is None or "channel" in finding.message
+    swapped_before = judged(batches_of(x, prepare=prepare), prepare(x.repeat(2, 1, 1, 1).flip(1)), steps=150)
+    assert "exchanged" in swapped_before.message or "channel" in swapped_before.message
+
+
+@pytest.mark.parametrize(("lag", "said"), [(0.02, False), (0.1, True)])
+def test_a_slight_difference_counts_where_validation_lags_from_the_start(lag, said):
+    x = photographs()
+    model = nn.Sequential(nn.Flatten(), nn.Linear(3072, 10))
+    optimizer = torch.optim.SGD(model.parameters(), 1e-6)
+    train, val = batches_of(x), 1.3 * normalised(x[600:])
+    with Monitor(model, optimizer) as monitor:
+        for epoch in range(3):
+            for step in range(40):
+                loss = model(train(40 * epoch + step)).square().mean()
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+                monitor.step(loss)
+            with torch.no_grad():
+                for part in val.split(64):
+                    model(part)
+            monitor.end_epoch(train_accuracy=0.5, val_accuracy=0.5 - lag)
+    finding = RULES[NAME].judge(monitor.history)
+    assert (finding is not None) == said
+    assert not said or "lags" in finding.message
+
+
 def test_digits_of_one_channel():
     x = digits()[0]
     train = batches_of(x, prepare=lambda rows: rows)
@@ -195,5 +273,5 @@ def test_pooled_figures_are_those_of_all_images_together():
     pooled = pool(parts)
     assert isinstance(pooled, InputFigures)
     assert (pooled.images, pooled.batches) == (40, 5)
-    for name in ("figures", "scatter", "between"):
+    for name in ("figures", "scatter", "between", "bands", "bands_scatter", "bands_between"):
         assert getattr(pooled, name) == pytest.approx(getattr(whole, name), rel=1e-9, abs=1e-12)

@@ -8,7 +8,7 @@ import numpy as np
 
 from wellfit.diagnosis.history import Floats, History, InputFigures
 from wellfit.diagnosis.rules import needs
-from wellfit.diagnosis.rules.likeness import difference, slight_difference
+from wellfit.diagnosis.rules.likeness import difference, noisier, slight_difference
 from wellfit.diagnosis.rules.rule import Rule
 from wellfit.diagnosis.rules.signs import chance
 from wellfit.findings import Finding
@@ -68,7 +68,7 @@ def _by_images(h: History) -> Finding | None:
         if seen:
             return Finding(
                 "train-val-mismatch",
-                "info" if _validates_well(h) else "warning",
+                "info" if _validates_well(h) or noisier(train, val) else "warning",
                 f"the training images ({_said(train)}) and those of epoch {epoch}'s validation ({_said(val)}) were not "
                 f"prepared in the same way: {seen}",
                 {"epoch": epoch, "train": _evidence(train), "val": _evidence(val)},

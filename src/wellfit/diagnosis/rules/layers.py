@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import islice
+
 import numpy as np
 
 from wellfit.diagnosis.history import History, Layer, fall_per_step, level
@@ -9,7 +11,6 @@ from wellfit.diagnosis.rules import needs
 from wellfit.diagnosis.rules.rule import Rule
 from wellfit.diagnosis.rules.signs import (
     chance,
-    early,
     impossible_class,
     is_blank,
     is_flat,
@@ -19,6 +20,7 @@ from wellfit.diagnosis.rules.signs import (
     starts_with_knowledge,
     weights_shrank,
 )
+from wellfit.diagnosis.rules.step_lengths import coarse_at_first
 from wellfit.diagnosis.rules.updates import vanishing_gradient
 from wellfit.diagnosis.scale import LARGE, is_small, is_unusual
 from wellfit.findings import Finding, Severity
@@ -53,7 +55,9 @@ def dead_relu(h: History) -> Finding | None:
         return None  # without input, or without weights, there is nothing to be active on
     name, share = max(sick.items(), key=lambda item: item[1])
     # Units that died slowly in a net which never learned anything did so for want of something to learn.
-    alive = max((_value(layer, "dead") for s in early(h) for layer in s.layers), default=1.0) < DEAD
+    known = (s for s in h.samples if any(layer.dead is not None for layer in s.layers))
+    first = max((_value(layer, "dead") for s in islice(known, 1) for layer in s.layers), default=1.0)
+    alive = first < DEAD and not coarse_at_first(h)
     return Finding(
         "dead-relu",
         "info" if alive and never_learned(h) else _severity(h, share),

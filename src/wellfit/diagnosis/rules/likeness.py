@@ -38,6 +38,9 @@ SWAPPED, SWAPPED_LEAVES, RIDGE = 20.0, 0.4, 1e-3
 # skew and sharpness.
 LESS_NOISE, LESS_LEVEL, LESS_CONTRAST, LESS_SKEW, LESS_SHARPNESS = 4.5, 0.2, 1.2, 0.3, 1.3
 
+# Noise raises contrast and grain by this factor, to nearly that of noise alone (2/√π).
+NOISY, GRAIN = 1.3, 0.95
+
 
 def difference(train: InputFigures, val: InputFigures) -> str | None:
     """The first difference that tells by itself, in words; None where the sets are alike."""
@@ -63,6 +66,14 @@ def slight_difference(train: InputFigures, val: InputFigures) -> str | None:
             ours, theirs = train.figures[place], val.figures[place]
             return f"their {names[place]} differs ({ours:.3g} and {theirs:.3g})"
     return None
+
+
+def noisier(train: InputFigures, val: InputFigures) -> bool:
+    """Whether the training images have more contrast and more grain: noise, which is added to them on purpose."""
+    if train.shape != val.shape:
+        return False
+    contrast = train.deviations.mean() / max(float(val.deviations.mean()), 1e-12)
+    return bool(contrast > NOISY and train.figures[-1] > max(GRAIN, NOISY * val.figures[-1]))
 
 
 def _variance(f: InputFigures, direction: Floats) -> float:
@@ -235,9 +246,9 @@ def _elsewhere(train: InputFigures, val: InputFigures) -> str | None:
 
 
 def _fitted(bands: Floats, other: Floats) -> Floats:
-    """The bands times the factor that comes nearest to the others."""
+    """The bands times the factor, none below zero, that comes nearest to the others."""
     size = float(bands @ bands)
-    return bands * (float(bands @ other) / size if size > 0 else 0.0)
+    return bands * max(0.0, float(bands @ other) / size if size > 0 else 0.0)
 
 
 def _rms(values: Floats) -> float:

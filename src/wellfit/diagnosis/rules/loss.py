@@ -9,7 +9,6 @@ from wellfit.diagnosis.rules import needs
 from wellfit.diagnosis.rules.rule import Rule
 from wellfit.diagnosis.rules.signs import (
     PATIENCE,
-    goes_uphill,
     guesses_better_than_chance,
     impossible_class,
     is_flat,
@@ -18,6 +17,7 @@ from wellfit.diagnosis.rules.signs import (
     start_and_end,
     was_brief,
 )
+from wellfit.diagnosis.rules.step_lengths import goes_uphill
 from wellfit.findings import Finding
 
 # A loss ten times its start is no fluctuation; three steps of it are no single odd batch.

@@ -10,13 +10,15 @@ from wellfit.diagnosis.history import History, Output, level
 from wellfit.diagnosis.rules import needs
 from wellfit.diagnosis.rules.rule import Rule
 from wellfit.diagnosis.rules.signs import (
+    DIFFERED,
     cut_off_behind,
-    early,
     entropy_of_classes,
     impossible_class,
     is_waking,
     never_learned,
+    weights_shrank,
 )
+from wellfit.diagnosis.rules.step_lengths import coarse_at_first
 from wellfit.findings import Finding
 
 PATIENCE = 3
@@ -105,8 +107,8 @@ def constant_output(h: History) -> Finding | None:
         return None
     if is_waking(h):
         return None
-    spreads = [s.output.spread for s in early(h) if s.output is not None]
-    if spreads and min(spreads) > ALIKE and never_learned(h):
+    spreads = [s.output.spread for s in h.finite_samples[:PATIENCE] if s.output is not None]
+    if spreads and min(spreads) > DIFFERED and never_learned(h) and not weights_shrank(h) and not coarse_at_first(h):
         return None  # the answers grew alike for want of something to learn
     loss = level(h.finite_loss[-20:])
     entropy = entropy_of_classes(h)

@@ -12,7 +12,6 @@ from wellfit.diagnosis.rules.signs import (
     PATIENCE,
     begins_saturated,
     chance,
-    goes_uphill,
     has_collapsed,
     impossible_class,
     is_flat,
@@ -24,14 +23,22 @@ from wellfit.diagnosis.rules.signs import (
     weights_shrank,
 )
 from wellfit.diagnosis.rules.step_lengths import (
+    cause_of_long_steps,
     decays_hard,
+    goes_uphill,
     kept_promise,
     median_ratio,
     promised_share,
     ratios,
 )
 from wellfit.diagnosis.rules.swings import is_mixed, oscillating
-from wellfit.diagnosis.rules.updates import SMALL, gradient_of_weights, long_steps, vanishing_gradient
+from wellfit.diagnosis.rules.updates import (
+    SMALL,
+    gradient_of_weights,
+    long_steps,
+    updates_too_large,
+    vanishing_gradient,
+)
 from wellfit.findings import Finding
 
 # The cost above which a search breaks a trial off (SPEC S3), and a rise that noise does not make.
@@ -88,7 +95,10 @@ def lr_too_high(h: History) -> Finding | None:
     # It may learn something all the same, with what the first steps left alive.
     thrown = peak > THROWN * start and max(largest, _longest_first_step(h)) > LARGE
     long = long_steps(h)
-    coarse = long is not None and long.severity != "info" and not _comes_and_goes(h) and not begins_saturated(h)
+    coarse = long is not None and long.severity != "info"
+    # Where the rate is known to be the cause of steps that are too long in another way, it is too high.
+    coarse |= len(loss) >= PATIENCE and cause_of_long_steps(h) == "lr-too-high" and updates_too_large(h) is not None
+    coarse &= not _comes_and_goes(h) and not begins_saturated(h)
     lowest = _lowest_before_climbing(h)
     in_vain = _in_vain(h)
     if not (lost or broken or silenced or thrown or coarse or in_vain or lowest is not None):

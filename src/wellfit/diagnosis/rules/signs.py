@@ -205,12 +205,6 @@ def impossible_class(h: History) -> int | None:
     return None
 
 
-def goes_uphill(h: History) -> bool:
-    """Whether the first steps go along the gradient rather than against it."""
-    promises = [s.promised for s in h.finite_samples[:3] if np.isfinite(s.promised)]
-    return len(promises) >= 2 and max(promises) < 0
-
-
 def was_brief(h: History, until: int) -> bool:
     """Whether what ended by step `until` was done by a rate that has been lowered since, early in the run."""
     lr = h.lr

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from wellfit.diagnosis.history import Floats, History, OptimizerGroup, Sample, level
-from wellfit.diagnosis.rules.signs import EXPLODED, RISEN, rose_beyond
+from wellfit.diagnosis.rules.signs import EXPLODED, RISEN, rose_beyond, share_left
 
 # A first step of so many times lr·g is SGD's (twice it with Nesterov's momentum), of so many times lr an entry Adam's
 # or RMSprop's. Rates that are usual for each, and a gradient that is not.
@@ -20,8 +20,10 @@ NOTHING = 0.05
 HARD_DECAY = 1e-3
 # Updates below this much of what decay should take do not come of it.
 TAKEN = 0.3
-# The first steps, which tell where all blows up.
-FIRST = 3
+# A loss that rises by about the fall that was promised: by shares of it between these.
+CLIMBS = 0.1, 3.0
+# The first steps, which tell where all blows up, and such a share of the weights as units do not survive.
+FIRST, OVERWRITES = 3, 0.06
 # Steps that from one watched step on are so many times as long, each of so many as against each of so many before, and
 # a loss that has risen by so much; not among the first.
 LONGER, AROUND, WORSE, SETTLED = 1.8, 8, 2.0, 5
@@ -56,6 +58,17 @@ def kept_promise(h: History) -> float:
         return math.nan
     promised = float(np.mean(promises)) * len(loss)
     return (level(loss[:10]) - level(loss[-20:])) / promised if promised > 0 else math.nan
+
+
+def goes_uphill(h: History) -> bool:
+    """Whether the steps go along the gradient rather than against it.
+
+    Seen at the first ones, or where the loss rose about as much as the steps promised that it would fall: gradients
+    that were turned round before the optimizer got them. Steps that are too long promise far more than the loss rises.
+    """
+    promises = [s.promised for s in h.finite_samples[:3] if np.isfinite(s.promised)]
+    turned = share_left(h) > EXPLODED and -CLIMBS[1] < kept_promise(h) < -CLIMBS[0]
+    return (len(promises) >= 2 and max(promises) < 0) or turned
 
 
 @dataclass(frozen=True)
@@ -98,13 +111,14 @@ def cause_of_long_steps(h: History) -> str:
     """Which of two findings with one remedy is the cause; "" where that is not clear.
 
     "lr-too-high" where the rate is beyond what its kind of optimizer takes, "updates-too-large" where a usual rate
-    meets steep gradients (a loss that is summed or scaled). The kind shows in the first step.
+    meets steep gradients (a loss that is summed or scaled), where steps grew at the same rate, or where the optimizer
+    forgets too soon. The kind shows in the first step.
     """
+    if longer_at_once(h) is not None or forgetful(h) is not None:
+        return "updates-too-large"
     first = first_update(h)
     if first is None:
         return ""
-    if longer_at_once(h) is not None or forgetful(h) is not None:
-        return "updates-too-large"
     if first.like_sgd:
         if h.lr.max() > USUAL_FOR_SGD:
             return "lr-too-high"
@@ -129,6 +143,11 @@ def decay_at_a_step(h: History) -> float:
 def decays_hard(h: History) -> bool:
     """Whether weight decay moves the weights more than the loss does."""
     return decay_at_a_step(h) > HARD_DECAY
+
+
+def coarse_at_first(h: History) -> bool:
+    """Whether the first steps overwrite the weights: what is out of play soon after was put there by them."""
+    return bool(np.max(ratios(h)[:FIRST], initial=0.0) > OVERWRITES)
 
 
 def median_ratio(h: History, sample: Sample) -> float:

@@ -29,6 +29,8 @@ MANY, SWING_OF_MANY = 256, 0.15
 FEW, LEARNED = 4, 0.3
 # Steps that keep so little of what they promise, while half of the loss is left and they move the weights by so much.
 NOWHERE, HALF, COARSE = 5e-3, 0.5, 5e-3
+# Longer ones that keep a little more, while some of it is left.
+HARDLY, SOME, COARSER = 0.02, 0.05, 7e-3
 # Momentum beyond what the courses use (0.9 or 0.99).
 HEAVY = 0.992
 # Classes that come in groups: so many times the spread of the counts that chance gives.
@@ -92,8 +94,10 @@ def _swinging(h: History) -> Finding | None:
 def _wandering(h: History) -> Finding | None:
     """Steps of batches of one to three images that lead nowhere: their gradients are mostly noise."""
     images = last_batch(h) or FEW
-    left, kept = level(h.finite_loss[-60:]) / level(h.finite_loss[:10]), kept_promise(h)
-    if images >= FEW or left < HALF or not kept < NOWHERE or level(ratios(h)) < COARSE:
+    left, kept, ratio = level(h.finite_loss[-60:]) / level(h.finite_loss[:10]), kept_promise(h), level(ratios(h))
+    nowhere = left >= HALF and kept < NOWHERE and ratio >= COARSE
+    hardly = left >= SOME and kept < HARDLY and ratio >= COARSER
+    if images >= FEW or not (nowhere or hardly):
         return None
     return Finding(
         "oscillating",

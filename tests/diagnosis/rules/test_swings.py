@@ -1,0 +1,71 @@
+"""A loss that goes up and down: in a cycle, or because each step is carried on for too long."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from tests.diagnosis.rules.histories import falling, noisy, verdict, watched
+from wellfit.diagnosis.history import Epoch, OptimizerGroup
+
+NAME = "oscillating"
+
+
+def in_turns(period=2, high=1.8, low=0.4, steps=200, epoch=40, **fields):
+    """Every `period`-th batch costs `high`, the others `low`."""
+    losses = np.full(steps, low)
+    losses[::period] = high
+    losses[:10] = 2.3
+    history = watched(noisy(losses, 0.05))
+    ends = range(epoch, steps + 1, epoch)
+    # A validation that stands still: the loss swings with what the batches hold, not with the weights.
+    return replace(
+        history, **{"epochs": [Epoch(step=e, val_accuracy=0.9) for e in ends], "lrs": [0.1] * steps} | fields
+    )
+
+
+@pytest.mark.parametrize("period", [2, 3, 7, 20])
+def test_batches_that_come_in_turns_are_a_cycle(period):
+    found = verdict(NAME, in_turns(period))
+    assert found.evidence["period"] % period == 0
+    assert f"a cycle of {found.evidence['period']} steps" in found.message
+    assert found.evidence["high"] == pytest.approx(1.8, rel=0.1)
+
+
+@pytest.mark.parametrize(
+    "history",
+    [
+        in_turns(period=40),  # the same order in every epoch
+        in_turns(high=1.0),  # hard batches are learned as well: less than half of the start
+        in_turns(low=1.3),  # no kind is learned
+        in_turns(lrs=[0.01, 0.1] * 100),  # the rate comes in turns
+        in_turns(lrs=[]),  # or may
+    ],
+    ids=["fixed order", "learned", "nothing learned", "cyclic rate", "unknown rate"],
+)
+def test_what_else_goes_in_cycles_is_none(history):
+    assert verdict(NAME, history) is None
+
+
+def test_without_epochs_a_fixed_order_could_be_the_cycle():
+    assert "cycle" not in verdict(NAME, in_turns(epochs=[])).message
+
+
+def test_noise_without_a_cycle_is_none():
+    history = watched(noisy(np.full(300, 1.0), 0.3, seed=3))
+    history.lrs = [0.1] * 300
+    history.epochs = [Epoch(step=s, val_accuracy=0.9) for s in range(30, 301, 30)]
+    assert verdict(NAME, history) is None
+
+
+@pytest.mark.parametrize(
+    ("momentum", "second", "end", "said"),
+    [(0.995, None, 1.5, True), (0.99, None, 1.5, False), (0.995, 0.999, 1.5, False), (0.995, None, 0.3, False)],
+    ids=["carried on", "of the courses", "of Adam", "learned all the same"],
+)
+def test_a_momentum_beyond_the_usual_is_named_where_much_is_left(momentum, second, end, said):
+    history = watched(falling(end=end))
+    history.groups = [OptimizerGroup("SGD", momentum, second)]
+    found = verdict(NAME, history)
+    assert (found is not None) == said
+    assert not said or "carries each step on for 200 more" in found.message
