@@ -456,3 +456,34 @@ def test_the_gate_checks_the_loss_beside_the_network():
     undecided = gradients_agree(net, images, targets, criterion=lambda s, t: s.float().square().mean())
     assert not undecided.finished
     assert undecided.finding is None
+
+
+class Rounded(torch.autograd.Function):
+    """Sixteenths, with the gradient of the identity (Bengio et al. 2013, the straight-through estimator)."""
+
+    @staticmethod
+    def forward(ctx, x: Tensor) -> Tensor:
+        return (16 * x).round() / 16
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor) -> Tensor:
+        return gradient
+
+
+def test_a_network_that_rounds_passes_on_a_gradient_of_its_own_making() -> None:
+    class Quantized(nn.Linear):
+        def forward(self, x: Tensor) -> Tensor:
+            return nn.functional.linear(x, Rounded.apply(self.weight), self.bias)
+
+    torch.manual_seed(0)
+    result = gradient_check(nn.Sequential(Quantized(6, 4), nn.Linear(4, 2)), normal(5, 6))
+    assert result.passed
+    assert result.undecided == ("0.weight",)
+
+
+def test_a_step_to_one_side_is_a_wrong_gradient_all_the_same() -> None:
+    """What moves the loss at any distance is no rounding."""
+    result = gradient_check(lambda x: (Rounded.apply(x) + 1e-3 * x).sum(), torch.full((3,), 0.1))
+    assert not result.passed
+    assert result.worst is not None
+    assert result.worst.numeric == pytest.approx(1e-3, rel=1e-3)

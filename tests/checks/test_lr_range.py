@@ -223,3 +223,12 @@ def test_a_rate_comes_with_its_reason_and_never_as_none():
     assert f"at lr {found.lr:g} the loss falls from" in found.reason
     with pytest.raises(GateFailed, match=r"at no rate of 10000 to 1e\+06 does the loss fall clearly"):
         find_lr(small_convnet(classes=4), CE, batches, momentum, candidates=(1e4, 1e6), iterations=12)
+
+
+@pytest.mark.parametrize(("rate", "within"), [(1e-4, 100), (5e-5, 200)])
+def test_a_loss_that_has_begun_to_fall_is_given_as_many_iterations_again(rate, within):
+    """After 50 steps it is beyond doubt a little lower, and not by the share that is wanted."""
+    module, pair = small_convnet(classes=4), patterned(32)
+    result = lr_range(module, CE, lambda i: pair, adam, candidates=(rate,), iterations=50)
+    assert result.passed, result.message
+    assert 50 < int(result.message.split(" within ")[1].split()[0]) <= within

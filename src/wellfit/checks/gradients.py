@@ -8,6 +8,9 @@ by a few passes for each of its tensors; the entry at fault is then found by hal
 and over h/2 then disagree among themselves: the central ones, or the gap between the two one-sided ones, which halves
 with the step for a smooth function and does not at a kink. Such a step is not trusted, and a smaller one is tried; a
 point that lies on the kink itself is never trusted, and is set aside and counted.
+
+**Steps.** Where the loss does not change by a single bit to either side, at any distance, the network rounds there
+(signs, quantization) and passes on a gradient of its own making, which no difference can confirm: set aside as well.
 """
 
 from __future__ import annotations
@@ -264,6 +267,7 @@ class _Search:
         # Random signs can cancel by chance: the slope is then small beside its parts, and so is no measure of error.
         parts = float(np.linalg.norm(gradient * direction))
         value, verdict, found, error = self.surface.value, "set aside", math.nan, 0.0
+        moved = False
         for step in STEPS:
             noise = ROUNDING * max(self.surface.size, abs(value)) / step
             up, down = self.surface.at(start, step * direction), self.surface.at(start, -step * direction)
@@ -276,13 +280,15 @@ class _Search:
                 return "agrees", self._seen(start, direction, analytic, wide, floor)
             near_up, near_down = self.surface.at(start, half * direction), self.surface.at(start, -half * direction)
             narrow = (near_up - near_down) / (2 * half)
+            moved |= {up, down, near_up, near_down} != {value}
             if abs(analytic - narrow) <= self.tolerance * scale + 2 * noise:
                 return "agrees", self._seen(start, direction, analytic, narrow, 2 * floor)
             gap, near_gap = (up - 2 * value + down) / step, (near_up - 2 * value + near_down) / half
             doubt = max(abs(wide - narrow), abs(gap - 2 * near_gap))
             if doubt <= TRUST * abs(analytic - narrow) and verdict == "set aside":
                 verdict, found, error, self.step = "wrong", narrow, parts, half
-        return ("wrong" if verdict == "wrong" else "set aside"), self._seen(start, direction, analytic, found, error)
+        wrong = verdict == "wrong" and moved
+        return ("wrong" if wrong else "set aside"), self._seen(start, direction, analytic, found, error)
 
     def _seen(self, start: int, direction: np.ndarray, analytic: float, numeric: float, floor: float) -> Disagreement:
         # The floor keeps what is zero but for rounding from counting as an error of 100 %.

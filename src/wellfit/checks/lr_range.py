@@ -23,6 +23,8 @@ CLEAR_FALL = 0.03  # share of the starting loss
 ROUNDS = 4
 KEPT = (None, 4, 2)  # how many candidates go on after the first, second and third round; None: all that are finite
 FEWEST_STEPS = 10  # below this nothing is concluded
+# A fall beyond so many standard errors has begun: it is given as many iterations again, so often.
+BEGUN, AGAIN = 5.0, 3
 
 
 @dataclass
@@ -70,7 +72,8 @@ def lr_range(
     batches(i): inputs and targets of iteration i, the same at every call. optimizer(module, lr): the run's optimizer.
     deadline: on time.monotonic's scale; what was seen by then decides, if it was enough (`finished` is False then).
     value: the rate, None when at no rate the loss falls clearly. A round of a quarter of the iterations at a time,
-    the worst candidates are left behind; each candidate's loss is its median over its last quarter.
+    the worst candidates are left behind; each candidate's loss is its median over its last quarter. Where none falls
+    clearly but some have begun to, beyond chance, these get three times as many iterations again.
     any_rate: end with the first round, of the second on, after which the loss falls clearly at some rate.
     """
     if not candidates or min(candidates) <= 0 or iterations < FEWEST_STEPS:
@@ -96,6 +99,13 @@ def lr_range(
             settled = any_rate and turn > 0 and any(_falls_clearly(r, start) for r in keep)
             if not finished or not keep or settled:
                 break
+        # A deep network of default weights stands for a while before its loss falls.
+        for turn in range(1, AGAIN + 1):
+            slow = [r for r in runs if r.alive and _has_begun(r, start)]
+            if not finished or not slow or any(_falls_clearly(r, start) for r in runs if r.alive):
+                break
+            steps = range(iterations * turn, iterations * (turn + 1))
+            finished = _advance(slow, criterion, batches, steps, context, deadline)
         return _conclude(runs, start, finished, begun)
 
 
@@ -208,8 +218,20 @@ def _conclude(runs: list[Candidate], before: Start, finished: bool, begun: float
 
 
 def _falls_clearly(run: Candidate, start: Start) -> bool:
-    # Beyond both a share of the start and twice the standard error of the mean fall.
+    """Beyond both a share of the start and twice the standard error of the mean fall."""
+    fall, error = _fall(run, start)
+    return fall > max(CLEAR_FALL * abs(statistics.median(start.losses(run.last_quarter))), 2.0 * error)
+
+
+def _has_begun(run: Candidate, start: Start) -> bool:
+    """Beyond chance, be it by a little only."""
+    fall, error = _fall(run, start)
+    return fall > BEGUN * error > 0
+
+
+def _fall(run: Candidate, start: Start) -> tuple[float, float]:
+    """The median fall over the last quarter, batch by batch, and the standard error of the mean."""
     before = start.losses(run.last_quarter)
     falls = [b - now for b, now in zip(before, run.tail, strict=True)]
-    spread = statistics.stdev(falls) / math.sqrt(len(falls)) if len(falls) > 1 else 0.0
-    return statistics.median(falls) > max(CLEAR_FALL * abs(statistics.median(before)), 2.0 * spread)
+    error = statistics.stdev(falls) / math.sqrt(len(falls)) if len(falls) > 1 else 0.0
+    return statistics.median(falls), error
