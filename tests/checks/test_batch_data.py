@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from tests.checks.conftest import patterned, small_convnet
+from wellfit.checks import batch_data
 from wellfit.checks.batch_data import (
     fingerprints,
     imbalanced,
@@ -109,6 +110,42 @@ def test_validation_prepared_otherwise(change, explained):
 )
 def test_augmentation_of_the_training_images_is_no_mismatch(augment):
     assert prepared_otherwise((augment(IMAGES + TINT), TARGETS), (OTHERS + TINT, OTHER_TARGETS)) == []
+
+
+# Brighter above, as photographs are, and darker to the right.
+LIGHT = torch.linspace(0.8, -0.8, 16).view(1, 1, -1, 1) + torch.linspace(0.3, -0.3, 16).view(1, 1, 1, -1)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda x: x.mean(1, keepdim=True).expand_as(x), "grey"),
+        (lambda x: x.flip(2), "upside down"),
+        (lambda x: x.mT, "with rows for columns"),
+        (lambda x: x.flip((2, 3)), "turned by 180°"),
+    ],
+)
+def test_what_whole_images_show_is_told_where_no_measure_within_classes_tells(change, said, monkeypatch):
+    monkeypatch.setattr(batch_data, "contrasts", lambda *given: ([], ""))
+    training, others = 0.5 * IMAGES + LIGHT + TINT, 0.5 * OTHERS + LIGHT + TINT
+    (found,) = prepared_otherwise((training, TARGETS), (change(others), OTHER_TARGETS))
+    assert said in found.message
+    assert "of the same classes" in found.message
+    assert found.evidence["images"][0] >= 40
+
+
+def test_a_sorted_validation_split_begins_with_one_class_and_is_no_mismatch():
+    """The first class alone is lighter above: only images of classes that both sides show are compared."""
+    light = (TARGETS == 0).view(-1, 1, 1, 1) * LIGHT
+    first = (OTHERS[OTHER_TARGETS == 0] + LIGHT).repeat(4, 1, 1, 1)
+    assert prepared_otherwise((IMAGES + light, TARGETS), (first, torch.zeros(len(first), dtype=torch.long))) == []
+
+
+def test_too_few_images_are_not_compared_as_a_whole(monkeypatch):
+    monkeypatch.setattr(batch_data, "contrasts", lambda *given: ([], ""))
+    training, others = 0.5 * IMAGES + LIGHT, (0.5 * OTHERS + LIGHT).flip(2)
+    assert prepared_otherwise((training, TARGETS), (others[:39], OTHER_TARGETS[:39])) == []
+    assert prepared_otherwise((training, TARGETS), (others[:60], OTHER_TARGETS[:60])) != []
 
 
 def test_other_sizes_and_vectors_are_not_compared_where_they_cannot_be():

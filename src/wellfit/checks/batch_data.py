@@ -17,8 +17,10 @@ from wellfit.checks.targets import class_of
 from wellfit.data.appearance import MISTAKES, PIXEL_MEASURES, Measure
 from wellfit.data.audit_findings import IMBALANCE_LARGE
 from wellfit.data.preparation import Sample, contrasts
-from wellfit.data.split_mismatch import mismatch_finding
+from wellfit.data.split_mismatch import ACTION, mismatch_finding
 from wellfit.diagnosis.entrance import FIRST_LAYERS, received
+from wellfit.diagnosis.inputs import measure, sum_up_inputs, to_host
+from wellfit.diagnosis.rules.likeness import lasting_difference
 from wellfit.diagnosis.scale import is_unusual
 from wellfit.findings import Finding
 
@@ -27,6 +29,8 @@ KEPT_BY_AUGMENTATION = ("brightness", "warmth", "green")
 SCALES = 0.5  # log of how many times as wide the values of one side are
 BRIGHTNESS = 0.06  # of four standard deviations of the training images
 IMAGES = 400
+# Images of a batch whose figures are taken together, and of a side, in classes that both have.
+BATCH, FEWEST = 25, 40
 
 
 def not_finite(inputs: Tensor) -> list[Finding]:
@@ -175,8 +179,39 @@ def prepared_otherwise(training: tuple[Tensor, Tensor], validation: tuple[Tensor
     found, mistake = contrasts(samples[0], samples[1], measures, ignored)
     kept = [c for c in found if c.measure != PIXEL_MEASURES["brightness"].name or c.gap >= BRIGHTNESS]
     if not kept:
-        return []
+        return _unlike(training, validation)
     return [mismatch_finding(kept, mistake if mistake in MISTAKES else "", "validation", [len(first), len(second)])]
+
+
+def _unlike(training: tuple[Tensor, Tensor], validation: tuple[Tensor, Tensor]) -> list[Finding]:
+    """What the whole images show that augmentation does not do: grey, inverted or turned pictures."""
+    sides = [_of_equal_shares(training, validation), _of_equal_shares(validation, training)]
+    if min(map(len, sides)) < FEWEST:
+        return []
+    tables = [to_host([t for t in map(measure, side.split(BATCH)) if t is not None]) for side in sides]
+    train, val = (sum_up_inputs(table, tuple(side.shape[1:])) for table, side in zip(tables, sides, strict=True))
+    seen = lasting_difference(train, val) if train is not None and val is not None else None
+    if seen is None:
+        return []
+    return [
+        Finding(
+            "train-val-mismatch",
+            "warning",
+            f"the validation images were prepared otherwise than the training images of the same classes: {seen}",
+            {"split": "validation", "images": [len(side) for side in sides]},
+            ACTION,
+            "SPEC D3, D5",
+        )
+    ]
+
+
+def _of_equal_shares(own: tuple[Tensor, Tensor], other: tuple[Tensor, Tensor]) -> Tensor:
+    """As many images of each class as both sides have among those looked at: a sorted split begins with one class."""
+    mine, theirs = (class_of(targets[:IMAGES].detach().cpu()) for _, targets in (own, other))
+    rows = [torch.nonzero(mine == c).flatten()[: int((theirs == c).sum())] for c in mine.unique()]
+    # Batches of all classes: what differs between them is then no matter of the order.
+    order = torch.cat(rows).sort().values
+    return own[0][:IMAGES][order.to(own[0].device)].detach().float().cpu()
 
 
 def _middle(images: Tensor) -> Tensor:

@@ -47,6 +47,11 @@ def difference(train: InputFigures, val: InputFigures) -> str | None:
     return next((said for way in WAYS if (said := way(train, val))), None)
 
 
+def lasting_difference(train: InputFigures, val: InputFigures) -> str | None:
+    """The first of those that no usual augmentation of the training images makes, whatever else differs."""
+    return next((said for way in LASTING if (said := way(train, val))), None)
+
+
 def slight_difference(train: InputFigures, val: InputFigures) -> str | None:
     """Any one figure that differs by less than would tell by itself."""
     if train.shape != val.shape:
@@ -255,4 +260,5 @@ def _rms(values: Floats) -> float:
     return float(np.sqrt(np.mean(values**2)))
 
 
+LASTING = (_swapped, _greyness, _skew, _turned)
 WAYS = (_contrast, _level, _level_and_contrast, _colour, _swapped, _greyness, _skew, _sharpness, _turned, _elsewhere)
