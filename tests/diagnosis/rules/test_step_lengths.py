@@ -8,7 +8,13 @@ import pytest
 from tests.diagnosis.rules.histories import falling, noisy, sample, verdict, watched
 from wellfit.diagnosis.history import History, OptimizerGroup, Parameter, Sample
 from wellfit.diagnosis.rules import judge
-from wellfit.diagnosis.rules.step_lengths import cause_of_long_steps, forgetful, goes_uphill, longer_at_once
+from wellfit.diagnosis.rules.step_lengths import (
+    cause_of_long_steps,
+    forgetful,
+    goes_uphill,
+    longer_at_once,
+    of_one_size,
+)
 
 
 def lengthened(factor=4.0, after=4.0, at=150, **fields):
@@ -71,6 +77,50 @@ def test_swapped_betas_are_named_whatever_came_of_them_and_a_short_memory_where_
     assert "0.5 of its second moment" in verdict("updates-too-large", stands).message
 
 
+def of_size(kind, *, second=None, first=0.05, end=2.0):
+    """A first step of one share of every weight, or of one size in every entry; weights and gradients differ."""
+    weights, sizes, gradients = np.array([1.0, 5.0, 20.0]), np.array([100, 400, 900]), np.array([3.0, 0.1, 1.0])
+    updates = {"share": first * weights, "entry": first * np.sqrt(sizes), "gradient": first * gradients}[kind]
+    parameters = [Parameter(f"{i}.weight", int(n)) for i, n in enumerate(sizes)]
+    samples = [Sample(s, weights, updates, gradients, 0.01) for s in range(0, 200, 10)]
+    return History(
+        losses=noisy(np.linspace(2.3, end, 200), 0.01),
+        lrs=[first] * 200,
+        samples=samples,
+        parameters=parameters,
+        classes=10,
+        groups=[OptimizerGroup("Own", None, second)],
+    )
+
+
+@pytest.mark.parametrize(
+    ("kind", "words"), [("share", "same share of every weight"), ("entry", "same in every entry"), ("gradient", "")]
+)
+def test_steps_of_one_size_are_told_by_the_first(kind, words):
+    assert words in of_one_size(of_size(kind))
+    assert bool(words) == bool(of_one_size(of_size(kind)))
+    assert of_one_size(of_size(kind, second=0.999)) == ""
+    assert cause_of_long_steps(of_size(kind)) == ("updates-too-large" if words else "")
+
+
+def test_they_are_named_where_they_are_long_and_harm():
+    assert "LARS wants a trust coefficient" in verdict("updates-too-large", of_size("share")).action
+    assert verdict("updates-too-large", of_size("share", first=0.015)) is None
+    assert verdict("updates-too-large", of_size("share", end=0.3)) is None
+
+
+@pytest.mark.parametrize(("shrink", "end", "said"), [(0.8, 2.3, True), (0.8, 0.5, False), (0.95, 2.3, False)])
+def test_weights_that_something_takes_away_with_what_was_learned(shrink, end, said):
+    history = watched(noisy([2.3] * 50 + [1.5] * 100 + [end] * 150, 0.01))
+    history.samples = [
+        replace(s, weight_norm=s.weight_norm * shrink**k, update_norm=s.update_norm * shrink**k)
+        for k, s in enumerate(history.samples)
+    ]
+    found = verdict("updates-too-large", history)
+    assert (found is not None) == said
+    assert not said or "something decays them" in found.message
+
+
 def climbing(kept):
     """The loss rises by `kept` times what the steps promise that it falls."""
     losses = 2.3 + np.arange(200.0)
@@ -84,6 +134,20 @@ def test_a_loss_that_rises_as_it_was_promised_to_fall_goes_uphill(kept, uphill):
     ids = [f.id for f in judge(history)[0] if f.severity != "info"]
     assert "exploding" in ids
     assert not (uphill and "lr-too-high" in ids)
+
+
+@pytest.mark.parametrize(
+    ("growth", "end", "said"),
+    [(1.15, 3.0, True), (1.15, 2.0, False), (1.05, 3.0, False)],
+    ids=["grows and loses", "grows and learns", "grows a little"],
+)
+def test_weights_that_grow_and_grow_explode(growth, end, said):
+    """A weight decay of the wrong sign lengthens them by the same share at every step."""
+    history = watched(noisy(np.linspace(2.3, end, 300), 0.01))
+    history.samples = [replace(s, weight_norm=s.weight_norm * growth**k) for k, s in enumerate(history.samples)]
+    found = verdict("exploding", history)
+    assert (found is not None) == said
+    assert not said or found.evidence["growth_since_the_middle"] == pytest.approx(growth**14)
 
 
 def held(rate, like, *, gradient=1.0, moved=0.02):

@@ -16,12 +16,15 @@ from wellfit.diagnosis.rules.signs import (
     knows_nothing,
     start_and_end,
     was_brief,
+    weight_growth,
 )
 from wellfit.diagnosis.rules.step_lengths import goes_uphill
 from wellfit.findings import Finding
 
 # A loss ten times its start is no fluctuation; three steps of it are no single odd batch.
 EXPLODED = 10.0
+# Weights this many times as long as at the start, and as at half the run: healthy ones stay below two.
+GROWN, LATELY = 6.0, 3.0
 # What was a hundred times its start and did not come back there has exploded, too.
 STILL_HIGH = 1.1
 # `rates.lr_too_high` judges from so many steps on.
@@ -100,6 +103,17 @@ def exploding(h: History) -> Finding | None:
             {"gradient_norm_first": level(norms[:3]), "gradient_norm_last": level(norms[-3:])},
             "Clip the gradient norm and lower the learning rate tenfold",
             "SPEC C7",
+        )
+    grown, lately = weight_growth(h)
+    if grown > GROWN and lately > LATELY and end > start:
+        return Finding(
+            "exploding",
+            "error",
+            f"the weights grow and grow: they are {grown:.3g} times as long as after the first steps and {lately:.3g} "
+            "times as long as at half the run, and the loss is above its start",
+            {"growth": grown, "growth_since_the_middle": lately, "start": start, "end": end},
+            "Look at the sign of weight decay and penalties and at a momentum of one or more; then lower the rate",
+            "SPEC C9, R1",
         )
     return None
 

@@ -97,7 +97,8 @@ def lr_too_high(h: History) -> Finding | None:
     long = long_steps(h)
     coarse = long is not None and long.severity != "info"
     # Where the rate is known to be the cause of steps that are too long in another way, it is too high.
-    coarse |= len(loss) >= PATIENCE and cause_of_long_steps(h) == "lr-too-high" and updates_too_large(h) is not None
+    if len(loss) >= PATIENCE and cause_of_long_steps(h) == "lr-too-high":
+        coarse |= updates_too_large(h) is not None or oscillating(h) is not None
     coarse &= not _comes_and_goes(h) and not begins_saturated(h)
     lowest = _lowest_before_climbing(h)
     in_vain = _in_vain(h)

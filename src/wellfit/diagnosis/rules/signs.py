@@ -26,6 +26,8 @@ BLANK = 1e-9
 ALIVE, TELLING = 1e-3, 0.05
 # Weights that lost so much of their norm were decayed away.
 SHRUNK = 0.5
+# Watched steps after which weights that began near zero have their length.
+GROWN_STEPS = 5
 # A loss that follows the share of one class in the batch so closely (a correlation), and costs so many times what
 # chance does for a batch of it alone, is the cost of an answer that cannot be given. Images and watched steps that
 # must have shown it.
@@ -178,6 +180,18 @@ def weights_shrank(h: History) -> bool:
         return False
     first, last = seen[0].weight_norm[h.weights], seen[-1].weight_norm[h.weights]
     return bool(np.median(last[first > 0] / first[first > 0]) < SHRUNK) if (first > 0).any() else False
+
+
+def weight_growth(h: History) -> tuple[float, float]:
+    """How many times as long the typical weight tensor became since the first steps, and since half the run."""
+    seen = h.finite_samples
+    if len(seen) < 2 * GROWN_STEPS or not len(h.weights):
+        return 1.0, 1.0
+    early, middle, last = (seen[i].weight_norm[h.weights] for i in (GROWN_STEPS, len(seen) // 2, -1))
+    there = (early > 0) & (middle > 0)
+    if not there.any():
+        return 1.0, 1.0
+    return float(np.median(last[there] / early[there])), float(np.median(last[there] / middle[there]))
 
 
 def impossible_class(h: History) -> int | None:

@@ -27,6 +27,8 @@ FIRST, OVERWRITES = 3, 0.06
 # Steps that from one watched step on are so many times as long, each of so many as against each of so many before, and
 # a loss that has risen by so much; not among the first.
 LONGER, AROUND, WORSE, SETTLED = 1.8, 8, 2.0, 5
+# Of so many weights and more, steps that differ by less than this factor are of one size.
+ALIKE_FOR, ALIKE = 3, 1.02
 # A second moment that forgets half within three steps follows single gradients; 0.9 to 0.999 are usual.
 FORGETFUL = 0.8
 
@@ -111,10 +113,10 @@ def cause_of_long_steps(h: History) -> str:
     """Which of two findings with one remedy is the cause; "" where that is not clear.
 
     "lr-too-high" where the rate is beyond what its kind of optimizer takes, "updates-too-large" where a usual rate
-    meets steep gradients (a loss that is summed or scaled), where steps grew at the same rate, or where the optimizer
-    forgets too soon. The kind shows in the first step.
+    meets steep gradients (a loss that is summed or scaled), where steps grew at the same rate, where the optimizer
+    forgets too soon, or where gradients do not count for their size. The kind shows in the first step.
     """
-    if longer_at_once(h) is not None or forgetful(h) is not None:
+    if longer_at_once(h) is not None or forgetful(h) is not None or of_one_size(h):
         return "updates-too-large"
     first = first_update(h)
     if first is None:
@@ -186,6 +188,22 @@ def longer_at_once(h: History) -> Longer | None:
         if level(loss[before : until + 1]) > WORSE * level(loss[steps[max(0, i - AROUND)] : before + 1]) > 0:
             return Longer(begun, level(early), level(late))
     return None
+
+
+def of_one_size(h: History) -> str:
+    """What the size of each step is made of, where it is not the gradient's; "" where it is, or is not known.
+
+    The same share of every weight tensor (LARS without its trust coefficient), or the rate in every entry (signs). Not
+    told of optimizers with a second moment: Adam's first step has such a size, and those that follow have not.
+    """
+    first = first_update(h)
+    if first is None or not h.groups or any(g.second is not None for g in h.groups):
+        return ""
+    shares = h.finite_samples[0].update_ratio[h.weights]
+    shares = shares[np.isfinite(shares) & (shares > 0)]
+    if len(shares) >= ALIKE_FOR and shares.max() < ALIKE * shares.min():
+        return "the same share of every weight"
+    return "the same in every entry" if not first.like_sgd and 1 / ALIKE < first.by_entry < ALIKE else ""
 
 
 def forgetful(h: History) -> OptimizerGroup | None:

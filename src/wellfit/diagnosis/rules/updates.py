@@ -22,6 +22,7 @@ from wellfit.diagnosis.rules.signs import (
     rose_beyond,
     share_left,
     was_brief,
+    weight_growth,
     weights_shrank,
 )
 from wellfit.diagnosis.rules.step_lengths import (
@@ -31,7 +32,9 @@ from wellfit.diagnosis.rules.step_lengths import (
     forgetful,
     longer_at_once,
     median_ratio,
+    of_one_size,
     promised_share,
+    ratios,
 )
 from wellfit.diagnosis.rules.swings import one_class_at_a_time
 from wellfit.findings import Finding
@@ -54,6 +57,10 @@ OVERWRITING_AT_ONCE, MANY_TIMES = 0.12, 10.0
 OVERSHOOTING, DECAYING = 1.0, 0.01
 # A step of this share of a weight shows in it, whatever it is stored in.
 SEEN = 0.01
+# Steps of one size that take so much of the weights, where the loss rose by so much or little is learned.
+ONE_SIZE, HARMED = 0.02, 1.5
+# Weights of which less is left than half a run before.
+SHRUNK_LATELY = 0.2
 # A step of more than this share of the others', relative to the weights, is as easily seen; a gradient of less an entry
 # is none to Adam.
 ALIKE, FELT = 0.3, 1e-6
@@ -114,7 +121,16 @@ def gradient_of_weights(h: History, sample: Sample) -> float:
 
 def updates_too_large(h: History) -> Finding | None:
     """Steps that overwrite the weights, or shorter ones whose loss shows that they are too long."""
-    return long_steps(h) or _lengthened(h) or _forgetting(h) or _overshooting(h) or _decaying(h) or _unsettling(h)
+    return (
+        long_steps(h)
+        or _lengthened(h)
+        or _forgetting(h)
+        or _of_one_size(h)
+        or _overshooting(h)
+        or _decaying(h)
+        or _shrinking(h)
+        or _unsettling(h)
+    )
 
 
 def _lengthened(h: History) -> Finding | None:
@@ -151,6 +167,38 @@ def _forgetting(h: History) -> Finding | None:
         {"optimizer": group.name, "second": group.second, "momentum": group.momentum},
         "Set the betas (or alpha) back to their defaults",
         "SPEC C8, O6",
+    )
+
+
+def _of_one_size(h: History) -> Finding | None:
+    """Steps whose size has nothing to do with the gradient's, long enough to harm."""
+    size, longest = of_one_size(h), float(np.max(ratios(h)[:EARLY], initial=0.0))
+    harm = rose_beyond(h, HARMED) or (len(h.losses) >= PATIENCE_OF_WARM_UP and share_left(h) > HALF)
+    if not size or longest < ONE_SIZE or not harm:
+        return None
+    return Finding(
+        "updates-too-large",
+        "warning",
+        f"each step is {size}, whatever its gradient, and took up to {longest:.2g} of the weights at the start",
+        {"size": size, "longest": longest, "wanted": 1e-3},
+        "Lower the rate tenfold: it counts for more here than in SGD or Adam; LARS wants a trust coefficient of 1e-3",
+        "SPEC C8",
+    )
+
+
+def _shrinking(h: History) -> Finding | None:
+    """Something takes the weights away, and what was learned with them."""
+    grown, lately = weight_growth(h)
+    if lately > SHRUNK_LATELY or grown > SHRUNK_LATELY or _has_learned(h):
+        return None
+    return Finding(
+        "updates-too-large",
+        "warning",
+        f"the weights are {lately:.2g} of what they were at half the run, and nothing that was learned is left: "
+        "something decays them",
+        {"growth": grown, "growth_since_the_middle": lately},
+        "Look for a weight decay by hand, without the rate, or for a penalty that is far too strong",
+        "SPEC C8, R1",
     )
 
 
