@@ -36,8 +36,8 @@ class Parameter:
 class OptimizerGroup:
     """What an optimizer is set to for a group of its parameters; None: it has no such setting.
 
-    name: of its class. momentum: or Adam's first beta. second: Adam's second beta, RMSprop's alpha. eps: what is added
-        to the root of the second moment. maximize: whether it climbs.
+    name: of its class. momentum: or the first of two betas, as Adam has them. second: the second of them, or RMSprop's
+        alpha. eps: what is added to the root of the second moment. maximize: whether it climbs.
     """
 
     name: str

@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.functional import adaptive_avg_pool1d
 
 from wellfit.diagnosis.history import InputFigures
 
@@ -21,8 +20,8 @@ from wellfit.diagnosis.history import InputFigures
 IMAGES, ENTRIES = 32, 1 << 16
 # More channels than this are no colours: the image then counts as one channel.
 COLOURS = 16
-# Bands from top to bottom, and as many from left to right.
-BANDS = 4
+# Bands from top to bottom, and as many from left to right, seen in about so many rows and columns whatever the batch.
+BANDS, GRID = 4, 16
 
 
 def find_input(args: Iterable[Any], kwargs: Mapping[str, Any]) -> Tensor | None:
@@ -51,6 +50,7 @@ def measure(x: Tensor) -> Tensor | None:
         x = x[:: len(x) // IMAGES][:IMAGES]
     channels = x.shape[1] if x.ndim in (4, 5) and x.shape[1] <= COLOURS else 1
     x = x.reshape(len(x), channels, -1, x.shape[-1])
+    bands = _bands(x)
     stride = -(-x.numel() // ENTRIES)
     step = min(stride, x.shape[2])
     x = x[:, :, step // 2 :: step, : max(2, x.shape[3] * step // stride)].float()
@@ -62,14 +62,32 @@ def measure(x: Tensor) -> Tensor | None:
     ends = torch.aminmax(x)
     x = (x - mean[..., None, None]) / std.clamp_min(1e-12)[..., None, None]
     skew = (x**3).mean((1, 2, 3))
-    if channels != 3:
-        x = x.mean(1, keepdim=True)
-    bands = torch.cat([adaptive_avg_pool1d(x.mean(axis), BANDS) for axis in (3, 2)], 2).flatten(1)
     rows = torch.cat([mean, std, torch.stack([colour, skew, sharpness], 1), bands], 1)
     last = torch.zeros_like(rows[:1])
     last[0, 0], last[0, 1] = ends
     last[0, 2] = channels
     return torch.cat([rows, last])
+
+
+def _bands(x: Tensor) -> Tensor:
+    """N×B: how bright the bands of each image are, in its deviations about its mean; those of fewer rows or columns
+    than bands are 0."""
+    down, across = (max(1, size // GRID) for size in x.shape[2:])
+    x = x[:, :, down // 2 :: down, across // 2 :: across].float()
+    std, mean = torch.std_mean(x, (2, 3), correction=0, keepdim=True)
+    x = (x - mean) / std.clamp_min(1e-12)
+    x = x if x.shape[1] == 3 else x.mean(1, keepdim=True)
+    return torch.cat([_averages(x.mean(axis)) for axis in (3, 2)], 2).flatten(1)
+
+
+def _averages(rows: Tensor) -> Tensor:
+    """N×C×4: the means of four stretches, as equal as they can be, of N×C×rows."""
+    count = rows.shape[2]
+    if count < BANDS:
+        return rows.new_zeros(*rows.shape[:2], BANDS)
+    band = torch.arange(count, device=rows.device) * BANDS // count
+    place = (band[:, None] == torch.arange(BANDS, device=rows.device)).float()
+    return rows @ (place / place.sum(0))
 
 
 def to_host(measured: list[Tensor]) -> list[np.ndarray]:

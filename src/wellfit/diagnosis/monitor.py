@@ -372,9 +372,7 @@ class Monitor:
         history.samples.append(sample)
         if len(history.samples) > KEPT:
             del history.samples[KEPT_FIRST:-KEPT_LAST:2]
-        if output is None:
-            return
-        if self._given_classes is None:
+        if output is not None and self._given_classes is None:
             history.classes = output.width
         history.class_counts = with_classes_of(sample, history.class_counts)
 

@@ -19,14 +19,19 @@ class OldGradient:
     """Watches the backward passes from one optimizer step to the next.
 
     old: a copy of the parameter's gradient at the first. carried: whether all that came since was added to it, on the
-    parameter's device; None before anything came.
+    parameter's device; None before anything came. replaced: whether another tensor was put in the gradient's place.
     """
 
     def __init__(self, parameter: Tensor, old: Tensor) -> None:
         self.parameter = parameter
         self.carried: Tensor | None = None
         self._expected = old
+        self._kept = parameter.grad
         self._hook = parameter.register_hook(self._look)
+
+    @property
+    def replaced(self) -> bool:
+        return self.parameter.grad is not self._kept
 
     def close(self) -> None:
         self._hook.remove()

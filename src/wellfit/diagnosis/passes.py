@@ -43,7 +43,7 @@ class _Set:
 
 
 @dataclass
-class _Tally:
+class _Counts:
     passes: int = 0
     training: int = 0
     by_batch: int = 0
@@ -84,8 +84,8 @@ class PassWatch:
     """Counts passes in `note`, which needs no hook of its own; `end_epoch` gives those of the validation."""
 
     def __init__(self) -> None:
-        self._with, self._without = _Tally(), _Tally()  # gradients, since the last optimizer step
-        self._between = _Tally()  # without gradients, in the whole epoch
+        self._with, self._without = _Counts(), _Counts()  # gradients, since the last optimizer step
+        self._between = _Counts()  # without gradients, in the whole epoch
         self._steps = 0
         self._usual = 0  # passes with gradients that a step has taken at most
         self._training = True
@@ -117,7 +117,7 @@ class PassWatch:
         passes = (self._without if left_over else self._with).close(closing=True)
         if passes is None:
             passes = self._between.close(closing=False)
-        self._with, self._without, self._between = _Tally(), _Tally(), _Tally()
+        self._with, self._without, self._between = _Counts(), _Counts(), _Counts()
         return passes
 
     def _settle(self, steps: int) -> None:
@@ -127,4 +127,4 @@ class PassWatch:
         if self._with.passes:
             self._usual = max(self._usual, self._with.passes)
             self._training = self._with.training > 0
-        self._with, self._without = _Tally(), _Tally()
+        self._with, self._without = _Counts(), _Counts()

@@ -86,7 +86,7 @@ class StepWatch:
     def groups(self) -> list[OptimizerGroup]:
         """How the optimizers that hold parameters of the model are set, equal ones once."""
         found = [_set_to(o, group) for o in self._known for group in o.param_groups]
-        return list(dict.fromkeys(found))
+        return sorted(dict.fromkeys(found), key=str)
 
     def note_rate(self, optimizer: Optimizer, *, may_wait: bool) -> None:
         """Keep the rate of a step; a rate on an accelerator is read only where the caller may wait for it."""
@@ -123,10 +123,12 @@ class StepWatch:
 
 def _set_to(optimizer: Optimizer, group: dict[str, Any]) -> OptimizerGroup:
     betas = group.get("betas")
-    first, second = betas[:2] if isinstance(betas, list | tuple) and len(betas) > 1 else (None, group.get("alpha"))
+    pair = betas if isinstance(betas, list | tuple) and len(betas) == 2 else None
+    # RMSprop's alpha, not ASGD's; the three betas of Adan are something else.
+    second = pair[1] if pair is not None else group.get("alpha") if "centered" in group else None
     return OptimizerGroup(
         type(optimizer).__name__,
-        momentum=_number(first if first is not None else group.get("momentum")),
+        momentum=_number(group.get("momentum") if pair is None else pair[0]),
         second=_number(second),
         eps=_number(group.get("eps")),
         maximize=group.get("maximize") is True,

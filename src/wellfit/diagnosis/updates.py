@@ -229,8 +229,8 @@ class UpdateWatch:
             self._old.remove(old)
             old.close()
             if old.carried is not None:
-                before = self._carried
-                self._carried = old.carried if before is None else before.to(old.carried.device) | old.carried
+                carried, before = old.carried & (not old.replaced), self._carried
+                self._carried = carried if before is None else before.to(carried.device) | carried
 
     def _close_old(self) -> None:
         for old in self._old:
