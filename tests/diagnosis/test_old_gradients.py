@@ -70,6 +70,21 @@ def test_a_closure_makes_its_gradient_within_the_step(forgotten):
     assert [s.carried for s in monitor.history.samples] == [None] + [forgotten] * 3
 
 
+def test_gradients_that_are_put_in_place_of_the_old_ones():
+    """As where the gradients of several tasks are combined by hand."""
+    model = mlp()
+    optimizer = torch.optim.SGD(model.parameters(), 0.01)
+    monitor = Monitor(model, optimizer, every=1)
+    parameters = list(model.parameters())
+    for _ in range(4):
+        loss = F.cross_entropy(model(batch()[0]), batch()[1])
+        for p, gradient in zip(parameters, torch.autograd.grad(loss, parameters), strict=True):
+            p.grad = gradient
+        optimizer.step()
+        monitor.step(loss)
+    assert not any(s.carried for s in monitor.history.samples)
+
+
 def test_closing_leaves_no_hook_on_a_parameter():
     model = mlp()
     optimizer = torch.optim.SGD(model.parameters(), 0.01)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from timm.optim import Lookahead
+from timm.optim import Adan, Lookahead
 from torch import nn
 
 from tests.diagnosis.conftest import batch, digits, mlp, one_step
@@ -362,8 +362,10 @@ def test_the_settings_of_every_optimizer_are_known_equal_ones_once():
         (lambda p: torch.optim.RMSprop(p, alpha=0.7, momentum=0.2), OptimizerGroup("RMSprop", 0.2, 0.7, 1e-8)),
         (lambda p: torch.optim.Adagrad(p), OptimizerGroup("Adagrad", None, None, 1e-10)),
         (lambda p: torch.optim.Rprop(p), OptimizerGroup("Rprop")),
+        (lambda p: torch.optim.ASGD(p), OptimizerGroup("ASGD")),  # its alpha is an exponent
+        (lambda p: Adan(p), OptimizerGroup("Adan", eps=1e-8)),  # three betas
     ],
-    ids=["RMSprop", "Adagrad", "Rprop"],
+    ids=["RMSprop", "Adagrad", "Rprop", "ASGD", "Adan"],
 )
 def test_what_an_optimizer_does_not_have_is_none(optimizer, group):
     model = mlp()

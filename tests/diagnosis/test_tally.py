@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 
 from tests.diagnosis.conftest import digits, mlp
-from wellfit.diagnosis.history import with_classes_of
+from wellfit.diagnosis.history import Output, Sample, with_classes_of
 from wellfit.diagnosis.monitor import Monitor
 from wellfit.diagnosis.tally import ENTRIES, TallyWatch
 
@@ -76,14 +76,10 @@ def test_the_history_knows_how_often_each_class_came_though_one_step_of_ten_is_w
 
 
 def test_without_a_tally_the_watched_answers_count():
-    x, y = digits()
-    model = mlp()
-    optimizer = torch.optim.SGD(model.parameters(), 0.1)
-    monitor = Monitor(model, optimizer)
-    loss = F.cross_entropy(model(x[:20]), y[:20])
-    loss.backward()
-    optimizer.step()
-    monitor.step(loss)
-    (sample,) = monitor.history.samples
-    assert sample.tally is None
-    assert with_classes_of(sample, None) is None
+    zeros = np.zeros(2)
+    output = Output(5, 3, 0.1, targets=np.array([3, 2, 0]))
+    watched = Sample(0, zeros, zeros, zeros, output=output)
+    assert with_classes_of(watched, None).tolist() == [3, 2, 0]
+    assert with_classes_of(watched, np.array([1, 1, 1])).tolist() == [4, 3, 1]
+    assert with_classes_of(watched, np.array([1, 1])).tolist() == [3, 2, 0]
+    assert with_classes_of(Sample(0, zeros, zeros, zeros), np.array([1, 1])).tolist() == [1, 1]

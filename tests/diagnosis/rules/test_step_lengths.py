@@ -44,8 +44,9 @@ def test_they_are_the_cause_where_a_rate_could_be():
         lengthened(at=30),  # among the first
         lengthened(at=250),  # not seen for long enough
         lengthened(lrs=[0.01] * 150 + [0.04] * 150),  # the rate was raised
+        lengthened(losses=noisy(np.r_[np.full(150, 1.0), np.linspace(4.0, 0.5, 150)])),  # other images, learned as well
     ],
-    ids=["loss stands", "hardly longer", "first steps", "just now", "rate"],
+    ids=["loss stands", "hardly longer", "first steps", "just now", "rate", "curriculum"],
 )
 def test_other_changes_are_not(history):
     assert longer_at_once(history) is None
@@ -59,6 +60,8 @@ def test_other_changes_are_not(history):
         (0.5, 0.9, False),
         (0.9, 0.3, True),  # forgets at once
         (0.999, 0.9, True),  # the wrong way round
+        (0.95, 0.9, False),
+        (0.9, 0.8, False),
         (0.95, 0.95, False),
         (None, 0.9, False),  # RMSprop as TensorFlow has it
         (None, None, False),

@@ -24,6 +24,14 @@ def in_turns(period=2, high=1.8, low=0.4, steps=200, epoch=40, **fields):
     )
 
 
+def two_tasks(floor, begun):
+    """Every other step is another task's, whose loss begins at `begun` and comes down to `floor`."""
+    history = in_turns()
+    losses = np.array(history.losses)
+    losses[::2] = noisy(np.r_[np.linspace(begun, floor, 50), np.full(50, floor)], 0.03, seed=1)
+    return replace(history, losses=losses.tolist())
+
+
 @pytest.mark.parametrize("period", [2, 3, 7, 20])
 def test_batches_that_come_in_turns_are_a_cycle(period):
     found = verdict(NAME, in_turns(period))
@@ -45,6 +53,11 @@ def test_batches_that_come_in_turns_are_a_cycle(period):
 )
 def test_what_else_goes_in_cycles_is_none(history):
     assert verdict(NAME, history) is None
+
+
+@pytest.mark.parametrize(("floor", "said"), [(2.2, False), (2.8, True)])
+def test_a_task_with_a_taller_loss_of_its_own_is_measured_against_its_own_start(floor, said):
+    assert ("cycle" in str(verdict(NAME, two_tasks(floor, 4.6)))) == said
 
 
 def test_without_epochs_a_fixed_order_could_be_the_cycle():

@@ -20,6 +20,8 @@ SURE_AND_WRONG = 5.0
 # Where validation lags behind by so much from the second epoch on, before anything is learned by heart, slight
 # differences count.
 LAGS = 0.04
+# The largest class beside the smallest, where validation may hold all alike.
+UNBALANCED = 3
 # Images a side must have shown.
 ENOUGH = 16
 
@@ -86,7 +88,13 @@ def _validates_well(h: History) -> bool:
 
 
 def _lags(h: History) -> bool:
-    """Whether validation is worse than training before anything can have been learned by heart."""
+    """Whether validation is worse than training before anything can have been learned by heart.
+
+    Where training is unbalanced, it may be so for that.
+    """
+    counts = h.class_counts
+    if counts is not None and counts.max() > UNBALANCED * max(1, int(counts.min())):
+        return False
     early = [(e.train_accuracy, e.val_accuracy) for e in h.epochs[1:3]]
     gaps = [train - val for train, val in early if train is not None and val is not None]
     return len(gaps) > 0 and min(gaps) > LAGS

@@ -164,7 +164,8 @@ def _hardly_right(h: History) -> Finding | None:
     """Rare classes that are right far less often than the others, counted over every step of the second half."""
     tallies = [s.tally for s in h.finite_samples if s.tally is not None]
     late = tallies[len(tallies) // 2 :]
-    if len(tallies) < FEW_TALLIES or len({len(t.shown) for t in late}) > 1:
+    mixed = any(s.output.mixed for s in h.samples if s.output is not None)
+    if len(tallies) < FEW_TALLIES or len({len(t.shown) for t in late}) > 1 or mixed:
         return None
     shown, said, right = (np.sum([getattr(t, name) for t in late], axis=0) for name in ("shown", "said", "right"))
     known = shown > 0

@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from wellfit.diagnosis.history import History, Sample, level
+from wellfit.diagnosis.history import History, level
 
 # About 100 iterations should show the loss falling clearly (SPEC C6); less than 2% is no fall.
 PATIENCE = 100
@@ -125,11 +125,6 @@ def never_learned(h: History) -> bool:
     start = start_and_end(h)[0]
     levels = np.median(h.loss[: len(h.losses) // 25 * 25].reshape(-1, 25), axis=1)
     return bool(levels.min() > (1 - MOVED) * start)
-
-
-def early(h: History) -> list[Sample]:
-    """The watched steps of the first half of the patience that a loss is given to fall."""
-    return [s for s in h.finite_samples if s.step <= PATIENCE // 2]
 
 
 def is_waking(h: History) -> bool:

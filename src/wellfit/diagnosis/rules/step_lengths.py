@@ -31,6 +31,8 @@ LONGER, AROUND, WORSE, SETTLED = 1.8, 8, 2.0, 5
 ALIKE_FOR, ALIKE = 3, 1.02
 # A second moment that forgets half within three steps follows single gradients; 0.9 to 0.999 are usual.
 FORGETFUL = 0.8
+# A second moment that forgets so many times as fast as the first is in its place.
+SOONER = 3.0
 
 
 def promised_share(h: History) -> float:
@@ -175,7 +177,10 @@ class Longer:
 
 
 def longer_at_once(h: History) -> Longer | None:
-    """Steps that grew from one to the next, at the same rate, and the loss with them: something else made them long."""
+    """Steps that grew from one to the next, at the same rate, and the loss with them, for good.
+
+    A loss that comes down again has met other images, as in a curriculum.
+    """
     seen = [(s.step, median_ratio(h, s)) for s in h.finite_samples if h.at_full_rate(s.step)]
     seen = [(step, ratio) for step, ratio in seen if np.isfinite(ratio)]
     steps, sizes = [step for step, _ in seen], np.array([ratio for _, ratio in seen])
@@ -185,7 +190,8 @@ def longer_at_once(h: History) -> Longer | None:
         begun, before, until = steps[i], steps[i - 1], steps[i + AROUND - 1]
         if late.min() < LONGER * early.max() or (len(lr) and lr[begun] > lr[before]):
             continue
-        if level(loss[before : until + 1]) > WORSE * level(loss[steps[max(0, i - AROUND)] : before + 1]) > 0:
+        was = level(loss[steps[max(0, i - AROUND)] : before + 1])
+        if was > 0 and min(level(loss[before : until + 1]), level(h.finite_loss[-20:])) > WORSE * was:
             return Longer(begun, level(early), level(late))
     return None
 
@@ -207,11 +213,15 @@ def of_one_size(h: History) -> str:
 
 
 def forgetful(h: History) -> OptimizerGroup | None:
-    """An optimizer whose second moment follows hardly more than the last gradient, or forgets sooner than its first.
+    """An optimizer whose second moment follows hardly more than the last gradient, or forgets sooner than the first.
 
-    Adam's bound is momentum² < second (Reddi et al. 2018).
+    Adam's steps are bound where momentum² < second (Reddi et al. 2018).
     """
-    for group in h.groups:
-        if group.second is not None and (group.second < FORGETFUL or (group.momentum or 0.0) ** 2 > group.second):
-            return group
-    return None
+    return next((g for g in h.groups if g.second is not None and (g.second < FORGETFUL or swapped(g))), None)
+
+
+def swapped(group: OptimizerGroup) -> bool:
+    """Whether the two betas look exchanged."""
+    if group.second is None or group.momentum is None:
+        return False
+    return group.momentum > group.second and 1 - group.second > SOONER * (1 - group.momentum)

@@ -49,8 +49,8 @@ LEAST = 1.5
 JUMP, JUMPS, LITTLE = 0.5, 4, 0.15
 
 # Losses that follow a cycle of steps: periods that are tried, rounds that are needed, so many times what chance
-# explains (in its standard deviations). At the height of the cycle so much of the loss is left, at its foot less.
-PERIODS, ROUNDS, CYCLIC, UNLEARNED = 64, 5, 15.0, 0.5
+# explains (in its standard deviations). At the height of the cycle so much of the loss there is left, at its foot less.
+PERIODS, ROUNDS, CYCLIC, UNLEARNED = 64, 5, 15.0, 0.55
 LAST = 2048
 
 
@@ -233,19 +233,25 @@ def _cyclic(h: History) -> Finding | None:
     ends = np.array([e.step for e in h.epochs])
     steady = len(h.lrs) == len(h.losses) and bool(np.all(np.diff(h.lr[-len(loss) :]) <= 0))
     # A rate that rises makes a cycle of its own, and where no epochs are known images in a fixed order are one.
-    if len(loss) < PATIENCE // 2 or not steady or len(ends) < 2:
+    widths = {s.output.width for s in h.samples if s.output is not None}
+    if len(loss) < PATIENCE // 2 or not steady or len(ends) < 2 or len(widths) > 1:
         return None
     means, strength = _best_cycle(loss, set(np.diff(ends).tolist()))
-    high, low = (means.max(), means.min()) if len(means) else (0.0, 0.0)
-    left = h.reference_loss * UNLEARNED
-    if strength < CYCLIC or not low < left < high or high - low < SWING * level(loss):
+    if strength < CYCLIC or means.max() - means.min() < SWING * level(loss):
+        return None
+    high, low = float(means.max()), float(means.min())
+    # Tasks in turns have losses of their own: the high one is measured against where it began.
+    period, end = len(means), len(h.finite_loss)
+    place = (end - len(loss) // period * period + int(means.argmax())) % period
+    begun = level(h.finite_loss[place : ROUNDS * period : period])
+    if high < UNLEARNED * begun or low > UNLEARNED * h.reference_loss:
         return None
     return Finding(
         "oscillating",
         "warning",
         f"the loss goes up and down in a cycle of {len(means)} steps, from {low:.3g} to {high:.3g}: the batches come "
         "in turns from images of several kinds",
-        {"period": len(means), "low": float(low), "high": float(high), "strength": strength},
+        {"period": len(means), "low": low, "high": high, "strength": strength},
         "Shuffle the images of all kinds together anew each epoch; if one kind is never learned, look at its labels",
         "SPEC C9, D7",
     )

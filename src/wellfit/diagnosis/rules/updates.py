@@ -35,6 +35,7 @@ from wellfit.diagnosis.rules.step_lengths import (
     of_one_size,
     promised_share,
     ratios,
+    swapped,
 )
 from wellfit.diagnosis.rules.swings import one_class_at_a_time
 from wellfit.findings import Finding
@@ -154,11 +155,10 @@ def _forgetting(h: History) -> Finding | None:
     group = forgetful(h)
     if group is None or group.second is None:
         return None
-    swapped = group.momentum is not None and group.momentum > group.second
     # Forgetting fast alone may do well.
-    if not swapped and not rose_beyond(h, RISEN) and (len(h.losses) < PATIENCE_OF_WARM_UP or _has_learned(h)):
+    if not swapped(group) and not rose_beyond(h, RISEN) and (len(h.losses) < PATIENCE_OF_WARM_UP or _has_learned(h)):
         return None
-    beside = f" and {group.momentum:.4g} of its first" if swapped else ""
+    beside = f" and {group.momentum:.4g} of its first" if swapped(group) else ""
     return Finding(
         "updates-too-large",
         "warning",
