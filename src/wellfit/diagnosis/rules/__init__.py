@@ -12,7 +12,7 @@ from dataclasses import replace
 import numpy as np
 
 from wellfit.diagnosis.history import History
-from wellfit.diagnosis.rules import epochs, inputs, layers, loss, modes, outputs, rates, swings, updates
+from wellfit.diagnosis.rules import epochs, inputs, layers, long_steps, loss, modes, outputs, rates, swings, updates
 from wellfit.diagnosis.rules.rule import Rule
 from wellfit.diagnosis.rules.signs import cut_off_behind, never_learned
 from wellfit.diagnosis.rules.step_lengths import (
@@ -20,7 +20,7 @@ from wellfit.diagnosis.rules.step_lengths import (
 )
 from wellfit.findings import Finding, Findings, root_cause_first
 
-FAMILIES = (inputs, modes, loss, swings, rates, updates, layers, outputs, epochs)
+FAMILIES = (inputs, modes, loss, swings, rates, long_steps, updates, layers, outputs, epochs)
 RULES: dict[str, Rule] = {name: rule for family in FAMILIES for name, rule in family.RULES.items()}
 
 

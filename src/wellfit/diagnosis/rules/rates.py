@@ -6,6 +6,7 @@ import numpy as np
 
 from wellfit.diagnosis.history import History, fall_per_step, level
 from wellfit.diagnosis.rules import needs
+from wellfit.diagnosis.rules.long_steps import long_steps, updates_too_large
 from wellfit.diagnosis.rules.rule import Rule
 from wellfit.diagnosis.rules.signs import (
     COLLAPSED,
@@ -32,13 +33,7 @@ from wellfit.diagnosis.rules.step_lengths import (
     ratios,
 )
 from wellfit.diagnosis.rules.swings import is_mixed, oscillating
-from wellfit.diagnosis.rules.updates import (
-    SMALL,
-    gradient_of_weights,
-    long_steps,
-    updates_too_large,
-    vanishing_gradient,
-)
+from wellfit.diagnosis.rules.updates import SMALL, gradient_of_weights, vanishing_gradient
 from wellfit.findings import Finding
 
 # The cost above which a search breaks a trial off (SPEC S3), and a rise that noise does not make.

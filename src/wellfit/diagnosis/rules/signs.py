@@ -118,6 +118,13 @@ def guesses_better_than_chance(h: History) -> bool:
     return right > likely + 3 * math.sqrt(likely * (1 - likely) / shown) + 0.02
 
 
+def has_learned(h: History) -> bool:
+    losses = h.finite_loss
+    # Chance counts where the loss is known to be measured against it: one divided by a constant starts below.
+    start = max(level(losses[:10]), (h.chance_loss or 0.0) if is_cross_entropy(h) else 0.0)
+    return len(losses) < 20 or level(losses[-20:]) < 0.8 * start
+
+
 def never_learned(h: History) -> bool:
     """Whether nothing was learned at any time: what else is seen late in such a run came of that."""
     if not (is_flat(h) or knows_nothing(h)) or len(h.losses) < PATIENCE:
