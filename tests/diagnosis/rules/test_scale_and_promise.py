@@ -468,9 +468,24 @@ def test_gates_that_close_while_the_loss_falls_do_as_they_should(first, end, sev
     ],
 )
 def test_how_bad_dead_units_are_hangs_on_their_share_and_on_what_is_left_of_the_loss(share, end, severity):
+    assert verdict("dead-relu", dying(share, end)).severity == severity
+
+
+def dying(share, end, first=0.1, layer=0):
+    """One of two ReLU layers has this share of dead units in the end, and had `first` of them at the start."""
     losses = 2.303 * np.r_[np.linspace(1, end, 150), np.full(50, end)]
-    history = watched(losses.tolist(), layers=[Layer("1", "relu", 0.5, 0.4, 0.3, dead=share)])
-    assert verdict("dead-relu", history).severity == severity
+    history = watched(losses.tolist())
+    for k, s in enumerate(history.samples):
+        dead = [0.1, 0.1]
+        dead[layer] = first if k == 0 else share
+        layers = [Layer(name, "relu", 0.5, 0.4, 0.3, dead=d) for name, d in zip("13", dead, strict=True)]
+        history.samples[k] = replace(s, layers=layers)
+    return history
+
+
+@pytest.mark.parametrize(("first", "layer", "severity"), [(0.61, 0, "warning"), (0.59, 0, "info"), (0.61, 1, "info")])
+def test_an_early_layer_that_was_dead_from_the_start_was_drawn_so(first, layer, severity):
+    assert verdict("dead-relu", dying(0.64, 0.2, first, layer)).severity == severity
 
 
 # ---- rates -----------------------------------------------------------------------------------------------

@@ -30,6 +30,8 @@ from wellfit.findings import Finding, Severity
 DEAD = 0.5
 SATURATED = 0.5
 MUCH, MOSTLY = 0.65, 0.8
+# Units of an early layer that are dead from the start.
+BEGUN = 0.6
 PATIENCE = 3
 # Of what chance gives: what is left of the loss where a net has learned, and where it has not begun to.
 MASTERED, LEARNED, STUCK = 0.1, 0.3, 0.8
@@ -56,11 +58,14 @@ def dead_relu(h: History) -> Finding | None:
     name, share = max(sick.items(), key=lambda item: item[1])
     # Units that died slowly in a net which never learned anything did so for want of something to learn.
     known = (s for s in h.samples if any(layer.dead is not None for layer in s.layers))
-    first = max((_value(layer, "dead") for s in islice(known, 1) for layer in s.layers), default=1.0)
-    alive = first < DEAD and not coarse_at_first(h)
+    first = {layer.name: _value(layer, "dead") for s in islice(known, 1) for layer in s.layers}
+    alive = max(first.values(), default=1.0) < DEAD and not coarse_at_first(h)
+    # Late layers of pretrained nets are silent on much that they were not taught; early ones are not.
+    early = list(first)[: (len(first) + 1) // 2]
+    begun = max((first[name] for name in early if name in sick), default=0.0) >= BEGUN
     return Finding(
         "dead-relu",
-        "info" if alive and never_learned(h) else _severity(h, share),
+        "info" if alive and never_learned(h) else _severity(h, share, begun=begun),
         f"{share:.0%} of the units of {name} were silent on everything seen lately"
         + (f"; {len(sick)} layers are like that" if len(sick) > 1 else ""),
         {"layers": sick, "limit": DEAD},
@@ -78,7 +83,8 @@ def saturated(h: History) -> Finding | None:
     if max((first.get(name, 1.0) for name in sick), default=1.0) < 0.2 and vanishing_gradient(h) is not None:
         return None  # they were drawn there by the little that is learned without a gradient
     name, share = max(sick.items(), key=lambda item: item[1])
-    severity = _severity(h, share)
+    begun = max((first.get(name, 0.0) for name in sick), default=0.0)
+    severity = _severity(h, share, begun=begun >= SATURATED)
     # Gates close or open for good where that is what is wanted: those that began open and shut, and the loss fell.
     if _left(h) <= MASTERED and max((first.get(name, 1.0) for name in sick), default=1.0) < SATURATED:
         severity = "info"
@@ -93,13 +99,16 @@ def saturated(h: History) -> Finding | None:
     )
 
 
-def _severity(h: History, share: float) -> Severity:
-    """How bad it is that this share of a layer is out of play. What is left may be enough: then it is a waste only."""
+def _severity(h: History, share: float, *, begun: bool) -> Severity:
+    """How bad it is that this share of a layer is out of play. What is left may be enough: then it is a waste only.
+
+    begun: whether it was so from the start: nothing that is learned puts half of a layer there.
+    """
     start = h.chance_loss or h.reference_loss
     left = _left(h, start)
     if left > LEARNED and share > MOSTLY:
         return "error"
-    return "warning" if share > MOSTLY or left > STUCK or (left > LEARNED and share > MUCH) else "info"
+    return "warning" if begun or share > MOSTLY or left > STUCK or (left > LEARNED and share > MUCH) else "info"
 
 
 def _left(h: History, start: float | None = None) -> float:
