@@ -30,6 +30,7 @@ from torch import Tensor, nn
 from torchvision.models import resnet18
 
 from wellfit.diagnosis.monitor import Monitor
+from wellfit.diagnosis.turns import is_watched
 from wellfit.record import write_atomically
 
 STEPS = 10  # one turn: one closely watched step and nine others
@@ -161,9 +162,9 @@ def memory(training: Training) -> tuple[float, float]:
     monitor = training.monitor
     assert monitor is not None
     x, y = training.batches[0]
-    while not monitor.watched:
+    training.step(x, y)
+    while not is_watched(monitor.steps, STEPS):
         training.step(x, y)
-    training.turn(STEPS - 1)  # the next step is a watched one
     between = tensor_bytes(training)
     tracemalloc.start()
     loss = F.cross_entropy(training.model(x), y)
