@@ -333,19 +333,10 @@ class Monitor:
         layers, modes = self._layers.collect(), self._modes.collect()
         output = self._answers.sum_up(targets)
         self._answers.count(targets)
-        tally = self._answers.counted()
+        sample = replace(sample, output=output, tally=self._answers.counted())
         scale, inputs = self._input_scale(), self._input_figures()
         received = self._entrance.collect()
-        return replace(
-            sample,
-            layers=layers,
-            output=output,
-            input=scale,
-            inputs=inputs,
-            modes=modes,
-            received=received,
-            tally=tally,
-        )
+        return replace(sample, layers=layers, input=scale, inputs=inputs, modes=modes, received=received)
 
     def _input_scale(self) -> tuple[float, float] | None:
         # Data is the same all along: the first batch tells.

@@ -106,35 +106,30 @@ def pool(seen: Sequence[InputFigures | None]) -> InputFigures | None:
     there = [f for f in there if (len(f.figures), len(f.bands)) == (len(there[-1].figures), len(there[-1].bands))]
     if not there:
         return None
-    weights = np.array([f.images for f in there], np.float64)
-    figures = np.array([f.figures for f in there])
-    mean = weights @ figures / weights.sum()
-    # Within each part and between the parts, which are batches of their own where they hold one.
-    parts = [f.scatter * max(1, f.images - 1) + f.images * np.outer(d, d) for f, d in _with(there, figures - mean)]
-    batches = sum(f.batches for f in there)
-    between = [f.between * max(0, f.batches - 1) + f.batches * np.outer(d, d) for f, d in _with(there, figures - mean)]
-    bands = np.array([f.bands for f in there])
-    brightness = weights @ bands / weights.sum()
-    apart = (bands - brightness) ** 2
-    bands_scatter = [f.bands_scatter * max(1, f.images - 1) + f.images * d for f, d in _with(there, apart)]
-    bands_between = [f.bands_between * max(0, f.batches - 1) + f.batches * d for f, d in _with(there, apart)]
+    images, batches = (np.array([getattr(f, name) for f in there], np.float64) for name in ("images", "batches"))
+    figures, bands = (np.array([getattr(f, name) for f in there]) for name in ("figures", "bands"))
+    mean, brightness = (images @ values / images.sum() for values in (figures, bands))
+    apart, brighter = [np.outer(d, d) for d in figures - mean], (bands - brightness) ** 2
     return InputFigures(
         shape=there[-1].shape,
-        images=int(weights.sum()),
-        batches=batches,
+        images=int(images.sum()),
+        batches=int(batches.sum()),
         figures=mean,
-        scatter=np.sum(parts, axis=0) / max(1.0, weights.sum() - 1),
-        between=np.sum(between, axis=0) / max(1, batches - 1),
+        scatter=_pooled([f.scatter for f in there], images, apart),
+        between=_pooled([f.between for f in there], batches, apart),
         low=min(f.low for f in there),
         high=max(f.high for f in there),
         bands=brightness,
-        bands_scatter=np.sum(bands_scatter, axis=0) / max(1.0, weights.sum() - 1),
-        bands_between=np.sum(bands_between, axis=0) / max(1, batches - 1),
+        bands_scatter=_pooled([f.bands_scatter for f in there], images, brighter),
+        bands_between=_pooled([f.bands_between for f in there], batches, brighter),
     )
 
 
-def _with(there: Sequence[InputFigures], differences: Floats) -> list[tuple[InputFigures, Floats]]:
-    return list(zip(there, differences, strict=True))
+def _pooled(variances: Sequence[Floats], counts: Floats, apart: Sequence[Floats] | Floats) -> Floats:
+    """The variance over all of several parts: within each, and between the parts, which lie `apart` (squared) from the
+    mean of all. A part of one has no variance of its own."""
+    parts = [v * (n - 1) + n * d for v, n, d in zip(variances, counts, apart, strict=True)]
+    return np.asarray(np.sum(parts, axis=0) / max(1.0, counts.sum() - 1))
 
 
 def _said(f: InputFigures) -> str:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import islice
-
 import numpy as np
 
 from wellfit.diagnosis.history import History, Layer, fall_per_step, level
@@ -57,12 +55,12 @@ def dead_relu(h: History) -> Finding | None:
         return None  # without input, or without weights, there is nothing to be active on
     name, share = max(sick.items(), key=lambda item: item[1])
     # Units that died slowly in a net which never learned anything did so for want of something to learn.
-    known = (s for s in h.samples if any(layer.dead is not None for layer in s.layers))
-    first = {layer.name: _value(layer, "dead") for s in islice(known, 1) for layer in s.layers}
+    known = next((s.layers for s in h.samples if any(layer.dead is not None for layer in s.layers)), ())
+    first = {layer.name: _value(layer, "dead") for layer in known}
     alive = max(first.values(), default=1.0) < DEAD and not coarse_at_first(h)
     # Late layers of pretrained nets are silent on much that they were not taught; early ones are not.
     early = list(first)[: (len(first) + 1) // 2]
-    begun = max((first[name] for name in early if name in sick), default=0.0) >= BEGUN
+    begun = any(first[name] >= BEGUN for name in early if name in sick)
     return Finding(
         "dead-relu",
         "info" if alive and never_learned(h) else _severity(h, share, begun=begun),
@@ -80,13 +78,14 @@ def saturated(h: History) -> Finding | None:
     if not sick or is_blank(h):
         return None
     first = {layer.name: _value(layer, "saturated") for layer in h.samples[0].layers} if h.samples[0].step == 0 else {}
-    if max((first.get(name, 1.0) for name in sick), default=1.0) < 0.2 and vanishing_gradient(h) is not None:
+    at_first = max(first.get(name, 1.0) for name in sick)
+    if at_first < 0.2 and vanishing_gradient(h) is not None:
         return None  # they were drawn there by the little that is learned without a gradient
     name, share = max(sick.items(), key=lambda item: item[1])
-    begun = max((first.get(name, 0.0) for name in sick), default=0.0)
-    severity = _severity(h, share, begun=begun >= SATURATED)
+    begun = any(first.get(name, 0.0) >= SATURATED for name in sick)
+    severity = _severity(h, share, begun=begun)
     # Gates close or open for good where that is what is wanted: those that began open and shut, and the loss fell.
-    if _left(h) <= MASTERED and max((first.get(name, 1.0) for name in sick), default=1.0) < SATURATED:
+    if _left(h) <= MASTERED and at_first < SATURATED:
         severity = "info"
     return Finding(
         "saturated",

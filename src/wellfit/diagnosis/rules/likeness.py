@@ -37,7 +37,6 @@ SWAPPED, SWAPPED_LEAVES, RIDGE = 20.0, 0.4, 1e-3
 # Less is telling where something else speaks for a difference: standard errors, and differences in contrast and skew.
 # Level and sharpness are what crops, rotations and blurring change.
 LESS_NOISE, LESS_CONTRAST, LESS_SKEW = 4.5, 1.2, 0.3
-
 # Noise raises contrast and grain by this factor, to nearly that of noise alone (2/√π).
 NOISY, GRAIN = 1.3, 0.95
 
@@ -77,11 +76,14 @@ def noisier(train: InputFigures, val: InputFigures) -> bool:
     return bool(contrast > NOISY and train.figures[-1] > max(GRAIN, NOISY * val.figures[-1]))
 
 
+def _of_average(f: InputFigures, scatter: Floats, between: Floats) -> Floats:
+    """Squared standard errors: by images, or by batches where they differ more. Both are variances of single ones."""
+    return np.maximum(scatter / f.images, between / f.batches if f.batches > 1 else 0.0)
+
+
 def _variance(f: InputFigures, direction: Floats) -> float:
-    """Squared standard error of one combination of the figures: by images, or by batches where they differ more."""
-    by_image = float(direction @ f.scatter @ direction) / f.images
-    by_batch = float(direction @ f.between @ direction) / f.batches if f.batches > 1 else 0.0
-    return max(by_image, by_batch)
+    """Squared standard error of one combination of the figures."""
+    return float(_of_average(f, direction @ f.scatter @ direction, direction @ f.between @ direction))
 
 
 def _told_apart(train: InputFigures, val: InputFigures, direction: Floats, noise: float = NOISE) -> bool:
@@ -150,17 +152,17 @@ def _swapped(train: InputFigures, val: InputFigures) -> str | None:
 
 def _distance(train: InputFigures, val: InputFigures, order: NDArray[np.int64]) -> float:
     """Squared Mahalanobis distance of the levels and contrasts, those of the training images in this order."""
-    covariance = _of_mean(train)[np.ix_(order, order)] + _of_mean(val)[:6, :6]
+    covariance = _covariance(train)[np.ix_(order, order)] + _covariance(val)[:6, :6]
     covariance = covariance + np.eye(6) * (RIDGE * float(np.trace(covariance)) / 6 + 1e-12)
     apart = val.figures[:6] - train.figures[order]
     return float(apart @ np.linalg.solve(covariance, apart))
 
 
-def _of_mean(f: InputFigures) -> Floats:
-    """Covariance of the figures' averages: by images, and wider where batches differ by more than their images do."""
-    by_image = f.scatter / f.images
-    by_batch = np.diag(f.between) / f.batches if f.batches > 1 else np.zeros(len(by_image))
-    return by_image + np.diag(np.maximum(0.0, by_batch - np.diag(by_image)))
+def _covariance(f: InputFigures) -> Floats:
+    """Of the figures' averages."""
+    found = f.scatter / f.images
+    np.fill_diagonal(found, _of_average(f, np.diag(f.scatter), np.diag(f.between)))
+    return found
 
 
 def _greyness(train: InputFigures, val: InputFigures) -> str | None:
@@ -216,19 +218,22 @@ TURNINGS: dict[str, Callable[[Floats], Floats]] = {
 }
 
 
-def _brightness(f: InputFigures) -> tuple[Floats, Floats]:
-    """The eight bands of the channels' average and their squared standard errors (at most those of a channel)."""
-    by_batch = f.bands_between / f.batches if f.batches > 1 else np.zeros_like(f.bands)
-    errors = np.maximum(f.bands_scatter / f.images, by_batch)
-    return f.bands.reshape(-1, 8).mean(0), errors.reshape(-1, 8).mean(0)
+def _bands(train: InputFigures, val: InputFigures) -> tuple[Floats, Floats, Floats] | None:
+    """The eight bands of either's average channel, and the squared standard errors of their difference (at most those
+    of a channel); None where they cannot be compared."""
+    if not len(train.bands) or len(train.bands) != len(val.bands):
+        return None
+    errors = sum(_of_average(f, f.bands_scatter, f.bands_between).reshape(-1, 8).mean(0) for f in (train, val))
+    ours, theirs = (f.bands.reshape(-1, 8).mean(0) for f in (train, val))
+    return ours, theirs, np.asarray(errors)
 
 
 def _turned(train: InputFigures, val: InputFigures) -> str | None:
     """Light and dark lie where they would in images that were turned."""
-    if not len(train.bands) or len(train.bands) != len(val.bands):
+    if (bands := _bands(train, val)) is None:
         return None
-    (ours, our_error), (theirs, their_error) = _brightness(train), _brightness(val)
-    errors = np.maximum(our_error + their_error, 1e-9)
+    ours, theirs, errors = bands
+    errors = np.maximum(errors, 1e-9)
     apart = float(np.sum((theirs - ours) ** 2 / errors))
     left = {name: float(np.sum((theirs - turn(ours)) ** 2 / errors)) for name, turn in TURNINGS.items()}
     name = min(left, key=lambda turning: left[turning])
@@ -239,17 +244,15 @@ def _turned(train: InputFigures, val: InputFigures) -> str | None:
 
 def _elsewhere(train: InputFigures, val: InputFigures) -> str | None:
     """Light and dark lie elsewhere: images that are shifted, padded or cut otherwise."""
-    if not len(train.bands) or len(train.bands) != len(val.bands):
+    if (bands := _bands(train, val)) is None:
         return None
-    (ours, our_error), (theirs, their_error) = _brightness(train), _brightness(val)
-    far = np.abs(theirs - ours) > NOISE * np.sqrt(our_error + their_error)
+    ours, theirs, errors = bands
+    far, apart = np.abs(theirs - ours) > NOISE * np.sqrt(errors), _rms(theirs - ours)
     # The same picture more faintly is noise or erasing on one side.
     faint = min(_rms(theirs - _fitted(ours, theirs)), _rms(ours - _fitted(theirs, ours)))
-    if not far.any() or _rms(theirs - ours) < ELSEWHERE or faint < 0.5 * _rms(theirs - ours):
+    if not far.any() or apart < ELSEWHERE or faint < 0.5 * apart:
         return None
-    return (
-        f"light and dark lie elsewhere in the image: its bands differ by {_rms(theirs - ours):.2g} standard deviations"
-    )
+    return f"light and dark lie elsewhere in the image: its bands differ by {apart:.2g} standard deviations"
 
 
 def _fitted(bands: Floats, other: Floats) -> Floats:

@@ -27,6 +27,7 @@ from wellfit.diagnosis.rules.step_lengths import (
     of_one_size,
     promised_share,
     ratios,
+    ratios_by_step,
     swapped,
 )
 from wellfit.diagnosis.rules.swings import one_class_at_a_time
@@ -75,8 +76,7 @@ def updates_too_large(h: History) -> Finding | None:
 
 def long_steps(h: History) -> Finding | None:
     """Steps that overwrite the weights: from the start, for long, or where they bring nothing."""
-    pairs = [(s.step, median_ratio(h, s)) for s in h.finite_samples if h.at_full_rate(s.step)]
-    pairs = [(step, ratio) for step, ratio in pairs if np.isfinite(ratio)]
+    pairs = ratios_by_step(h)
     if rose_beyond(h, BLOWN_UP):
         # Where all has blown up, so have the updates: the cause are those before the loss rose. Where the first
         # took many times the weights, the rate is.
@@ -220,9 +220,9 @@ def _unsettling(h: History) -> Finding | None:
     blown = h.first_bad_step is not None or rose_beyond(h, RISEN)
     if blown or len(h.weights) < 2 or has_collapsed(h) or one_class_at_a_time(h) is not None:
         return None
-    pairs = [(s.step, median_ratio(h, s)) for s in h.finite_samples if h.at_full_rate(s.step)]
-    early = np.array([ratio for step, ratio in pairs if step <= EARLY and np.isfinite(ratio)])
-    later = np.array([ratio for step, ratio in pairs if step >= EARLY and np.isfinite(ratio)])
+    pairs = ratios_by_step(h)
+    early = np.array([ratio for step, ratio in pairs if step <= EARLY])
+    later = np.array([ratio for step, ratio in pairs if step >= EARLY])
     # Less than this many steps are no time to make it good.
     waited = len(h.losses) >= SETTLED
     wild = waited and len(early) >= 3 and level(early) > WILD and share_left(h) > MUCH_LEFT

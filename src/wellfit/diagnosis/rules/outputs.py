@@ -44,6 +44,9 @@ ALSO_SAID = 0.2
 MANY_IMAGES = 25
 
 
+FOR_RARE = "Weight the loss by class, or draw rare classes more often"
+
+
 def recent(h: History, n: int) -> list[tuple[float, Output]]:
     """Loss and output of the last `n` watched steps with a finite loss; fewer are none."""
     loss = h.loss
@@ -182,10 +185,10 @@ def _hardly_right(h: History) -> Finding | None:
     return Finding(
         "imbalance-ignored",
         "warning",
-        f"class {', '.join(map(str, classes[:5]))}{', …' if len(classes) > 5 else ''}, rare as it is, was right "
+        f"class {_listed(classes)}, rare as it is, was right "
         f"{k} times of {n} in the second half of the run, the others {usual:.0%} of the time",
         {"classes": classes, "shown": shown.tolist(), "predicted": said.tolist(), "right": right.tolist()},
-        "Weight the loss by class, or draw rare classes more often",
+        FOR_RARE,
         "SPEC C9",
     )
 
@@ -213,15 +216,18 @@ def _never_predicted(h: History, *, rare: bool) -> Finding | None:
     return Finding(
         "imbalance-ignored" if rare else "class-collapsed",
         "warning",
-        f"class {', '.join(map(str, classes[:5]))}{', …' if len(classes) > 5 else ''} was predicted "
+        f"class {_listed(classes)} was predicted "
         f"{int(said[lost].sum())} times over the last {len(part)} watched steps, though it was shown "
         f"{int(shown[lost].sum())} times",
         {"classes": classes, "shown": shown.tolist(), "predicted": said.tolist()},
-        "Weight the loss by class, or draw rare classes more often"
-        if rare
-        else "Look at that class's images and labels, and that its output unit is not masked or dead",
+        FOR_RARE if rare else "Look at that class's images and labels, and that its output unit is not masked or dead",
         "SPEC C9",
     )
+
+
+def _listed(classes: list[int]) -> str:
+    """The first five."""
+    return f"{', '.join(map(str, classes[:5]))}{', …' if len(classes) > 5 else ''}"
 
 
 def _lost(shown: np.ndarray, said: np.ndarray, correct: int, *, rare: bool, handful: bool) -> np.ndarray:

@@ -93,8 +93,8 @@ def lr_too_high(h: History) -> Finding | None:
     coarse = long is not None and long.severity != "info"
     # Where the rate is known to be the cause of steps that are too long in another way, it is too high.
     if len(loss) >= PATIENCE and cause_of_long_steps(h) == "lr-too-high":
-        others = (updates_too_large(h), oscillating(h))
-        coarse |= any(other is not None and other.severity != "info" for other in others)
+        others = (rule(h) for rule in (updates_too_large, oscillating))
+        coarse = coarse or any(other is not None and other.severity != "info" for other in others)
     coarse &= not _comes_and_goes(h) and not begins_saturated(h)
     lowest = _lowest_before_climbing(h)
     in_vain = _in_vain(h)

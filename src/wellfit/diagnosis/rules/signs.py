@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from wellfit.diagnosis.history import History, level
+from wellfit.diagnosis.history import History, Sample, level
 
 # About 100 iterations should show the loss falling clearly (SPEC C6); less than 2% is no fall.
 PATIENCE = 100
@@ -119,6 +119,7 @@ def guesses_better_than_chance(h: History) -> bool:
 
 
 def has_learned(h: History) -> bool:
+    """Whether a fifth of the loss is gone; also where there are too few steps to say that it is not."""
     losses = h.finite_loss
     # Chance counts where the loss is known to be measured against it: one divided by a constant starts below.
     start = max(level(losses[:10]), (h.chance_loss or 0.0) if is_cross_entropy(h) else 0.0)
@@ -180,8 +181,7 @@ def weights_shrank(h: History) -> bool:
     seen = h.finite_samples
     if len(seen) < 3 or not len(h.weights):
         return False
-    first, last = seen[0].weight_norm[h.weights], seen[-1].weight_norm[h.weights]
-    return bool(np.median(last[first > 0] / first[first > 0]) < SHRUNK) if (first > 0).any() else False
+    return _times_as_long(h, seen[0]) < SHRUNK
 
 
 def weight_growth(h: History) -> tuple[float, float]:
@@ -189,11 +189,14 @@ def weight_growth(h: History) -> tuple[float, float]:
     seen = h.finite_samples
     if len(seen) < 2 * GROWN_STEPS or not len(h.weights):
         return 1.0, 1.0
-    early, middle, last = (seen[i].weight_norm[h.weights] for i in (GROWN_STEPS, len(seen) // 2, -1))
-    there = (early > 0) & (middle > 0)
-    if not there.any():
-        return 1.0, 1.0
-    return float(np.median(last[there] / early[there])), float(np.median(last[there] / middle[there]))
+    return _times_as_long(h, seen[GROWN_STEPS]), _times_as_long(h, seen[len(seen) // 2])
+
+
+def _times_as_long(h: History, before: Sample) -> float:
+    """How many times as long as then the typical weight tensor is now; 1 where none had a length."""
+    then, now = before.weight_norm[h.weights], h.finite_samples[-1].weight_norm[h.weights]
+    there = then > 0
+    return float(np.median(now[there] / then[there])) if there.any() else 1.0
 
 
 def impossible_class(h: History) -> int | None:

@@ -161,10 +161,15 @@ def median_ratio(h: History, sample: Sample) -> float:
     return float(np.median(ratios)) if len(ratios) else float("nan")
 
 
+def ratios_by_step(h: History) -> list[tuple[int, float]]:
+    """Each watched step with a finite loss and a full rate, and the median over the weights of ‖Δw‖/‖w‖ there."""
+    seen = [(s.step, median_ratio(h, s)) for s in h.finite_samples if h.at_full_rate(s.step)]
+    return [(step, ratio) for step, ratio in seen if np.isfinite(ratio)]
+
+
 def ratios(h: History) -> Floats:
-    """At each watched step with a finite loss and a full rate: the median over the weights of ‖Δw‖/‖w‖."""
-    medians = [median_ratio(h, s) for s in h.finite_samples if h.at_full_rate(s.step)]
-    return np.array([m for m in medians if np.isfinite(m)])
+    """Those medians alone."""
+    return np.array([ratio for _, ratio in ratios_by_step(h)])
 
 
 @dataclass(frozen=True)
@@ -181,8 +186,7 @@ def longer_at_once(h: History) -> Longer | None:
 
     A loss that comes down again has met other images, as in a curriculum.
     """
-    seen = [(s.step, median_ratio(h, s)) for s in h.finite_samples if h.at_full_rate(s.step)]
-    seen = [(step, ratio) for step, ratio in seen if np.isfinite(ratio)]
+    seen = ratios_by_step(h)
     steps, sizes = [step for step, _ in seen], np.array([ratio for _, ratio in seen])
     loss, lr = h.loss, h.lr
     for i in range(SETTLED + 1, len(seen) - AROUND + 1):

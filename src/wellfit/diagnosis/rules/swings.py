@@ -239,19 +239,18 @@ def _cyclic(h: History) -> Finding | None:
     means, strength = _best_cycle(loss, set(np.diff(ends).tolist()))
     if strength < CYCLIC or means.max() - means.min() < SWING * level(loss):
         return None
-    high, low = float(means.max()), float(means.min())
+    high, low, period = float(means.max()), float(means.min()), len(means)
     # Tasks in turns have losses of their own: the high one is measured against where it began.
-    period, end = len(means), len(h.finite_loss)
-    place = (end - len(loss) // period * period + int(means.argmax())) % period
+    place = (len(h.finite_loss) - len(loss) // period * period + int(means.argmax())) % period
     begun = level(h.finite_loss[place : ROUNDS * period : period])
     if high < UNLEARNED * begun or low > UNLEARNED * h.reference_loss:
         return None
     return Finding(
         "oscillating",
         "warning",
-        f"the loss goes up and down in a cycle of {len(means)} steps, from {low:.3g} to {high:.3g}: the batches come "
+        f"the loss goes up and down in a cycle of {period} steps, from {low:.3g} to {high:.3g}: the batches come "
         "in turns from images of several kinds",
-        {"period": len(means), "low": low, "high": high, "strength": strength},
+        {"period": period, "low": low, "high": high, "strength": strength},
         "Shuffle the images of all kinds together anew each epoch; if one kind is never learned, look at its labels",
         "SPEC C9, D7",
     )
