@@ -10,7 +10,7 @@ import torch
 from tests.diagnosis.rules.histories import epochs, falling, noisy, sample, verdict, watched
 from wellfit.diagnosis.history import History, Layer, Output, Parameter, Passes, Sample
 from wellfit.diagnosis.inputs import measure, sum_up_inputs, to_host
-from wellfit.diagnosis.rules import RULES, judge
+from wellfit.diagnosis.rules import RULES, judge, lacking
 
 FLAT = noisy([2.303] * 200, scale=0.005)
 
@@ -153,6 +153,36 @@ def test_training_images_changed_on_purpose_are_no_mismatch_where_validation_is_
     history = History(epochs=[replace(row, passes=Passes(1, inputs=(figures(1.0),))) for row in rows])
     history.samples = [sample(10 * i, inputs=figures(3.0)) for i in range(4)]
     assert RULES["train-val-mismatch"].judge(history).severity == severity
+
+
+@pytest.mark.parametrize("val", [0.4, 0.7])
+def test_what_no_augmentation_does_is_a_mismatch_however_validation_stands(val):
+    images = torch.rand(64, 1, 8, 8, generator=torch.Generator().manual_seed(0)) ** 3  # mostly dark
+    seen, inverted = (sum_up_inputs(to_host([measure(x)]), (1, 8, 8)) for x in (images, 1 - images))
+    rows = epochs(train_accuracy=[0.7] * 3, val_accuracy=[val] * 3)
+    history = History(epochs=[replace(row, passes=Passes(1, inputs=(inverted,))) for row in rows])
+    history.samples = [sample(10 * i, inputs=seen) for i in range(4)]
+    assert RULES["train-val-mismatch"].judge(history).severity == "warning"
+
+
+@pytest.mark.parametrize(
+    ("n", "changes", "said"),
+    [
+        (21, {}, True),
+        (19, {}, False),  # too early to say
+        (21, {"unseen": {"updates": "they are on other machines"}}, False),
+        (21, {"lrs": [0.0] * 21}, False),  # nothing is to move yet
+        (21, {"lrs": [0.1] * 21}, True),
+    ],
+)
+def test_where_no_weight_moves_nothing_is_learned(n, changes, said):
+    history = replace(watched(noisy([1.0] * n)), **changes)
+    history.samples = [sample(step, ratio=0.0, gradient=0.0) for step in range(n)]
+    assert ("not-learning" not in lacking(history)) == said
+    if said:
+        assert "no weight has moved" in verdict("not-learning", history).message
+    history.samples[-1] = sample(n - 1, ratio=1e-6)
+    assert "not-learning" in lacking(history)
 
 
 def test_a_net_that_guesses_better_than_chance_has_learned_something_whatever_its_loss_says():

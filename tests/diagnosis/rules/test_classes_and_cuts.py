@@ -47,6 +47,27 @@ def test_rare_classes_are_judged_by_how_often_they_are_right(shown, right, said)
         assert f"was right 0 times of {5 * shown[-1]}" in found.message
 
 
+@pytest.mark.parametrize(
+    ("shown", "right", "end", "said"),
+    [
+        ([40, 40], [40, 0], 0.1, True),
+        ([40, 40], [40, 0], 0.2, False),  # as BCE or a focal loss falls before anything is told apart
+        ([40, 40], [40, 2], 0.1, False),  # the other class is said as well
+        ([70, 30], [70, 0], 0.1, False),  # the answer that an unbalanced set invites
+        ([20, 20, 20, 20], [20, 0, 0, 0], 0.05, True),
+        ([20, 20, 20, 20], [20, 0, 0, 0], 0.2, False),
+    ],
+)
+def test_one_answer_for_all_at_hardly_any_loss_is_a_collapse(shown, right, end, said):
+    history = counted(shown, right, 120)
+    history.losses = noisy([0.7] * 20 + [end] * 100)
+    found = verdict("class-collapsed", history)
+    assert (found is not None) == said
+    if said:
+        assert found.evidence["classes"] == list(range(1, len(shown)))
+        assert f"the right one for {shown[0] / sum(shown):.0%}" in found.message
+
+
 def test_an_unbalanced_training_is_not_shuffled_where_validation_holds_all_classes_alike():
     """Saying the largest class alone is right for 0.6 of training's images and 0.1 of validation's."""
     known = counted([60, 10, 5, 5, 4, 4, 3, 3, 3, 3], [60, 6, 1, 1, 1, 1, 0, 0, 0, 0])

@@ -5,9 +5,11 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 
 from tests.diagnosis.rules.histories import epochs, falling, noisy, sample, verdict, watched
-from wellfit.diagnosis.history import History, Layer, Output, Parameter
+from wellfit.diagnosis.history import History, Layer, Output, Parameter, Passes
+from wellfit.diagnosis.inputs import measure, sum_up_inputs, to_host
 from wellfit.diagnosis.rules import judge, lacking
 
 # ---- whole epochs ----------------------------------------------------------------------------------------
@@ -53,6 +55,46 @@ def test_a_net_that_decays_fast_is_held_back(decay, said):
 )
 def test_a_net_of_few_weights_that_learn_is_held_back(parameters, said):
     assert (verdict("underfitting", slowly(parameters=parameters)) is not None) == said
+
+
+def seen_as(images):
+    return sum_up_inputs(to_host([measure(images)]), tuple(images.shape[1:]))
+
+
+def stripes(n=64, side=16):
+    """Smooth grey images n×1×side×side, each a wave of its own phase."""
+    phase = torch.linspace(0, 6, n).view(n, 1, 1, 1)
+    return torch.sin(phase + torch.linspace(0, 6, side)).expand(n, 1, side, side)
+
+
+def erased(images, share):
+    return images * (torch.rand(images.shape, generator=torch.Generator().manual_seed(0)) > share)
+
+
+def noised(images, size):
+    return images + size * torch.randn(images.shape, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.mark.parametrize(
+    ("trained_on", "said"),
+    [
+        (stripes(), None),
+        (0.3 * stripes(), "keep 30% of the contrast"),
+        (0.6 * stripes(), None),  # as mixing makes them
+        (erased(stripes(), 0.9), "of the contrast"),
+        (noised(stripes(), 2.0), "times their contrast"),
+        (noised(stripes(), 0.7), None),
+        (3 * stripes(), None),  # another scale, and no noise
+        (0.3 * stripes(side=32), None),  # of another size, they cannot be compared
+    ],
+)
+def test_a_net_is_held_back_where_augmentation_leaves_little_of_the_images(trained_on, said):
+    history = slowly()
+    history.epochs = [replace(row, passes=Passes(1, inputs=(seen_as(stripes()),))) for row in history.epochs]
+    history.samples = [sample(0, inputs=seen_as(trained_on))]
+    found = verdict("underfitting", history)
+    assert (found is not None) == (said is not None)
+    assert found is None or said in found.message
 
 
 def test_a_net_that_is_held_back_and_rises_all_the_same_is_none():

@@ -6,6 +6,8 @@ import numpy as np
 
 from wellfit.diagnosis.history import Floats, History
 from wellfit.diagnosis.rules import needs
+from wellfit.diagnosis.rules.inputs import both_sides
+from wellfit.diagnosis.rules.likeness import little_left
 from wellfit.diagnosis.rules.rule import Rule
 from wellfit.diagnosis.rules.signs import (
     EXPLODED,
@@ -139,26 +141,33 @@ def underfitting(h: History) -> Finding | None:
     above_chance = max(train[-1], val[-1]) > chance + 0.05 * (1 - chance) or _fell(h)
     gap = float(np.mean(train[-2:] - val[-2:]))
     best = max(train[-1], val[-1])
-    held_back = slope < 3 * RISING and _is_held_back(h)
-    stopped = slope < RISING or slope * len(train) < FAR * (POOR - best) or held_back
+    held_back = _held_back(h) if slope < 3 * RISING else None
+    stopped = slope < RISING or slope * len(train) < FAR * (POOR - best) or held_back is not None
     if not (stopped and above_chance and best < POOR and gap < GAP):
         return None
     return Finding(
         "underfitting",
         "warning",
         f"training accuracy {'creeps' if held_back else 'stopped'} at {train[-1]:.2f}, and validation stands beside it "
-        f"at {val[-1]:.2f}",
+        f"at {val[-1]:.2f}{f'; {held_back}' if held_back else ''}",
         {"train_accuracy": train.tolist(), "val_accuracy": val.tolist()},
         "Use a larger network, less regularisation, or a learning rate found by search",
         "SPEC C9",
     )
 
 
-def _is_held_back(h: History) -> bool:
-    """Whether something keeps the network from fitting: it drops most units, decays fast, or is tiny."""
+def _held_back(h: History) -> str | None:
+    """What keeps the network from fitting, in words: most units are dropped, the weights decay fast, there are hardly
+    any, or augmentation leaves little of the images."""
     learning = sum(p.size for p in h.parameters if p.requires_grad and p.in_optimizer)
     dropped = float(np.median(h.dropped)) if h.dropped else 0.0
-    return dropped > DROPPED or decays_hard(h) or 0 < learning < FEW_WEIGHTS
+    if dropped > DROPPED:
+        return f"dropout takes {dropped:.0%} of the units"
+    if decays_hard(h):
+        return "weight decay takes what the steps give"
+    if 0 < learning < FEW_WEIGHTS:
+        return f"only {learning} weights learn"
+    return next((said for _, train, val in both_sides(h) if (said := little_left(train, val))), None)
 
 
 def _fell(h: History) -> bool:

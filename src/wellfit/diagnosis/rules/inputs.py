@@ -8,7 +8,7 @@ import numpy as np
 
 from wellfit.diagnosis.history import Floats, History, InputFigures
 from wellfit.diagnosis.rules import needs
-from wellfit.diagnosis.rules.likeness import difference, noisier, slight_difference
+from wellfit.diagnosis.rules.likeness import difference, lasting_difference, noisier, slight_difference
 from wellfit.diagnosis.rules.rule import Rule
 from wellfit.diagnosis.rules.signs import chance
 from wellfit.findings import Finding
@@ -56,21 +56,15 @@ def _by_figures(h: History) -> Finding | None:
 
 
 def _by_images(h: History) -> Finding | None:
-    train = pool([s.inputs for s in h.samples])
-    shown = [(k, e.passes.inputs) for k, e in enumerate(h.epochs, 1) if e.passes is not None and e.passes.inputs]
-    if train is None or not shown:
-        return None
-    epoch, sets = shown[-1]
-    for val in sets:
-        if val.channels != train.channels or min(train.images, val.images) < ENOUGH:
-            continue
+    for epoch, train, val in both_sides(h):
         seen = difference(train, val)
         if seen is None and _lags(h) and (slight := slight_difference(train, val)):
             seen = f"{slight}, and validation lags from the start"
         if seen:
+            harmless = _validates_well(h) and lasting_difference(train, val) is None
             return Finding(
                 "train-val-mismatch",
-                "info" if _validates_well(h) or noisier(train, val) else "warning",
+                "info" if harmless or noisier(train, val) else "warning",
                 f"the training images ({_said(train)}) and those of epoch {epoch}'s validation ({_said(val)}) were not "
                 f"prepared in the same way: {seen}",
                 {"epoch": epoch, "train": _evidence(train), "val": _evidence(val)},
@@ -78,6 +72,20 @@ def _by_images(h: History) -> Finding | None:
                 "SPEC D3, D5, C9",
             )
     return None
+
+
+def both_sides(h: History) -> list[tuple[int, InputFigures, InputFigures]]:
+    """The last epoch (from 1) whose validation images were seen; all training images; each set it was validated on."""
+    train = pool([s.inputs for s in h.samples])
+    shown = [(k, e.passes.inputs) for k, e in enumerate(h.epochs, 1) if e.passes is not None and e.passes.inputs]
+    if train is None or not shown:
+        return []
+    epoch, sets = shown[-1]
+    return [
+        (epoch, train, val)
+        for val in sets
+        if val.channels == train.channels and min(train.images, val.images) >= ENOUGH
+    ]
 
 
 def _validates_well(h: History) -> bool:

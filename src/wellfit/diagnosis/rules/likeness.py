@@ -39,6 +39,8 @@ SWAPPED, SWAPPED_LEAVES, RIDGE = 20.0, 0.4, 1e-3
 LESS_NOISE, LESS_CONTRAST, LESS_SKEW = 4.5, 1.2, 0.3
 # Noise raises contrast and grain by this factor, to nearly that of noise alone (2/√π).
 NOISY, GRAIN = 1.3, 0.95
+# Training images of less contrast, a share, are mostly erased or washed out; noise of more, a factor, drowns them.
+WASHED_OUT, DROWNED = 0.5, 2.0
 
 
 def difference(train: InputFigures, val: InputFigures) -> str | None:
@@ -74,6 +76,18 @@ def noisier(train: InputFigures, val: InputFigures) -> bool:
         return False
     contrast = train.deviations.mean() / max(float(val.deviations.mean()), 1e-12)
     return bool(contrast > NOISY and train.figures[-1] > max(GRAIN, NOISY * val.figures[-1]))
+
+
+def little_left(train: InputFigures, val: InputFigures) -> str | None:
+    """What leaves little of the training images, in words, where validation's show what they were; None else."""
+    if train.shape != val.shape or not (train.deviations.mean() > 0 and val.deviations.mean() > 0):
+        return None
+    contrast = float(train.deviations.mean() / val.deviations.mean())
+    if contrast < WASHED_OUT:
+        return f"the training images keep {contrast:.0%} of the contrast"
+    if noisier(train, val) and contrast > DROWNED:
+        return f"the noise in the training images is {(contrast**2 - 1) ** 0.5:.2g} times their contrast"
+    return None
 
 
 def _of_average(f: InputFigures, scatter: Floats, between: Floats) -> Floats:

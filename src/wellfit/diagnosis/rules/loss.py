@@ -14,6 +14,7 @@ from wellfit.diagnosis.rules.signs import (
     is_flat,
     is_waking,
     knows_nothing,
+    stands_still,
     start_and_end,
     was_brief,
     weight_growth,
@@ -119,6 +120,16 @@ def exploding(h: History) -> Finding | None:
 
 
 def not_learning(h: History) -> Finding | None:
+    if stands_still(h) and not h.warming_up:
+        return Finding(
+            "not-learning",
+            "error",
+            f"no weight has moved in {len(h.losses)} steps",
+            {"steps": len(h.losses), "moved": 0},
+            "Look for zero_grad() between backward() and step(), for a step() that is never reached, and for detach() "
+            "or no_grad() on the way to the loss",
+            "SPEC C4, C6, C9",
+        )
     if not (is_flat(h) or knows_nothing(h)) or h.warming_up or is_waking(h) or guesses_better_than_chance(h):
         return None
     (start, end), n = start_and_end(h), len(h.losses)
@@ -132,8 +143,13 @@ def not_learning(h: History) -> Finding | None:
     )
 
 
+def still(h: History) -> str:
+    """Weights that do not move at all, which takes less patience to say."""
+    return "" if stands_still(h) else "weights of which none moves"
+
+
 RULES = {
     "nan": Rule(nan, (needs.steps(1),)),
     "exploding": Rule(exploding, (needs.steps_or_bad(10, above_zero=False),)),
-    "not-learning": Rule(not_learning, (needs.steps_or_bad(PATIENCE),)),
+    "not-learning": Rule(not_learning, (needs.either(needs.steps_or_bad(PATIENCE), still),)),
 }

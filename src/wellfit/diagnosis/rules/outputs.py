@@ -38,6 +38,9 @@ ENOUGH_IMAGES = 10
 # Classes that come less than half as often as they would in equal shares: right less than this share as often as the
 # others, which are told apart, and not by chance; images of them from which on no chance is reckoned.
 FEW_TALLIES, IGNORED, TOLD_APART, BY_CHANCE, MOST = 5, 0.25, 0.4, 1e-3, 500
+# One class is nearly every answer, though no class is most of the images, at a loss of less than this share of what it
+# costs to know nothing.
+ALL_OF_THEM, MOST_OF_THEM, HARDLY = 0.99, 0.6, 0.6
 # A net that says each other class at least this often for each time it comes has found them all; of so many images
 # of a class, one at least would then be taken for it.
 ALSO_SAID = 0.2
@@ -137,7 +140,34 @@ def constant_output(h: History) -> Finding | None:
 
 
 def class_collapsed(h: History) -> Finding | None:
-    return _impossible(h) or _never_predicted(h, rare=False)
+    return _impossible(h) or _never_predicted(h, rare=False) or _one_for_all(h)
+
+
+def _one_for_all(h: History) -> Finding | None:
+    """One class is all that is ever answered, and the loss hardly minds: the other classes do not count in it.
+
+    Knowing only the shares p of the classes costs p (1 - p) an answer in squares, and more in logarithms.
+    """
+    tallies = [s.tally for s in h.finite_samples if s.tally is not None]
+    late = tallies[len(tallies) // 2 :]
+    mixed = any(s.output.mixed for s in h.samples if s.output is not None)
+    if len(tallies) < FEW_TALLIES or len({len(t.shown) for t in late}) > 1 or mixed:
+        return None
+    shown, said = (np.sum([getattr(t, name) for t in late], axis=0) for name in ("shown", "said"))
+    shares, place = shown / shown.sum(), int(said.argmax())
+    floor = float(np.mean(shares[shown > 0] * (1 - shares[shown > 0])))
+    end = level(h.finite_loss[-20:])
+    if said[place] < ALL_OF_THEM * said.sum() or shares.max() > MOST_OF_THEM or not 0 <= end < HARDLY * floor:
+        return None
+    return Finding(
+        "class-collapsed",
+        "warning",
+        f"in the second half of the run class {place} was the answer to {said[place] / said.sum():.1%} of the images "
+        f"and the right one for {shares[place]:.0%}; the loss is {end:.2g} all the same: it hardly counts the others",
+        {"classes": np.flatnonzero((said == 0) & (shown > 0)).tolist(), "shown": shown.tolist(), "said": said.tolist()},
+        "Look at the weights of the classes in the loss, at masks, and at how labels are numbered",
+        "SPEC C9",
+    )
 
 
 def _impossible(h: History) -> Finding | None:

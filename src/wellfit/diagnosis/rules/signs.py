@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 import numpy as np
+from numpy.typing import NDArray
 
 from wellfit.diagnosis.history import History, Sample, level
 
@@ -24,6 +25,8 @@ COLLAPSED = 1e-6
 BLANK = 1e-9
 # Layers of such a deviation, such a share of it between images, tell them apart: answers that do not are cut off.
 ALIVE, TELLING = 1e-3, 0.05
+# Steps after which a weight that never moved was not going to.
+STILL_STEPS = 20
 # Weights that lost so much of their norm were decayed away.
 SHRUNK = 0.5
 # Watched steps after which weights that began near zero have their length.
@@ -229,6 +232,25 @@ def was_brief(h: History, until: int) -> bool:
     lr = h.lr
     end = max(1, int(BRIEFLY * len(h.losses)))
     return until < end < len(lr) and bool(lr[end:].max() < LOWERED * lr[:end].max())
+
+
+def moved_at_all(h: History) -> NDArray[np.bool_]:
+    """For each parameter: whether a single bit of it has changed since watching began."""
+    moved = np.zeros(len(h.parameters), bool)
+    for sample in h.finite_samples:
+        moved |= sample.update_norm > 0
+        # A branch may be used between two watched steps alone.
+        moved |= False if sample.moved is None else sample.moved
+    return moved
+
+
+def stands_still(h: History) -> bool:
+    """Whether no weight at all has moved, in steps enough, though there are some to be trained at a rate above 0."""
+    trained = np.array([p.requires_grad for p in h.parameters], bool)
+    seen = h.finite_samples
+    if "updates" in h.unseen or not seen or seen[-1].step < STILL_STEPS or (len(h.lrs) and h.lr.max() == 0):
+        return False
+    return bool(trained.any()) and not moved_at_all(h)[trained].any()
 
 
 def share_left(h: History, start: float | None = None) -> float:

@@ -11,11 +11,13 @@ from wellfit.diagnosis.history import History, Sample, level
 from wellfit.diagnosis.rules import needs
 from wellfit.diagnosis.rules.rule import Rule
 from wellfit.diagnosis.rules.signs import (
+    STILL_STEPS,
     has_collapsed,
     has_learned,
     is_blank,
     is_flat,
     knows_nothing,
+    moved_at_all,
     share_left,
     weights_shrank,
 )
@@ -87,12 +89,9 @@ def gradient_of_weights(h: History, sample: Sample) -> float:
 def frozen_parameters(h: History) -> Finding | None:
     """Parameters that require a gradient and have not moved by a single bit since watching began."""
     samples = h.finite_samples
-    if not samples or samples[-1].step < 20 or (len(h.lrs) and h.lr.max() == 0):
+    if not samples or samples[-1].step < STILL_STEPS or (len(h.lrs) and h.lr.max() == 0):
         return None
-    moved = np.sum([s.update_norm for s in samples], axis=0) > 0
-    # A branch may be used between two watched steps alone.
-    for sample in samples:
-        moved |= False if sample.moved is None else sample.moved
+    moved = moved_at_all(h)
     gradients = np.array([s.gradient_norm for s in samples])
     without = np.isnan(gradients).all(0)
     zero = np.nansum(gradients, axis=0) == 0
