@@ -1,9 +1,14 @@
 """What batches of tensors say of their data."""
 
+from functools import cache
+
 import numpy as np
 import pytest
 import torch
+from sklearn.datasets import load_sample_images
 from torch import nn
+from torch.nn import functional
+from torchvision.transforms import v2
 
 from tests.checks.conftest import patterned, small_convnet
 from wellfit.checks import batch_data
@@ -132,6 +137,51 @@ def test_what_whole_images_show_is_told_where_no_measure_within_classes_tells(ch
     assert said in found.message
     assert "of the same classes" in found.message
     assert found.evidence["images"][0] >= 40
+
+
+@cache
+def photographs():
+    """N×3×32×32, standardised: squares out of two photographs, of half their size; of four classes in turns."""
+    pictures = torch.from_numpy(np.stack(load_sample_images().images)).permute(0, 3, 1, 2) / 255
+    smaller = functional.avg_pool2d(pictures, 2)
+    pixels = smaller.unfold(2, 32, 12).unfold(3, 32, 12).permute(0, 2, 3, 1, 4, 5).reshape(-1, 3, 32, 32)
+    mean, std = pixels.mean((0, 2, 3), keepdim=True), pixels.std((0, 2, 3), keepdim=True)
+    return (pixels - mean) / std, torch.arange(len(pixels)) // 2 % 4
+
+
+def enlarged(images, share):
+    """The inner part, or fewer pixels of the whole, made as large as the images are."""
+    inner = images[:, :, 8:-8, 8:-8] if share == "inner" else functional.avg_pool2d(images, 2)
+    return functional.interpolate(inner, size=(32, 32), mode="bilinear")
+
+
+SHUFFLED = torch.randperm(32 * 32, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.mark.parametrize(
+    ("augment", "change", "said"),
+    [
+        (None, lambda x: enlarged(x, "inner"), "smoother"),
+        (None, lambda x: enlarged(x, "fewer"), "smoother"),
+        (None, lambda x: functional.avg_pool2d(x, 3, 1, 1), "smoother"),
+        (None, lambda x: x.flatten(2)[..., SHUFFLED].unflatten(2, (32, 32)), "rougher"),
+        (None, lambda x: x - x.mean((1, 2, 3), keepdim=True), "each was standardised by itself"),
+        (lambda x: x - x.mean((1, 2, 3), keepdim=True), None, "all training images"),
+        (v2.RandomResizedCrop(32, antialias=True), None, ""),  # by 1.4 times at the median
+        (v2.GaussianBlur(3), None, ""),
+        (lambda x: x + 0.3 * torch.randn_like(x), None, ""),
+        (lambda x: x * (torch.rand(len(x), 1, 1, 1) + 0.5), None, ""),
+        (None, None, ""),
+    ],
+)
+def test_another_texture_or_scale_of_each_image_is_told_and_augmentation_is_not(augment, change, said, monkeypatch):
+    monkeypatch.setattr(batch_data, "contrasts", lambda *given: ([], ""))
+    training, others = (tuple(part[first::2] for part in photographs()) for first in (0, 1))
+    torch.manual_seed(0)
+    sides = [(f(x) if f else x, y) for f, (x, y) in zip((augment, change), (training, others), strict=True)]
+    found = prepared_otherwise(*sides)
+    assert len(found) == (1 if said else 0)
+    assert not said or said in found[0].message
 
 
 def test_a_sorted_validation_split_begins_with_one_class_and_is_no_mismatch():

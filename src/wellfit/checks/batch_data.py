@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from wellfit.checks.losses import LossKind
 from wellfit.checks.sandbox import copy_of, own_randomness, without_noise
@@ -31,6 +32,9 @@ BRIGHTNESS = 0.06  # of four standard deviations of the training images
 IMAGES = 400
 # Images of a batch whose figures are taken together, and of a side, in classes that both have.
 BATCH, FEWEST = 25, 40
+# Smoothness of images no smaller than this: differences in either direction, standard errors, and how much more the
+# plainest blocks of the training images may differ from pixel to pixel before it is noise.
+SMALLEST, SMOOTHER, ROUGHER, NOISE, BLOCK, GRAINY = 16, 0.18, 0.45, 6.0, 4, 0.2
 
 
 def not_finite(inputs: Tensor) -> list[Finding]:
@@ -184,13 +188,14 @@ def prepared_otherwise(training: tuple[Tensor, Tensor], validation: tuple[Tensor
 
 
 def _unlike(training: tuple[Tensor, Tensor], validation: tuple[Tensor, Tensor]) -> list[Finding]:
-    """What the whole images show that augmentation does not do: grey, inverted or turned pictures."""
+    """What the whole images show that augmentation does not do: grey, inverted, turned, enlarged pictures."""
     sides = [_of_equal_shares(training, validation), _of_equal_shares(validation, training)]
     if min(map(len, sides)) < FEWEST:
         return []
     tables = [to_host([t for t in map(measure, side.split(BATCH)) if t is not None]) for side in sides]
     train, val = (sum_up_inputs(table, tuple(side.shape[1:])) for table, side in zip(tables, sides, strict=True))
     seen = lasting_difference(train, val) if train is not None and val is not None else None
+    seen = seen or _another_texture(*sides)
     if seen is None:
         return []
     return [
@@ -205,6 +210,47 @@ def _unlike(training: tuple[Tensor, Tensor], validation: tuple[Tensor, Tensor]) 
     ]
 
 
+def _another_texture(train: Tensor, val: Tensor) -> str | None:
+    """Validation images that are smoother than training's (enlarged, blurred), or rougher by far. Each: N×C×H×W.
+
+    Training images are often made smoother than they were, by crops that are enlarged, and hardly ever sharper but by
+    noise, which spares no part of an image.
+    """
+    if train.shape[1:] != val.shape[1:] or min(train.shape[2:]) < SMALLEST:
+        return None
+    # Less an eighth of each side, where images that are shifted end.
+    train, val = _middle(train, 8), _middle(val, 8)
+    ours, theirs = _smoothness(train), _smoothness(val)
+    apart = float(theirs.mean() - ours.mean())
+    error = float((ours.var() / len(ours) + theirs.var() / len(theirs)).sqrt())
+    noisy = float(_plainest(train) - _plainest(val)) > GRAINY
+    if abs(apart) < NOISE * error or -ROUGHER < apart < SMOOTHER or (apart > 0 and noisy):
+        return None
+    what = "smoother, as small or blurred pictures are that were enlarged"
+    if apart < 0:
+        what = "rougher, as with noise or with pixels in another order"
+    return (
+        f"they are {what} (two pixels on, values differ by {theirs.mean():.2f} times as much as one pixel on, in "
+        f"training by {ours.mean():.2f})"
+    )
+
+
+def _smoothness(images: Tensor) -> Tensor:
+    """For each image: how many times as much its values differ two pixels on as one pixel on. Noise: 1, a slope: 2."""
+    one, two = (
+        (images[..., n:] - images[..., :-n]).abs().mean((1, 2, 3))
+        + (images[..., n:, :] - images[..., :-n, :]).abs().mean((1, 2, 3))
+        for n in (1, 2)
+    )
+    return two[one > 0].double() / one[one > 0].double()
+
+
+def _plainest(images: Tensor) -> Tensor:
+    """How much the plainest tenth of an image differs from pixel to pixel, as a share of all: noise spares none."""
+    blocks = functional.avg_pool2d((images[..., 1:] - images[..., :-1]).abs().mean(1, keepdim=True), BLOCK).flatten(1)
+    return (blocks.quantile(0.1, 1) / blocks.mean(1).clamp_min(1e-12)).mean()
+
+
 def _of_equal_shares(own: tuple[Tensor, Tensor], other: tuple[Tensor, Tensor]) -> Tensor:
     """As many images of each class as both sides have among those looked at: a sorted split begins with one class."""
     mine, theirs = (class_of(targets[:IMAGES].detach().cpu()) for _, targets in (own, other))
@@ -214,10 +260,10 @@ def _of_equal_shares(own: tuple[Tensor, Tensor], other: tuple[Tensor, Tensor]) -
     return own[0][:IMAGES][order.to(own[0].device)].detach().float().cpu()
 
 
-def _middle(images: Tensor) -> Tensor:
-    """The inner half along each side: shifted, turned and padded training images are black at their borders."""
+def _middle(images: Tensor, part: int = 4) -> Tensor:
+    """All but a `part`-th on each side: shifted, turned and padded training images are black at their borders."""
     height, width = images.shape[2:]
-    return images[:, :, height // 4 : height - height // 4, width // 4 : width - width // 4]
+    return images[:, :, height // part : height - height // part, width // part : width - width // part]
 
 
 def _width(channel: int) -> Measure:

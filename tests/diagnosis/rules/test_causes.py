@@ -11,6 +11,7 @@ from tests.diagnosis.rules.histories import epochs, falling, noisy, sample, verd
 from wellfit.diagnosis.history import History, Layer, Output, Parameter, Passes, Sample
 from wellfit.diagnosis.inputs import measure, sum_up_inputs, to_host
 from wellfit.diagnosis.rules import RULES, judge, lacking
+from wellfit.diagnosis.rules.likeness import lasting_difference
 
 FLAT = noisy([2.303] * 200, scale=0.005)
 
@@ -163,6 +164,74 @@ def test_what_no_augmentation_does_is_a_mismatch_however_validation_stands(val):
     history = History(epochs=[replace(row, passes=Passes(1, inputs=(inverted,))) for row in rows])
     history.samples = [sample(10 * i, inputs=seen) for i in range(4)]
     assert RULES["train-val-mismatch"].judge(history).severity == "warning"
+
+
+def seen_as(images):
+    return sum_up_inputs(to_host([measure(images)]), tuple(images.shape[1:]))
+
+
+PICTURES = torch.rand(64, 1, 1, 1, generator=torch.Generator().manual_seed(1)) + torch.rand(
+    64, 3, 8, 8, generator=torch.Generator().manual_seed(0)
+)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda x: x, None),
+        (lambda x: 0.5 * x, "contrast"),
+        (lambda x: 0.8 * x, "contrast"),  # too little to tell training and validation apart, but nothing is augmented
+        (lambda x: x - x.mean((1, 2, 3), keepdim=True), "each was standardised by itself"),
+        (lambda x: torch.cat([x, x]), None),  # other images
+    ],
+)
+def test_a_set_that_was_validated_on_is_prepared_in_the_same_way_at_every_epoch(change, said):
+    rows = epochs(train_accuracy=[0.7] * 4, val_accuracy=[0.7] * 4)
+    sets = [PICTURES] * 2 + [change(PICTURES)] * 2
+    history = History(
+        epochs=[replace(row, passes=Passes(1, inputs=(seen_as(x),))) for row, x in zip(rows, sets, strict=True)]
+    )
+    history.samples = [sample(10 * i, inputs=seen_as(change(PICTURES))) for i in range(4)]
+    found = RULES["train-val-mismatch"].judge(history)
+    assert (found is not None) == (said is not None)
+    if found:
+        assert found.severity == "warning"
+        assert "of epoch 4 " in found.message
+        assert "as those of epoch 1" in found.message
+        assert said in found.message
+
+
+@pytest.mark.parametrize(
+    ("train", "val", "said"),
+    [
+        (lambda x: x, lambda x: x - x.mean((1, 2, 3), keepdim=True), "all validation images"),
+        (lambda x: x - x.mean((1, 2, 3), keepdim=True), lambda x: x, "all training images"),
+        (
+            lambda x: x,
+            lambda x: (x - x.mean((1, 2, 3), keepdim=True)) * torch.tensor([1.0, 2, 3])[:, None, None],
+            "all",
+        ),
+        (lambda x: x, lambda x: 0.2 * x, None),  # less of everything
+        (lambda x: x[:, :, :1, :1].expand_as(x), lambda x: x, None),  # no contrast
+        (lambda x: x - x.mean((1, 2, 3), keepdim=True), lambda x: x - x.mean((1, 2, 3), keepdim=True), None),
+    ],
+)
+def test_images_that_were_each_standardised_by_themselves_on_one_side(train, val, said):
+    found = lasting_difference(seen_as(train(PICTURES)), seen_as(val(PICTURES)))
+    assert ("each was standardised by itself" in str(found)) == (said is not None)
+    assert said is None or said in found
+
+
+@pytest.mark.parametrize(
+    ("end", "said"),
+    [([-30.0] * 10, True), ([-5.0] * 10, False), ([-1.0, -1e3, -1e9, -math.inf], True), ([1.0, math.inf], False)],
+)
+def test_a_loss_without_a_floor_explodes_downwards_and_no_rate_is_to_blame(end, said):
+    history = watched([*noisy([2.3] * 40), *end])
+    history.class_counts = np.full(10, 100)
+    found = [f for f in judge(history)[0] if f.severity != "info"]
+    assert any("without a floor" in f.message for f in found) == said
+    assert not (said and any(f.id == "lr-too-high" for f in found))
 
 
 @pytest.mark.parametrize(

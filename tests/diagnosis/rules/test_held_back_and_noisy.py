@@ -97,6 +97,33 @@ def test_a_net_is_held_back_where_augmentation_leaves_little_of_the_images(train
     assert found is None or said in found.message
 
 
+SLOW = [0.2, 0.24, 0.28, 0.32, 0.36, 0.4]
+
+
+@pytest.mark.parametrize(
+    ("val", "mixed", "said"),
+    [
+        ([2 * v for v in SLOW], False, True),
+        ([2 * v for v in SLOW], True, False),  # the accuracy on mixed images is no measure
+        ([1.5 * v for v in SLOW], False, False),  # as ordinary augmentation does it
+        (SLOW, False, False),  # it rises
+    ],
+)
+def test_training_that_something_drawn_at_random_disturbs_underfits_though_validation_does_well(val, mixed, said):
+    history = slowly(SLOW, epochs=epochs(train_accuracy=SLOW, val_accuracy=val))
+    history.samples = [sample(0, output=Output(8, 10, 0.1, mixed=mixed))]
+    found = verdict("underfitting", history)
+    assert (found is not None) == said
+    assert not said or "disturbs it" in found.message
+
+
+def test_a_long_curve_has_stopped_where_half_of_it_stands():
+    """The last three epochs alone rise by chance."""
+    stands = [0.2, 0.3, 0.33, 0.34, 0.36, 0.36, 0.34, 0.33, 0.35, 0.37]
+    assert verdict("underfitting", slowly(stands)) is not None
+    assert verdict("underfitting", slowly([0.2, 0.22, 0.25, 0.3, 0.34, 0.4, 0.45, 0.5, 0.55, 0.61])) is None
+
+
 def test_a_net_that_is_held_back_and_rises_all_the_same_is_none():
     assert verdict("underfitting", slowly(RISING, dropped=[0.9])) is None
     assert verdict("underfitting", slowly([0.3, 0.4, 0.5, 0.6, 0.7, 0.8], dropped=[0.9])) is None

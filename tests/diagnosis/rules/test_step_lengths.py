@@ -8,6 +8,7 @@ import pytest
 from tests.diagnosis.rules.histories import falling, noisy, sample, verdict, watched
 from wellfit.diagnosis.history import History, OptimizerGroup, Parameter, Sample
 from wellfit.diagnosis.rules import judge
+from wellfit.diagnosis.rules.long_steps import _beyond_the_rate, _growing
 from wellfit.diagnosis.rules.step_lengths import (
     cause_of_long_steps,
     forgetful,
@@ -110,6 +111,63 @@ def test_they_are_named_where_they_are_long_and_harm():
     assert "LARS wants a trust coefficient" in verdict("updates-too-large", of_size("share")).action
     assert verdict("updates-too-large", of_size("share", first=0.015)) is None
     assert verdict("updates-too-large", of_size("share", end=0.3)) is None
+
+
+def little_by_little(factor=6.0, end=0.8, lrs=None):
+    """The loss falls to 0.2 and rises to `end` again, while the updates grow evenly to `factor` times their length."""
+    losses = noisy(np.r_[np.linspace(2.3, 0.2, 100), np.linspace(0.2, end, 200)], 0.02)
+    history = watched(losses)
+    history.samples = [sample(s.step, ratio=0.01 * factor ** (s.step / 300)) for s in history.samples]
+    return replace(history, lrs=lrs or [0.1] * 300)
+
+
+@pytest.mark.parametrize(
+    ("history", "said"),
+    [
+        (little_by_little(), True),
+        (little_by_little(factor=3.0), False),
+        (little_by_little(end=0.25), False),  # nothing is lost
+        (little_by_little(end=2.5), False),  # back at the start: something else has undone it all
+        (little_by_little(lrs=np.linspace(0.1, 0.4, 300).tolist()), False),  # the rate does it
+    ],
+)
+def test_steps_that_grow_little_by_little_and_undo_what_was_learned(history, said):
+    assert (_growing(history) is not None) == said
+    if said:
+        assert "at a rate that did not rise" in verdict("updates-too-large", history).message
+
+
+@pytest.mark.parametrize(
+    ("times", "second", "end", "said"),
+    [(2.0, None, 1.5, True), (1.0, None, 1.5, False), (2.0, 0.999, 1.5, False), (2.0, None, 0.3, False)],
+    ids=["beyond", "as Adam's", "of a known optimizer", "learned all the same"],
+)
+def test_entries_that_move_by_more_than_the_rate(times, second, end, said):
+    history = of_size("entry", first=0.01, second=second, end=end)
+    history.samples[1:] = [replace(s, update_norm=times * s.update_norm) for s in history.samples[1:]]
+    # Weights of a length at which these steps take a fiftieth of them, and no more.
+    history.samples = [replace(s, weight_norm=50 * times * 0.01 * np.array([10.0, 20, 30])) for s in history.samples]
+    found = _beyond_the_rate(history)
+    assert (found is not None) == said
+    assert not said or found.evidence["times_the_rate"] == pytest.approx(times)
+
+
+@pytest.mark.parametrize(
+    ("share", "by_gradient", "end", "said"),
+    [(0.03, 5.0, 1.5, True), (0.03, 2.0, 1.5, False), (0.01, 5.0, 1.5, False), (0.03, 5.0, 0.3, False)],
+    ids=["decays", "is SGD", "is short", "learned all the same"],
+)
+def test_steps_that_neither_gradient_nor_rate_explains(share, by_gradient, end, said):
+    weights = np.array([1.0, 2.0])
+    samples = [
+        Sample(s, weights, share * weights, share * weights / by_gradient / 0.1, 0.01) for s in range(0, 200, 10)
+    ]
+    parameters = [Parameter("0.weight", 10_000), Parameter("2.weight", 10_000)]
+    losses = noisy(np.linspace(2.3, end, 200), 0.01)
+    history = History(losses=losses, lrs=[0.1] * 200, samples=samples, parameters=parameters, classes=10)
+    found = _beyond_the_rate(history)
+    assert (found is not None) == said
+    assert not said or "a decay without the rate" in found.action
 
 
 @pytest.mark.parametrize(("shrink", "end", "said"), [(0.8, 2.3, True), (0.8, 0.5, False), (0.95, 2.3, False)])

@@ -82,3 +82,34 @@ def test_a_momentum_beyond_the_usual_is_named_where_much_is_left(momentum, secon
     found = verdict(NAME, history)
     assert (found is not None) == said
     assert not said or "carries each step on for 200 more" in found.message
+
+
+def waves(count=3, low=1.0, high=2.2, steps=300, **fields):
+    """The loss falls to `low` and climbs to `high`, slowly and so many times."""
+    place = np.linspace(0, count, steps)
+    # It falls first, and ends low.
+    losses = np.r_[np.full(10, 2.3), low + (high - low) * np.abs(np.cos(np.pi * (place - 0.001)))]
+    history = watched(noisy(losses, 0.03))
+    return replace(history, **fields)
+
+
+@pytest.mark.parametrize(
+    ("history", "climbs"),
+    [
+        (waves(), 3),
+        (waves(5), 5),
+        (waves(2), 0),  # two may be chance
+        (waves(low=1.5), 0),  # not far enough down
+        (waves(high=1.4, low=0.5), 0),  # never back to where it began
+        (waves(class_counts=np.array([90, 10])), 0),  # batches cost what they hold
+        (waves(losses=falling(310)), 0),
+    ],
+)
+def test_a_loss_that_climbs_again_and_again_however_slowly(history, climbs):
+    found = verdict(NAME, history)
+    if not climbs:
+        assert found is None
+        return
+    assert f"climbed again {climbs} times" in found.message
+    assert len(found.evidence["steps"]) == climbs
+    assert np.diff(found.evidence["steps"]) == pytest.approx(300 / climbs, abs=15)

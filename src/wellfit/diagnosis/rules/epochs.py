@@ -19,6 +19,7 @@ from wellfit.diagnosis.rules.step_lengths import (
     decays_hard,
     promised_share,
 )
+from wellfit.diagnosis.rules.swings import has_mixed_targets
 from wellfit.findings import Finding
 
 # A gap between training and validation accuracy that is worth acting on (SPEC C9).
@@ -47,6 +48,10 @@ THROWN, LOSS_STANDS = 0.015, 0.9
 ROSE = 0.08
 # Validation accuracy from which there is little left to gain.
 ALL_LEARNED = 0.985
+# An accuracy in training of less than this share of validation's is kept down by what is drawn at random there.
+DISTURBED = 0.6
+# From so many epochs on half of them tell as well whether a curve has stopped rising.
+LONG = 8
 # A run of fewer steps is too short to say what the network could fit.
 SHORT = 100
 # Dropout of more, and fewer weights that learn than these leave a net too weak to fit.
@@ -137,11 +142,21 @@ def underfitting(h: History) -> Finding | None:
         return None
     train, val = curves(h, "train_accuracy", "val_accuracy")
     chance, third = _chance(h), max(3, len(train) // 3)
-    slope = float(np.polyfit(np.arange(third), train[-third:], 1)[0])
+    slope = (
+        min(_slope(train[-third:]), _slope(train[-(len(train) // 2) :]))
+        if len(train) >= LONG
+        else _slope(train[-third:])
+    )
     above_chance = max(train[-1], val[-1]) > chance + 0.05 * (1 - chance) or _fell(h)
     gap = float(np.mean(train[-2:] - val[-2:]))
-    best = max(train[-1], val[-1])
-    held_back = _held_back(h) if slope < 3 * RISING else None
+    # Validation that stands high above training shows what it would know without what disturbs it there.
+    disturbed = gap < -WIDE_GAP and float(np.mean(train[-2:] / val[-2:])) < DISTURBED and not has_mixed_targets(h)
+    best = train[-1] if disturbed else max(train[-1], val[-1])
+    held_back = None
+    if slope < 3 * RISING:
+        held_back = (
+            "what is drawn at random in training (layers, units, images) disturbs it" if disturbed else _held_back(h)
+        )
     stopped = slope < RISING or slope * len(train) < FAR * (POOR - best) or held_back is not None
     if not (stopped and above_chance and best < POOR and gap < GAP):
         return None
@@ -154,6 +169,11 @@ def underfitting(h: History) -> Finding | None:
         "Use a larger network, less regularisation, or a learning rate found by search",
         "SPEC C9",
     )
+
+
+def _slope(curve: Floats) -> float:
+    """Least-squares rise an epoch."""
+    return float(np.polyfit(np.arange(len(curve)), curve, 1)[0])
 
 
 def _held_back(h: History) -> str | None:

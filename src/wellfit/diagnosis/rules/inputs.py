@@ -30,7 +30,7 @@ ACTION = "Prepare validation images as the training images are: the same scaling
 
 def train_val_mismatch(h: History) -> Finding | None:
     """Any of the sets that the last epoch with images was validated on, against all training images seen."""
-    return _by_images(h) or _by_figures(h)
+    return _by_images(h) or _between_epochs(h) or _by_figures(h)
 
 
 def _by_figures(h: History) -> Finding | None:
@@ -69,6 +69,32 @@ def _by_images(h: History) -> Finding | None:
                 f"prepared in the same way: {seen}",
                 {"epoch": epoch, "train": _evidence(train), "val": _evidence(val)},
                 ACTION,
+                "SPEC D3, D5, C9",
+            )
+    return None
+
+
+def _between_epochs(h: History) -> Finding | None:
+    """A set that was validated on looks otherwise than after the first epoch: as many images, of other values."""
+    shown = [(k, e.passes.inputs) for k, e in enumerate(h.epochs, 1) if e.passes is not None and e.passes.inputs]
+    if len(shown) < 2:
+        return None
+    (begun, before), (epoch, after) = shown[0], shown[-1]
+    if len(before) != len(after):
+        return None
+    for was, now in zip(before, after, strict=True):
+        if was.images != now.images or was.shape != now.shape or was.images < ENOUGH:
+            continue
+        seen = difference(was, now) or slight_difference(was, now)
+        if seen:
+            return Finding(
+                "train-val-mismatch",
+                "warning",
+                f"the validation images of epoch {epoch} ({_said(now)}) were not prepared as those of epoch {begun} "
+                f"({_said(was)}): {seen}",
+                {"epoch": epoch, "before": _evidence(was), "val": _evidence(now)},
+                "Prepare validation images in the same way at every epoch: look for what changes the loader or its "
+                "transforms in the course of training",
                 "SPEC D3, D5, C9",
             )
     return None

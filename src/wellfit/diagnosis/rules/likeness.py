@@ -22,6 +22,9 @@ LEVEL = 0.75
 COLOUR = 0.25
 # Both at once.
 CONTRAST_TOO, LEVEL_TOO = 1.25, 0.2
+# Levels of images agree where they spread by less than the first (in standard deviations of the pixels), and contrasts
+# below the second are none; a variance of so small a share is no draw of images.
+OF_ONE, OF_MANY, ALIKE = 0.005, 0.1, 0.01
 # In sharpness, a factor: random crops enlarge and blur training images by less.
 SHARPNESS = 2.0
 # Channels that differ by this share of the contrast, and no more, make no colour.
@@ -275,9 +278,40 @@ def _fitted(bands: Floats, other: Floats) -> Floats:
     return bands * max(0.0, float(bands @ other) / size if size > 0 else 0.0)
 
 
+def _each_by_itself(train: InputFigures, val: InputFigures) -> str | None:
+    """On one side alone the levels of all images agree, in some sum of the channels: each was standardised alone.
+
+    The sum is the one in which the images' levels spread least beside those of the other side; in grey images it is
+    differences of channels that agree.
+    """
+    c, stds = train.channels, (_pixel_std(train), _pixel_std(val))
+    if any(f.deviations.mean() <= OF_MANY * std for f, std in zip((train, val), stds, strict=True)):
+        return None  # images without contrast have no more to agree in
+    spreads = [f.scatter[:c, :c] / std**2 + OF_ONE**2 * np.eye(c) for f, std in zip((train, val), stds, strict=True)]
+    for side, (these, others) in (("training", spreads), ("validation", spreads[::-1])):
+        ratios, sums = np.linalg.eig(np.linalg.solve(others, these))
+        least = int(np.argmin(ratios.real))
+        signs = sums[:, least].real
+        if ratios[least].real < ALIKE and (np.all(signs > 0) or np.all(signs < 0)):
+            return f"all {side} images have the same level: each was standardised by itself"
+    return None
+
+
 def _rms(values: Floats) -> float:
     return float(np.sqrt(np.mean(values**2)))
 
 
-LASTING = (_swapped, _greyness, _skew, _turned)
-WAYS = (_contrast, _level, _level_and_contrast, _colour, _swapped, _greyness, _skew, _sharpness, _turned, _elsewhere)
+LASTING = (_swapped, _greyness, _skew, _turned, _each_by_itself)
+WAYS = (
+    _each_by_itself,
+    _contrast,
+    _level,
+    _level_and_contrast,
+    _colour,
+    _swapped,
+    _greyness,
+    _skew,
+    _sharpness,
+    _turned,
+    _elsewhere,
+)

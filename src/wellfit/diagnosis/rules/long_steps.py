@@ -20,8 +20,11 @@ from wellfit.diagnosis.rules.signs import (
 )
 from wellfit.diagnosis.rules.step_lengths import (
     FIRST,
+    by_something_else,
     decay_at_a_step,
+    entries_by_rate,
     forgetful,
+    lengthened,
     longer_at_once,
     median_ratio,
     of_one_size,
@@ -52,6 +55,8 @@ OVERSHOOTING, DECAYING = 1.0, 0.01
 SEEN = 0.01
 # Steps of one size that take so much of the weights, where the loss rose by so much or little is learned.
 ONE_SIZE, HARMED = 0.02, 1.5
+# Entries that move by more times the rate than Adam's or RMSprop's do.
+MOST_OF_THE_RATE = 1.2
 # Weights of which less is left than half a run before.
 SHRUNK_LATELY = 0.2
 # The first steps, whose updates may be large, end here.
@@ -65,8 +70,10 @@ def updates_too_large(h: History) -> Finding | None:
     return (
         long_steps(h)
         or _lengthened(h)
+        or _growing(h)
         or _forgetting(h)
         or _of_one_size(h)
+        or _beyond_the_rate(h)
         or _overshooting(h)
         or _decaying(h)
         or _shrinking(h)
@@ -129,6 +136,24 @@ def _lengthened(h: History) -> Finding | None:
     )
 
 
+def _growing(h: History) -> Finding | None:
+    """Steps that grow little by little at a rate that does not, and undo what was learned."""
+    grown = lengthened(h)
+    # What is back where it began, or beyond, has another cause, which makes the steps long as well.
+    if grown is None or not LEARNED < share_left(h) < STANDING:
+        return None
+    before, after = grown
+    return Finding(
+        "updates-too-large",
+        "warning",
+        f"the updates grew from {before:.2g} to {after:.2g} of the weights at a rate that did not rise, and the loss "
+        "has risen with them",
+        {"before": before, "after": after, "wanted": 1e-3},
+        "Look at what scales the loss or the gradients more and more: a loss scale that is never divided out, sums",
+        "SPEC C8",
+    )
+
+
 def _forgetting(h: History) -> Finding | None:
     """An optimizer that divides each step by a size which it forgets faster than the step itself."""
     group = forgetful(h)
@@ -161,6 +186,29 @@ def _of_one_size(h: History) -> Finding | None:
         f"each step is {size}, whatever its gradient, and took up to {longest:.2g} of the weights at the start",
         {"size": size, "longest": longest, "wanted": 1e-3},
         "Lower the rate tenfold: it counts for more here than in SGD or Adam; LARS wants a trust coefficient of 1e-3",
+        "SPEC C8",
+    )
+
+
+def _beyond_the_rate(h: History) -> Finding | None:
+    """Steps that neither the gradient nor the rate explains, long enough to be in the way of learning."""
+    times, usual = entries_by_rate(h), level(ratios(h))
+    if len(h.losses) < SETTLED or share_left(h) < MUCH_LEFT:
+        return None
+    if times > MOST_OF_THE_RATE and usual > SEEN:
+        said = f"the typical entry moves by {times:.2g} times the rate at a step"
+        action = "Lower the rate; in an optimizer of your own, look for 1 - beta at its moments, and their correction"
+    elif by_something_else(h) and usual > ONE_SIZE:
+        said = "the steps are far longer than the rate times the gradient"
+        action = "Look for what else moves the weights: a decay without the rate, a trust coefficient, noise"
+    else:
+        return None
+    return Finding(
+        "updates-too-large",
+        "warning",
+        f"{said}: {usual:.2g} of the weights, while {share_left(h):.0%} of the loss is left",
+        {"update_ratio": usual, "times_the_rate": times, "wanted": 1e-3},
+        action,
         "SPEC C8",
     )
 

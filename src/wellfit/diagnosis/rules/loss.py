@@ -8,8 +8,10 @@ from wellfit.diagnosis.history import History, level
 from wellfit.diagnosis.rules import needs
 from wellfit.diagnosis.rules.rule import Rule
 from wellfit.diagnosis.rules.signs import (
+    EXPLODED,
     PATIENCE,
     guesses_better_than_chance,
+    has_no_floor,
     impossible_class,
     is_flat,
     is_waking,
@@ -22,8 +24,6 @@ from wellfit.diagnosis.rules.signs import (
 from wellfit.diagnosis.rules.step_lengths import goes_uphill
 from wellfit.findings import Finding
 
-# A loss ten times its start is no fluctuation; three steps of it are no single odd batch.
-EXPLODED = 10.0
 # Weights this many times as long as at the start, and as at half the run: healthy ones stay below two.
 GROWN, LATELY = 6.0, 3.0
 # What was a hundred times its start and did not come back there has exploded, too.
@@ -65,7 +65,7 @@ def exploding(h: History) -> Finding | None:
     loss, start = h.finite_loss, h.reference_loss
     if len(loss) < 3:
         return None
-    if h.class_counts is not None and level(loss[-10:]) < -EXPLODED * max(1.0, abs(float(loss[0]))):
+    if has_no_floor(h):
         return Finding(
             "exploding",
             "error",

@@ -14,6 +14,7 @@ from wellfit.diagnosis.rules.signs import (
     begins_saturated,
     chance,
     has_collapsed,
+    has_no_floor,
     impossible_class,
     is_flat,
     knows_nothing,
@@ -104,8 +105,8 @@ def lr_too_high(h: History) -> Finding | None:
         return None  # updates that large come from weight decay
     if peak > BROKEN_OFF * start and len(seen) >= 3 and largest < STEADY and not thrown:
         return None  # steps that short throw nothing: what grows does so by itself
-    if goes_uphill(h) or impossible_class(h) is not None:
-        return None  # a lower rate would climb as well, and no rate lowers the cost of a class that cannot be said
+    if goes_uphill(h) or has_no_floor(h) or impossible_class(h) is not None:
+        return None  # a lower rate would climb or fall as well; none lowers the cost of a class that cannot be said
     now = f"became {h.loss[bad]} at step {bad}" if bad is not None else f"stands at {end:.3g}"
     way = f"up to {peak:.3g}" if lowest is None else f"down to {lowest:.3g}, climbed again"
     beside = f"; the largest updates were {largest:.1g} of the weights" if len(seen) else ""

@@ -37,7 +37,7 @@ GROWN_STEPS = 5
 FOLLOWS, IMPOSSIBLE, SHOWN, SEEN = 0.95, 5.0, 10, 10
 # A layer with more of its entries at the ends is saturated.
 AT_ENDS = 0.8
-# A loss that rose to so many times its start has blown up, or is about to.
+# A loss that rose to so many times its start has blown up (no fluctuation does that), or is about to.
 RISEN, EXPLODED = 3.0, 10.0
 # A rate that threw the training in this share of it, and was brought below this share of its largest since.
 BRIEFLY, LOWERED = 0.2, 0.3
@@ -257,6 +257,16 @@ def share_left(h: History, start: float | None = None) -> float:
     """What is left of the loss, as a share of where it started, by default `reference_loss`; NaN: no one can tell."""
     start = h.reference_loss if start is None else start
     return level(h.finite_loss[-20:]) / start if start > 0 else math.nan
+
+
+def has_no_floor(h: History) -> bool:
+    """Whether the loss of class answers fell far below zero, where none of the usual ones goes."""
+    loss = h.finite_loss
+    if h.class_counts is None or not len(loss):
+        return False
+    bad = h.first_bad_step
+    endless = bad is not None and h.loss[bad] == -math.inf
+    return bool((float(loss[-1]) if endless else level(loss[-10:])) < -EXPLODED * max(1.0, abs(float(loss[0]))))
 
 
 def rose_beyond(h: History, times: float) -> bool:

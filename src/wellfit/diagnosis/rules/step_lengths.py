@@ -27,6 +27,10 @@ FIRST, OVERWRITES = 3, 0.06
 # Steps that from one watched step on are so many times as long, each of so many as against each of so many before, and
 # a loss that has risen by so much; not among the first.
 LONGER, AROUND, WORSE, SETTLED = 1.8, 8, 2.0, 5
+# Updates that grew by so much in the course of the run.
+GREW = 2.5
+# The first steps, in which moments gather.
+FIRST_STEPS = 20
 # Of so many weights and more, steps that differ by less than this factor are of one size.
 ALIKE_FOR, ALIKE = 3, 1.02
 # A second moment that forgets half within three steps follows single gradients; 0.9 to 0.999 are usual.
@@ -214,6 +218,41 @@ def of_one_size(h: History) -> str:
     if len(shares) >= ALIKE_FOR and shares.max() < ALIKE * shares.min():
         return "the same share of every weight"
     return "the same in every entry" if not first.like_sgd and 1 / ALIKE < first.by_entry < ALIKE else ""
+
+
+def by_something_else(h: History) -> bool:
+    """Whether the first step is far longer than the rate times the gradient, and its entries far from the rate."""
+    first = first_update(h)
+    return first is not None and first.by_gradient > LIKE_SGD[1] and first.by_entry < LIKE_ADAM[0]
+
+
+def entries_by_rate(h: History) -> float:
+    """How many times the rate the typical entry moves at a step, after the first of them; NaN where that is unknown.
+
+    Adam's and RMSprop's second moments hold it to about one. NaN for them and for SGD: told of other optimizers, whose
+    first step was one of entries alike.
+    """
+    first = first_update(h)
+    if first is None or first.like_sgd or not first.like_adam or any(g.second is not None for g in h.groups):
+        return math.nan
+    roots, lr = np.sqrt([h.parameters[i].size for i in h.weights]), h.lr
+    seen = [s for s in h.finite_samples if FIRST_STEPS <= s.step < len(lr) and lr[s.step] > 0]
+    moved = [float(np.median(s.update_norm[h.weights] / (lr[s.step] * roots))) for s in seen]
+    return level(np.array(moved)) if len(moved) >= AROUND else math.nan
+
+
+def lengthened(h: History) -> tuple[float, float] | None:
+    """The typical update in the quarter of the run with the shortest, and in the last, where they grew little by little
+    and the loss with them, at a rate that did not rise; None elsewhere."""
+    sizes, loss, lr = ratios(h), h.finite_loss, h.lr
+    quarter = len(sizes) // 4
+    if quarter < 2 or h.first_bad_step is not None or (len(lr) and bool(np.any(np.diff(lr) > 0))):
+        return None
+    shortest = min(level(sizes[i : i + quarter]) for i in range(len(sizes) // 6, len(sizes) - quarter))
+    last, eighths = level(sizes[-quarter:]), [level(part) for part in np.array_split(loss, 8)]
+    if last < GREW * shortest or eighths[-1] < WORSE * min(eighths):
+        return None
+    return shortest, last
 
 
 def forgetful(h: History) -> OptimizerGroup | None:

@@ -47,6 +47,9 @@ SPIKE_ALONE, SPIKE_OF_UNKNOWN, IMAGES = 0.75, 4.0, 16
 LEAST = 1.5
 # Sudden rises of the logarithm of the loss, so many of them, while more than a little of it is left.
 JUMP, JUMPS, LITTLE = 0.5, 4, 0.15
+# Steps over which a median is taken for that. Climbs of that height that take their time: up to such a share of the
+# first loss, so many of them. Classes of which one has so many times the images of another.
+NEAR, BACK, WAVES, UNBALANCED = 7, 0.7, 3, 3
 
 # Losses that follow a cycle of steps: periods that are tried, rounds that are needed, so many times what chance
 # explains (in its standard deviations). At the height of the cycle so much of the loss there is left, at its foot less.
@@ -62,7 +65,9 @@ def oscillating(h: History) -> Finding | None:
     blown = exploding(h)
     if blown is not None and blown.severity == "error":
         return None  # what has no bound swings as well
-    return one_class_at_a_time(h) or _swinging(h) or _jumping(h) or _wandering(h) or _heavy(h) or _cyclic(h)
+    return (
+        one_class_at_a_time(h) or _swinging(h) or _jumping(h) or _wandering(h) or _heavy(h) or _cyclic(h) or _waving(h)
+    )
 
 
 def _swinging(h: History) -> Finding | None:
@@ -112,7 +117,7 @@ def _wandering(h: History) -> Finding | None:
 
 def _jumping(h: History) -> Finding | None:
     """Again and again the loss rises at once and has to be brought down anew."""
-    loss, near = h.finite_loss, 7
+    loss, near = h.finite_loss, NEAR
     if len(loss) < 100 or loss.min() <= 0 or is_mixed(h):
         return None
     middle = medians(np.log(loss), near, len(loss) - near + 1)
@@ -142,6 +147,46 @@ def _jumping(h: History) -> Finding | None:
         "learning rate",
         "SPEC C9, D7",
     )
+
+
+def _waving(h: History) -> Finding | None:
+    """Time and again the loss comes down and climbs, however slowly, to nearly where it began."""
+    loss, width = h.finite_loss, NEAR
+    images, counts = last_batch(h) or IMAGES, h.class_counts
+    # Where rare classes cost more, so do the batches that happen to hold them.
+    unbalanced = counts is not None and counts.max() > UNBALANCED * max(1, int(counts.min()))
+    if len(loss) < 2 * PATIENCE or loss.min() <= 0 or images <= FEW or unbalanced or is_mixed(h):
+        return None
+    height = max(JUMP, SMALL_BATCH / np.sqrt(images) / 1.5)
+    # What lies lower than such a climb begins counts for no more than that.
+    lowest = np.log(BACK * level(loss[:10])) - height
+    climbs = _climbs(np.maximum(medians(np.log(loss), width, len(loss) - width + 1), lowest), height)
+    if len(climbs) < WAVES:
+        return None
+    steps = [place + width // 2 for place in climbs]
+    return Finding(
+        "oscillating",
+        "warning",
+        f"the loss came down and climbed again {len(climbs)} times, each time to {np.exp(height):.2g} times its lowest "
+        f"and more (at steps {', '.join(map(str, steps[:5]))}{', …' if len(steps) > 5 else ''})",
+        {"steps": steps, "height": float(np.exp(height))},
+        "Lower the learning rate to a third; look for gradients that come late and for steps that are taken too far",
+        "SPEC C9",
+    )
+
+
+def _climbs(curve: Floats, height: float) -> list[int]:
+    """Where a curve, after it came down by so much, had climbed by as much from its lowest."""
+    found: list[int] = []
+    turned, falling = curve[0], False
+    for place, value in enumerate(curve.tolist()):
+        turned = min(turned, value) if falling else max(turned, value)
+        if falling and value >= turned + height:
+            found.append(place)
+            falling, turned = False, value
+        elif not falling and value <= turned - height:
+            falling, turned = True, value
+    return found
 
 
 def one_class_at_a_time(h: History) -> Finding | None:
