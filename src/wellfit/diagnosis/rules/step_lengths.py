@@ -17,7 +17,7 @@ USUAL_FOR_SGD, USUAL_FOR_ADAM, STEEP = 0.5, 0.015, 4.0
 # A loss whose start is less than this share of its usual size, or that lies below zero so often, has no shares.
 NOTHING = 0.05
 # Weight decay that takes more of the weights at a step moves them more than the loss does.
-HARD_DECAY = 1e-3
+HARD_DECAY = 5e-4
 # Updates below this much of what decay should take do not come of it.
 TAKEN = 0.3
 # A loss that rises by about the fall that was promised: by shares of it between these.
