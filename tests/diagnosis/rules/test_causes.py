@@ -12,6 +12,7 @@ from wellfit.diagnosis.history import History, Layer, Output, Parameter, Passes,
 from wellfit.diagnosis.inputs import measure, sum_up_inputs, to_host
 from wellfit.diagnosis.rules import RULES, judge, lacking
 from wellfit.diagnosis.rules.likeness import lasting_difference
+from wellfit.diagnosis.rules.signs import never_learned
 
 FLAT = noisy([2.303] * 200, scale=0.005)
 
@@ -498,3 +499,32 @@ def test_long_steps_that_throw_validation_about_are_too_large():
     learned = watched(falling(300, end=0.2), ratio=0.03)
     learned.epochs = epochs(train_loss=[1.2, 0.8, 0.4, 0.2], val_loss=[2.6, 3.5, 2.1, 3.2])
     assert verdict("updates-too-large", learned) is None
+
+
+@pytest.mark.parametrize(
+    ("losses", "never"),
+    [
+        ([2.303] * 200, True),
+        ([2.4] * 20 + [2.303] * 180, True),  # down to what knowing nothing costs
+        ([2.4] * 100 + [2.2] * 20 + [2.303] * 80, False),  # something was learned, and lost
+        ([2.4] * 20 + [1.5] * 180, False),
+    ],
+)
+def test_to_come_down_to_chance_is_no_learning(losses, never):
+    history = with_outputs(noisy(losses, 0.002), [answers([10] * 10, [10] * 10, correct=10)] * 20)
+    for place, loss in enumerate(history.losses[::10]):
+        output = replace(history.samples[place].output, as_logits=loss)
+        history.samples[place] = replace(history.samples[place], output=output)
+    history.classes = 10
+    assert never_learned(history) == never
+
+
+@pytest.mark.parametrize(("far", "severity"), [(0.1, "info"), (3.0, "error")])
+def test_units_that_the_first_steps_of_their_biases_killed_are_the_cause(far, severity):
+    """The weights hardly move, the biases by `far` an entry; units are silent soon after, and nothing is learned."""
+    history = watched(FLAT)
+    history.parameters = [Parameter("0.weight", 100), Parameter("0.bias", 100, weight=False)]
+    for place, s in enumerate(history.samples):
+        layers = (Layer("1", "relu", 0.1, 0.5, 0.2, dead=0.95 if place > 4 else 0.0),)
+        history.samples[place] = replace(s, layers=layers, update_norm=np.array([1e-3, far * 10]))
+    assert verdict("dead-relu", history).severity == severity

@@ -16,7 +16,7 @@ from wellfit.diagnosis.rules.signs import (
     rose_beyond,
 )
 from wellfit.diagnosis.rules.step_lengths import (
-    decays_hard,
+    decay_at_a_step,
     promised_share,
 )
 from wellfit.diagnosis.rules.swings import has_mixed_targets
@@ -54,8 +54,8 @@ DISTURBED = 0.6
 LONG = 8
 # A run of fewer steps is too short to say what the network could fit.
 SHORT = 100
-# Dropout of more, and fewer weights that learn than these leave a net too weak to fit.
-DROPPED, FEW_WEIGHTS = 0.65, 500
+# Dropout of more, fewer weights that learn, and a decay at every step of more than these leave a net too weak to fit.
+DROPPED, FEW_WEIGHTS, DECAYED = 0.65, 500, 5e-4
 # A training loss that falls by this share of its start each epoch is on its way.
 FALLING = 0.02
 
@@ -183,8 +183,8 @@ def _held_back(h: History) -> str | None:
     dropped = float(np.median(h.dropped)) if h.dropped else 0.0
     if dropped > DROPPED:
         return f"dropout takes {dropped:.0%} of the units"
-    if decays_hard(h):
-        return "weight decay takes what the steps give"
+    if (decay := decay_at_a_step(h)) > DECAYED:
+        return f"weight decay takes {decay:.2g} of the weights at every step"
     if 0 < learning < FEW_WEIGHTS:
         return f"only {learning} weights learn"
     return next((said for _, train, val in both_sides(h) if (said := little_left(train, val))), None)

@@ -134,6 +134,8 @@ def never_learned(h: History) -> bool:
     if not (is_flat(h) or knows_nothing(h)) or len(h.losses) < PATIENCE:
         return False
     start = start_and_end(h)[0]
+    if knows_nothing(h):  # to come down to what knowing nothing costs is no learning
+        start = min(start, entropy_of_classes(h) or start)
     levels = np.median(h.loss[: len(h.losses) // 25 * 25].reshape(-1, 25), axis=1)
     return bool(levels.min() > (1 - MOVED) * start)
 

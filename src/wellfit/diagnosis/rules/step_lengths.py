@@ -17,13 +17,15 @@ USUAL_FOR_SGD, USUAL_FOR_ADAM, STEEP = 0.5, 0.015, 4.0
 # A loss whose start is less than this share of its usual size, or that lies below zero so often, has no shares.
 NOTHING = 0.05
 # Weight decay that takes more of the weights at a step moves them more than the loss does.
-HARD_DECAY = 5e-4
+HARD_DECAY = 1e-3
 # Updates below this much of what decay should take do not come of it.
 TAKEN = 0.3
 # A loss that rises by about the fall that was promised: by shares of it between these.
 CLIMBS = 0.1, 3.0
 # The first steps, which tell where all blows up, and such a share of the weights as units do not survive.
 FIRST, OVERWRITES = 3, 0.06
+# An entry of a bias that moves so far at a step: what enters a unit has a deviation of about one.
+A_UNIT = 0.5
 # Steps that from one watched step on are so many times as long, each of so many as against each of so many before, and
 # a loss that has risen by so much; not among the first.
 LONGER, AROUND, WORSE, SETTLED = 1.8, 8, 2.0, 5
@@ -154,8 +156,12 @@ def decays_hard(h: History) -> bool:
 
 
 def coarse_at_first(h: History) -> bool:
-    """Whether the first steps overwrite the weights: what is out of play soon after was put there by them."""
-    return bool(np.max(ratios(h)[:FIRST], initial=0.0) > OVERWRITES)
+    """Whether the first steps overwrite the weights, or move biases and factors by about what units are worth: what is
+    out of play soon after was put there by them."""
+    roots = np.sqrt([max(1, p.size) for p in h.parameters])
+    others = np.array([not p.weight for p in h.parameters], bool)
+    moved = [float(np.max(s.update_norm[others] / roots[others], initial=0.0)) for s in h.finite_samples[:FIRST]]
+    return bool(np.max(ratios(h)[:FIRST], initial=0.0) > OVERWRITES or max(moved, default=0.0) > A_UNIT)
 
 
 def median_ratio(h: History, sample: Sample) -> float:
