@@ -165,10 +165,18 @@ SHUFFLED = torch.randperm(32 * 32, generator=torch.Generator().manual_seed(0))
         (None, lambda x: enlarged(x, "fewer"), "smoother"),
         (None, lambda x: functional.avg_pool2d(x, 3, 1, 1), "smoother"),
         (None, lambda x: x.flatten(2)[..., SHUFFLED].unflatten(2, (32, 32)), "rougher"),
-        (None, lambda x: x - x.mean((1, 2, 3), keepdim=True), "each was standardised by itself"),
+        (
+            None,
+            lambda x: x - x.mean((1, 2, 3), keepdim=True),
+            "",
+        ),  # as augmentation of what was standardised alike does
         (lambda x: x - x.mean((1, 2, 3), keepdim=True), None, "all training images"),
         (v2.RandomResizedCrop(32, antialias=True), None, ""),  # by 1.4 times at the median
         (v2.GaussianBlur(3), None, ""),
+        (lambda x: x * (torch.rand(len(x), 1, 32, 32) > 0.05), None, ""),  # sparse noise
+        (lambda x: x + (x - functional.avg_pool2d(x, 3, 1, 1)), None, ""),  # sharpened
+        (lambda x: 0 * x, None, ""),
+        (None, lambda x: torch.where(torch.arange(len(x))[:, None, None, None] < 1, x, 0.0), ""),  # one picture left
         (lambda x: x + 0.3 * torch.randn_like(x), None, ""),
         (lambda x: x * (torch.rand(len(x), 1, 1, 1) + 0.5), None, ""),
         (None, None, ""),

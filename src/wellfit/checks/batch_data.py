@@ -32,9 +32,10 @@ BRIGHTNESS = 0.06  # of four standard deviations of the training images
 IMAGES = 400
 # Images of a batch whose figures are taken together, and of a side, in classes that both have.
 BATCH, FEWEST = 25, 40
-# Smoothness of images no smaller than this: differences in either direction, standard errors, and how much more the
-# plainest blocks of the training images may differ from pixel to pixel before it is noise.
-SMALLEST, SMOOTHER, ROUGHER, NOISE, BLOCK, GRAINY = 16, 0.18, 0.45, 6.0, 4, 0.2
+# Smoothness of images no smaller than this: differences in either direction, standard errors, what photographs stay
+# below at the sizes that networks are fed, and how much more the plainest blocks of the training images may differ from
+# pixel to pixel before it is noise.
+SMALLEST, SMOOTHER, ROUGHER, NOISE, SMOOTH, BLOCK, GRAINY = 16, 0.18, 0.45, 6.0, 1.78, 4, 0.2
 
 
 def not_finite(inputs: Tensor) -> list[Finding]:
@@ -211,24 +212,28 @@ def _unlike(training: tuple[Tensor, Tensor], validation: tuple[Tensor, Tensor]) 
 
 
 def _another_texture(train: Tensor, val: Tensor) -> str | None:
-    """Validation images that are smoother than training's (enlarged, blurred), or rougher by far. Each: N×C×H×W.
+    """Validation images that are smoother than training's and than photographs are (enlarged, blurred), or rougher by
+    far. Each: N×C×H×W.
 
-    Training images are often made smoother than they were, by crops that are enlarged, and hardly ever sharper but by
-    noise, which spares no part of an image.
+    Training images are often made smoother than they were, by crops that are enlarged; noise and sharpening make them
+    rougher, which leaves validation's as smooth as photographs are.
     """
     if train.shape[1:] != val.shape[1:] or min(train.shape[2:]) < SMALLEST:
         return None
     # Less an eighth of each side, where images that are shifted end.
     train, val = _middle(train, 8), _middle(val, 8)
     ours, theirs = _smoothness(train), _smoothness(val)
+    if min(len(ours), len(theirs)) < FEWEST:
+        return None
     apart = float(theirs.mean() - ours.mean())
     error = float((ours.var() / len(ours) + theirs.var() / len(theirs)).sqrt())
     noisy = float(_plainest(train) - _plainest(val)) > GRAINY
-    if abs(apart) < NOISE * error or -ROUGHER < apart < SMOOTHER or (apart > 0 and noisy):
+    smoother = apart > SMOOTHER and float(theirs.mean()) > SMOOTH and not noisy
+    if not (abs(apart) > NOISE * error and (smoother or apart < -ROUGHER)):
         return None
-    what = "smoother, as small or blurred pictures are that were enlarged"
-    if apart < 0:
-        what = "rougher, as with noise or with pixels in another order"
+    what = "rougher, as with noise or with pixels in another order"
+    if smoother:
+        what = "smoother, as small or blurred pictures are that were enlarged"
     return (
         f"they are {what} (two pixels on, values differ by {theirs.mean():.2f} times as much as one pixel on, in "
         f"training by {ours.mean():.2f})"

@@ -1,8 +1,10 @@
 """Histories written by hand, and the verdict of one rule on them."""
 
 import numpy as np
+import torch
 
 from wellfit.diagnosis.history import Epoch, History, Parameter, Sample
+from wellfit.diagnosis.inputs import measure, sum_up_inputs, to_host
 from wellfit.diagnosis.rules import RULES
 
 
@@ -36,3 +38,8 @@ def epochs(**curves):
     assert len(lengths) == 1
     rows = [dict(zip(curves, values, strict=True)) for values in zip(*curves.values(), strict=True)]
     return [Epoch(step=10 * (i + 1), **row) for i, row in enumerate(rows)]
+
+
+def seen_as(images: torch.Tensor):
+    """The figures of images N×C×H×W."""
+    return sum_up_inputs(to_host([measure(images)]), tuple(images.shape[1:]))

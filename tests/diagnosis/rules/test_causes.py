@@ -7,9 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from tests.diagnosis.rules.histories import epochs, falling, noisy, sample, verdict, watched
+from tests.diagnosis.rules.histories import epochs, falling, noisy, sample, seen_as, verdict, watched
 from wellfit.diagnosis.history import History, Layer, Output, Parameter, Passes, Sample
-from wellfit.diagnosis.inputs import measure, sum_up_inputs, to_host
 from wellfit.diagnosis.rules import RULES, judge, lacking
 from wellfit.diagnosis.rules.likeness import lasting_difference
 from wellfit.diagnosis.rules.signs import never_learned
@@ -148,8 +147,7 @@ def test_layers_that_shrink_by_decades_are_a_bad_start_wherever_little_is_learne
 @pytest.mark.parametrize(("val", "severity"), [(0.4, "warning"), (0.7, "info")])
 def test_training_images_changed_on_purpose_are_no_mismatch_where_validation_is_no_worse(val, severity):
     def figures(std):
-        images = torch.randn(64, 3, 8, 8, generator=torch.Generator().manual_seed(0)) * std
-        return sum_up_inputs(to_host([measure(images)]), (3, 8, 8))
+        return seen_as(torch.randn(64, 3, 8, 8, generator=torch.Generator().manual_seed(0)) * std)
 
     rows = epochs(train_accuracy=[0.7] * 3, val_accuracy=[val] * 3)
     history = History(epochs=[replace(row, passes=Passes(1, inputs=(figures(1.0),))) for row in rows])
@@ -160,20 +158,29 @@ def test_training_images_changed_on_purpose_are_no_mismatch_where_validation_is_
 @pytest.mark.parametrize("val", [0.4, 0.7])
 def test_what_no_augmentation_does_is_a_mismatch_however_validation_stands(val):
     images = torch.rand(64, 1, 8, 8, generator=torch.Generator().manual_seed(0)) ** 3  # mostly dark
-    seen, inverted = (sum_up_inputs(to_host([measure(x)]), (1, 8, 8)) for x in (images, 1 - images))
+    seen, inverted = seen_as(images), seen_as(1 - images)
     rows = epochs(train_accuracy=[0.7] * 3, val_accuracy=[val] * 3)
     history = History(epochs=[replace(row, passes=Passes(1, inputs=(inverted,))) for row in rows])
     history.samples = [sample(10 * i, inputs=seen) for i in range(4)]
     assert RULES["train-val-mismatch"].judge(history).severity == "warning"
 
 
-def seen_as(images):
-    return sum_up_inputs(to_host([measure(images)]), tuple(images.shape[1:]))
-
-
 PICTURES = torch.rand(64, 1, 1, 1, generator=torch.Generator().manual_seed(1)) + torch.rand(
     64, 3, 8, 8, generator=torch.Generator().manual_seed(0)
 )
+
+
+def validated_on(change, course):
+    """Validation on pictures (A) or on those after a change (B and on, more and more of it), as training ends."""
+    rows = epochs(train_accuracy=[0.7] * len(course), val_accuracy=[0.7] * len(course))
+    looks = {"A": PICTURES}
+    for name in "BCD":
+        looks[name] = change(list(looks.values())[-1])
+    history = History(epochs=[])
+    for row, name in zip(rows, course, strict=True):
+        history.epochs.append(replace(row, passes=Passes(1, inputs=(seen_as(looks[name]),))))
+    history.samples = [sample(10 * i, inputs=seen_as(looks[course[-1]])) for i in range(4)]
+    return history
 
 
 @pytest.mark.parametrize(
@@ -182,39 +189,58 @@ PICTURES = torch.rand(64, 1, 1, 1, generator=torch.Generator().manual_seed(1)) +
         (lambda x: x, None),
         (lambda x: 0.5 * x, "contrast"),
         (lambda x: 0.8 * x, "contrast"),  # too little to tell training and validation apart, but nothing is augmented
-        (lambda x: x - x.mean((1, 2, 3), keepdim=True), "each was standardised by itself"),
-        (lambda x: torch.cat([x, x]), None),  # other images
+        (lambda x: 0.5 * x[..., :4], None),  # of another size
     ],
 )
 def test_a_set_that_was_validated_on_is_prepared_in_the_same_way_at_every_epoch(change, said):
-    rows = epochs(train_accuracy=[0.7] * 4, val_accuracy=[0.7] * 4)
-    sets = [PICTURES] * 2 + [change(PICTURES)] * 2
-    history = History(
-        epochs=[replace(row, passes=Passes(1, inputs=(seen_as(x),))) for row, x in zip(rows, sets, strict=True)]
-    )
-    history.samples = [sample(10 * i, inputs=seen_as(change(PICTURES))) for i in range(4)]
-    found = RULES["train-val-mismatch"].judge(history)
+    found = RULES["train-val-mismatch"].judge(validated_on(change, "AABB"))
     assert (found is not None) == (said is not None)
     if found:
         assert found.severity == "warning"
-        assert "of epoch 4 " in found.message
-        assert "as those of epoch 1" in found.message
+        assert "from epoch 3 on " in found.message
+        assert "up to epoch 2 " in found.message
         assert said in found.message
+
+
+@pytest.mark.parametrize("course", ["AAAB", "ABBB", "ABAB", "AABA", "ABCD", "AAAA"])
+def test_sets_that_change_for_an_epoch_or_at_each_are_other_images(course):
+    assert RULES["train-val-mismatch"].judge(validated_on(lambda x: 0.5 * x, course)) is None
+
+
+def test_one_of_several_sets_may_be_the_one_that_changes():
+    history = validated_on(lambda x: 0.5 * x, "AABB")
+    other = seen_as(1.05 * PICTURES)
+    both = [replace(e, passes=Passes(2, inputs=(other, *e.passes.inputs))) for e in history.epochs]
+    assert RULES["train-val-mismatch"].judge(replace(history, epochs=both)) is not None
+    uneven = [*both[:3], history.epochs[3]]
+    assert RULES["train-val-mismatch"].judge(replace(history, epochs=uneven)) is None
+
+
+def test_a_remark_on_training_images_hides_no_warning_of_validation():
+    history = validated_on(lambda x: 0.5 * x, "AABB")
+    history.samples = [sample(10 * i, inputs=seen_as(3 * PICTURES)) for i in range(4)]
+    assert RULES["train-val-mismatch"].judge(replace(history, epochs=history.epochs[:2] * 2)).severity == "info"
+    assert RULES["train-val-mismatch"].judge(history).severity == "warning"
+
+
+def as_it_is(x):
+    return x
+
+
+def alone(x):
+    """Each image less its own level."""
+    return x - x.mean((1, 2, 3), keepdim=True)
 
 
 @pytest.mark.parametrize(
     ("train", "val", "said"),
     [
-        (lambda x: x, lambda x: x - x.mean((1, 2, 3), keepdim=True), "all validation images"),
-        (lambda x: x - x.mean((1, 2, 3), keepdim=True), lambda x: x, "all training images"),
-        (
-            lambda x: x,
-            lambda x: (x - x.mean((1, 2, 3), keepdim=True)) * torch.tensor([1.0, 2, 3])[:, None, None],
-            "all",
-        ),
-        (lambda x: x, lambda x: 0.2 * x, None),  # less of everything
-        (lambda x: x[:, :, :1, :1].expand_as(x), lambda x: x, None),  # no contrast
-        (lambda x: x - x.mean((1, 2, 3), keepdim=True), lambda x: x - x.mean((1, 2, 3), keepdim=True), None),
+        (alone, as_it_is, "all training images"),
+        (lambda x: alone(x) * torch.tensor([1.0, 2, 3])[:, None, None], as_it_is, "all training images"),
+        (as_it_is, alone, None),  # as augmentation of what was standardised alike does
+        (as_it_is, lambda x: 0.2 * x, None),  # less of everything
+        (lambda x: x[:, :, :1, :1].expand_as(x), as_it_is, None),  # no contrast
+        (alone, alone, None),
     ],
 )
 def test_images_that_were_each_standardised_by_themselves_on_one_side(train, val, said):
@@ -250,7 +276,7 @@ def test_where_no_weight_moves_nothing_is_learned(n, changes, said):
     history.samples = [sample(step, ratio=0.0, gradient=0.0) for step in range(n)]
     assert ("not-learning" not in lacking(history)) == said
     if said:
-        assert "no weight has moved" in verdict("not-learning", history).message
+        assert "no weight got a gradient, and none has moved" in verdict("not-learning", history).message
     history.samples[-1] = sample(n - 1, ratio=1e-6)
     assert "not-learning" in lacking(history)
 
@@ -527,4 +553,25 @@ def test_units_that_the_first_steps_of_their_biases_killed_are_the_cause(far, se
     for place, s in enumerate(history.samples):
         layers = (Layer("1", "relu", 0.1, 0.5, 0.2, dead=0.95 if place > 4 else 0.0),)
         history.samples[place] = replace(s, layers=layers, update_norm=np.array([1e-3, far * 10]))
+    assert verdict("dead-relu", history).severity == severity
+
+
+@pytest.mark.parametrize(
+    ("first", "now", "place", "frozen", "severity"),
+    [
+        (0.9, 0.6, 1, False, "warning"),  # it was drawn so
+        (0.7, 0.6, 1, False, "info"),  # as the last layers of pretrained nets are
+        (0.9, 0.6, 1, True, "info"),  # of a net whose first layers are kept as they are
+        (0.7, 0.6, 0, False, "warning"),  # first layers are not
+        (0.1, 0.6, 0, False, "info"),  # what is learned may do so
+    ],
+)
+def test_units_that_were_silent_from_the_start_though_all_is_learned(first, now, place, frozen, severity):
+    history = watched(falling(end=0.05))
+    history.parameters = [replace(history.parameters[0], requires_grad=not frozen), history.parameters[1]]
+    for k, s in enumerate(history.samples):
+        dead = [0.0, 0.0]
+        dead[place] = first if k == 0 else now
+        layers = tuple(Layer(str(i), "relu", 0.1, 0.5, 0.2, dead=d) for i, d in enumerate(dead))
+        history.samples[k] = replace(s, layers=layers)
     assert verdict("dead-relu", history).severity == severity

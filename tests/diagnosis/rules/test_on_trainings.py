@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
+from timm.optim import MADGRAD, Lamb, Lion, Muon
 from torch import nn
 
 from tests.diagnosis.conftest import Course, Functional, cnn, digits, mlp, train
@@ -42,6 +43,12 @@ HEALTHY = {
     "GELU, AdamW": lambda: (m := mlp(nn.GELU), train(m, AdamW(m.parameters(), 3e-3)))[1],
     "BatchNorm, SGD with decay": lambda: (m := cnn(), train(m, sgd(m, weight_decay=5e-4)))[1],
     "BatchNorm, AdamW": lambda: (m := cnn(), train(m, AdamW(m.parameters(), 1e-3)))[1],
+    # Optimizers whose steps are neither the rate times the gradient nor the rate in each entry, by design.
+    "LAMB": lambda: (m := cnn(), train(m, Lamb(m.parameters(), 0.02)))[1],
+    "Muon": lambda: (m := mlp(), train(m, Muon(m.parameters(), 0.02)))[1],
+    "Adafactor": lambda: (m := mlp(), train(m, torch.optim.Adafactor(m.parameters(), 0.02)))[1],
+    "MADGRAD": lambda: (m := mlp(), train(m, MADGRAD(m.parameters(), 0.01)))[1],
+    "Lion": lambda: (m := cnn(), train(m, Lion(m.parameters(), 3e-4)))[1],
     "functional": lambda: (m := Functional(), train(m, sgd(m, 0.03)))[1],
     "cosine": lambda: with_schedule(lambda o: schedules.CosineAnnealingLR(o, 180)),
     "warm-up": lambda: with_schedule(lambda o: schedules.LambdaLR(o, lambda s: min(1.0, s / 90))),

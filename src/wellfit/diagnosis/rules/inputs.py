@@ -10,8 +10,8 @@ from wellfit.diagnosis.history import Floats, History, InputFigures
 from wellfit.diagnosis.rules import needs
 from wellfit.diagnosis.rules.likeness import difference, lasting_difference, noisier, slight_difference
 from wellfit.diagnosis.rules.rule import Rule
-from wellfit.diagnosis.rules.signs import chance
-from wellfit.findings import Finding
+from wellfit.diagnosis.rules.signs import chance, unbalanced
+from wellfit.findings import SEVERITIES, Finding
 
 # Validation accuracy less that of training, the mean of the last epochs, that shows no harm.
 NO_WORSE, LAST_EPOCHS = -0.03, 3
@@ -20,17 +20,16 @@ SURE_AND_WRONG = 5.0
 # Where validation lags behind by so much from the second epoch on, before anything is learned by heart, slight
 # differences count.
 LAGS = 0.04
-# The largest class beside the smallest, where validation may hold all alike.
-UNBALANCED = 3
-# Images a side must have shown.
-ENOUGH = 16
+# Images a side must have shown, and epochs that must agree before and after a change.
+ENOUGH, SPELL = 16, 2
 
 ACTION = "Prepare validation images as the training images are: the same scaling, normalisation and channel order"
 
 
 def train_val_mismatch(h: History) -> Finding | None:
     """Any of the sets that the last epoch with images was validated on, against all training images seen."""
-    return _by_images(h) or _between_epochs(h) or _by_figures(h)
+    said = [found for found in (_by_images(h), _between_epochs(h), _by_figures(h)) if found is not None]
+    return max(said, key=lambda found: SEVERITIES.index(found.severity), default=None)
 
 
 def _by_figures(h: History) -> Finding | None:
@@ -75,35 +74,47 @@ def _by_images(h: History) -> Finding | None:
 
 
 def _between_epochs(h: History) -> Finding | None:
-    """A set that was validated on looks otherwise than after the first epoch: as many images, of other values."""
-    shown = [(k, e.passes.inputs) for k, e in enumerate(h.epochs, 1) if e.passes is not None and e.passes.inputs]
-    if len(shown) < 2:
+    """A set that was validated on looks otherwise from one epoch on, for good: as many images, of other values.
+
+    The epochs before agree among themselves, and those after: other images each time are no mistake.
+    """
+    shown = _shown(h)
+    if len(shown) < 2 * SPELL or len({len(sets) for _, sets in shown}) > 1:
         return None
-    (begun, before), (epoch, after) = shown[0], shown[-1]
-    if len(before) != len(after):
-        return None
-    for was, now in zip(before, after, strict=True):
-        if was.images != now.images or was.shape != now.shape or was.images < ENOUGH:
+    for place in range(len(shown[0][1])):
+        course = [(epoch, sets[place]) for epoch, sets in shown]
+        first = course[0][1]
+        if first.images < ENOUGH or any((f.images, f.shape) != (first.images, first.shape) for _, f in course):
             continue
-        seen = difference(was, now) or slight_difference(was, now)
-        if seen:
-            return Finding(
-                "train-val-mismatch",
-                "warning",
-                f"the validation images of epoch {epoch} ({_said(now)}) were not prepared as those of epoch {begun} "
-                f"({_said(was)}): {seen}",
-                {"epoch": epoch, "before": _evidence(was), "val": _evidence(now)},
-                "Prepare validation images in the same way at every epoch: look for what changes the loader or its "
-                "transforms in the course of training",
-                "SPEC D3, D5, C9",
-            )
+        since = next((k for k, (_, f) in enumerate(course) if _apart(first, f)), 0)
+        if not SPELL <= since <= len(course) - SPELL or any(_apart(course[since][1], f) for _, f in course[since:]):
+            continue
+        (before, was), (begun, now) = course[since - 1], course[since]
+        return Finding(
+            "train-val-mismatch",
+            "warning",
+            f"from epoch {begun} on the validation images ({_said(now)}) are not prepared as they were up to epoch "
+            f"{before} ({_said(was)}), or they are others: {_apart(first, now)}",
+            {"epoch": begun, "before": _evidence(was), "val": _evidence(now)},
+            "Validate on the same images, prepared in the same way, at every epoch: look for what changes the loader "
+            "or its transforms in the course of training",
+            "SPEC D3, D5, C9",
+        )
     return None
+
+
+def _apart(one: InputFigures, other: InputFigures) -> str | None:
+    return difference(one, other) or slight_difference(one, other) or slight_difference(other, one)
+
+
+def _shown(h: History) -> list[tuple[int, tuple[InputFigures, ...]]]:
+    """The epochs (from 1) whose validation images were seen, with those of each set."""
+    return [(k, tuple(e.passes.inputs)) for k, e in enumerate(h.epochs, 1) if e.passes is not None and e.passes.inputs]
 
 
 def both_sides(h: History) -> list[tuple[int, InputFigures, InputFigures]]:
     """The last epoch (from 1) whose validation images were seen; all training images; each set it was validated on."""
-    train = pool([s.inputs for s in h.samples])
-    shown = [(k, e.passes.inputs) for k, e in enumerate(h.epochs, 1) if e.passes is not None and e.passes.inputs]
+    train, shown = pool([s.inputs for s in h.samples]), _shown(h)
     if train is None or not shown:
         return []
     epoch, sets = shown[-1]
@@ -126,8 +137,7 @@ def _lags(h: History) -> bool:
 
     Where training is unbalanced, it may be so for that.
     """
-    counts = h.class_counts
-    if counts is not None and counts.max() > UNBALANCED * max(1, int(counts.min())):
+    if unbalanced(h):
         return False
     early = [(e.train_accuracy, e.val_accuracy) for e in h.epochs[1:3]]
     gaps = [train - val for train, val in early if train is not None and val is not None]

@@ -58,10 +58,11 @@ def dead_relu(h: History) -> Finding | None:
     known = next((s.layers for s in h.samples if any(layer.dead is not None for layer in s.layers)), ())
     first = {layer.name: _value(layer, "dead") for layer in known}
     alive = max(first.values(), default=1.0) < DEAD and not coarse_at_first(h)
-    # Late layers of pretrained nets are silent on much that they were not taught, but not on nearly all; early ones are
-    # not.
+    # Late layers of pretrained nets are silent on much that they were not taught, but not on nearly all where they are
+    # to learn; early ones are not.
     early = list(first)[: (len(first) + 1) // 2]
-    begun = any(share >= (BEGUN if name in early else MOSTLY) for name, share in first.items() if name in sick)
+    limit = MOSTLY if all(p.requires_grad for p in h.parameters) else np.inf
+    begun = any(share >= (BEGUN if name in early else limit) for name, share in first.items() if name in sick)
     return Finding(
         "dead-relu",
         "info" if alive and never_learned(h) else _severity(h, share, begun=begun),

@@ -22,9 +22,9 @@ LEVEL = 0.75
 COLOUR = 0.25
 # Both at once.
 CONTRAST_TOO, LEVEL_TOO = 1.25, 0.2
-# Levels of images agree where they spread by less than the first (in standard deviations of the pixels), and contrasts
-# below the second are none; a variance of so small a share is no draw of images.
-OF_ONE, OF_MANY, ALIKE = 0.005, 0.1, 0.01
+# Levels of images are the same where they spread by less than this (in standard deviations of the pixels), and agree
+# beside others' at a variance of such a share; images of less contrast show none.
+EXACT, AGREE, LEAST_CONTRAST = 0.005, 0.01, 0.1
 # In sharpness, a factor: random crops enlarge and blur training images by less.
 SHARPNESS = 2.0
 # Channels that differ by this share of the contrast, and no more, make no colour.
@@ -44,6 +44,8 @@ LESS_NOISE, LESS_CONTRAST, LESS_SKEW = 4.5, 1.2, 0.3
 NOISY, GRAIN = 1.3, 0.95
 # Training images of less contrast, a share, are mostly erased or washed out; noise of more, a factor, drowns them.
 WASHED_OUT, DROWNED = 0.5, 2.0
+# Less is another scale.
+NO_IMAGE = 0.1
 
 
 def difference(train: InputFigures, val: InputFigures) -> str | None:
@@ -86,6 +88,8 @@ def little_left(train: InputFigures, val: InputFigures) -> str | None:
     if train.shape != val.shape or not (train.deviations.mean() > 0 and val.deviations.mean() > 0):
         return None
     contrast = float(train.deviations.mean() / val.deviations.mean())
+    if _level(train, val) is not None or contrast < NO_IMAGE:
+        return None  # another scale, not less of the same
     if contrast < WASHED_OUT:
         return f"the training images keep {contrast:.0%} of the contrast"
     if noisier(train, val) and contrast > DROWNED:
@@ -279,22 +283,23 @@ def _fitted(bands: Floats, other: Floats) -> Floats:
 
 
 def _each_by_itself(train: InputFigures, val: InputFigures) -> str | None:
-    """On one side alone the levels of all images agree, in some sum of the channels: each was standardised alone.
+    """The levels of all training images agree, in some sum of the channels, and those of validation do not.
 
-    The sum is the one in which the images' levels spread least beside those of the other side; in grey images it is
-    differences of channels that agree.
+    The sum is the one in which the images' levels spread least beside validation's; in grey images it is differences of
+    channels that agree. The other way round it is augmentation, which spreads the levels of training images that were
+    standardised as validation's are.
     """
-    c, stds = train.channels, (_pixel_std(train), _pixel_std(val))
-    if any(f.deviations.mean() <= OF_MANY * std for f, std in zip((train, val), stds, strict=True)):
+    c = train.channels
+    sides = [(f, _pixel_std(f)) for f in (train, val)]
+    if any(f.deviations.mean() <= LEAST_CONTRAST * std for f, std in sides):
         return None  # images without contrast have no more to agree in
-    spreads = [f.scatter[:c, :c] / std**2 + OF_ONE**2 * np.eye(c) for f, std in zip((train, val), stds, strict=True)]
-    for side, (these, others) in (("training", spreads), ("validation", spreads[::-1])):
-        ratios, sums = np.linalg.eig(np.linalg.solve(others, these))
-        least = int(np.argmin(ratios.real))
-        signs = sums[:, least].real
-        if ratios[least].real < ALIKE and (np.all(signs > 0) or np.all(signs < 0)):
-            return f"all {side} images have the same level: each was standardised by itself"
-    return None
+    ours, theirs = (f.scatter[:c, :c] / std**2 + EXACT**2 * np.eye(c) for f, std in sides)
+    ratios, sums = np.linalg.eig(np.linalg.solve(theirs, ours))
+    least = int(np.argmin(ratios.real))
+    signs = sums[:, least].real
+    if ratios[least].real > AGREE or not (np.all(signs > 0) or np.all(signs < 0)):
+        return None
+    return "all training images have the same level: each was standardised by itself, those of validation were not"
 
 
 def _rms(values: Floats) -> float:

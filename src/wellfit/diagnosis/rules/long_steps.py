@@ -196,9 +196,9 @@ def _beyond_the_rate(h: History) -> Finding | None:
     if len(h.losses) < SETTLED or share_left(h) < MUCH_LEFT:
         return None
     if times > MOST_OF_THE_RATE and usual > SEEN:
-        said = f"the typical entry moves by {times:.2g} times the rate at a step"
+        said = f"the typical entry moves {times:.2g} times as far at a step as the rate allows"
         action = "Lower the rate; in an optimizer of your own, look for 1 - beta at its moments, and their correction"
-    elif by_something_else(h) and usual > ONE_SIZE:
+    elif by_something_else(h) and usual > ONE_SIZE and _stands(h):
         said = "the steps are far longer than the rate times the gradient"
         action = "Look for what else moves the weights: a decay without the rate, a trust coefficient, noise"
     else:
@@ -207,7 +207,7 @@ def _beyond_the_rate(h: History) -> Finding | None:
         "updates-too-large",
         "warning",
         f"{said}: {usual:.2g} of the weights, while {share_left(h):.0%} of the loss is left",
-        {"update_ratio": usual, "times_the_rate": times, "wanted": 1e-3},
+        {"update_ratio": usual, "entries_by_rate": times, "wanted": 1e-3},
         action,
         "SPEC C8",
     )

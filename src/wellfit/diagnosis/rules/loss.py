@@ -124,10 +124,10 @@ def not_learning(h: History) -> Finding | None:
         return Finding(
             "not-learning",
             "error",
-            f"no weight has moved in {len(h.losses)} steps",
+            f"in {len(h.losses)} steps no weight got a gradient, and none has moved",
             {"steps": len(h.losses), "moved": 0},
-            "Look for zero_grad() between backward() and step(), for a step() that is never reached, and for detach() "
-            "or no_grad() on the way to the loss",
+            "Look for zero_grad() between backward() and step(), for a backward() that is never reached, and for "
+            "detach(), item() or no_grad() on the way to the loss",
             "SPEC C4, C6, C9",
         )
     if not (is_flat(h) or knows_nothing(h)) or h.warming_up or is_waking(h) or guesses_better_than_chance(h):
@@ -144,8 +144,8 @@ def not_learning(h: History) -> Finding | None:
 
 
 def still(h: History) -> str:
-    """Weights that do not move at all, which takes less patience to say."""
-    return "" if stands_still(h) else "weights of which none moves"
+    """No gradient at all, which takes less patience to say."""
+    return "" if stands_still(h) else "weights of which none gets a gradient"
 
 
 RULES = {

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 import numpy as np
+from numpy.typing import NDArray
 
 from wellfit.diagnosis.history import History, Output, level
 from wellfit.diagnosis.rules import needs
@@ -39,8 +40,8 @@ ENOUGH_IMAGES = 10
 # others, which are told apart, and not by chance; images of them from which on no chance is reckoned.
 FEW_TALLIES, IGNORED, TOLD_APART, BY_CHANCE, MOST = 5, 0.25, 0.4, 1e-3, 500
 # One class is nearly every answer, though no class is most of the images, at a loss of less than this share of what it
-# costs to know nothing.
-ALL_OF_THEM, MOST_OF_THEM, HARDLY = 0.99, 0.6, 0.6
+# costs to know nothing, and of what it was.
+ALL_OF_THEM, MOST_OF_THEM, HARDLY, FELL = 0.99, 0.6, 0.6, 0.5
 # A net that says each other class at least this often for each time it comes has found them all; of so many images
 # of a class, one at least would then be taken for it.
 ALSO_SAID = 0.2
@@ -144,30 +145,43 @@ def class_collapsed(h: History) -> Finding | None:
 
 
 def _one_for_all(h: History) -> Finding | None:
-    """One class is all that is ever answered, and the loss hardly minds: the other classes do not count in it.
+    """One class is all that is ever answered, and the loss fell low all the same: the other classes do not count in it.
 
-    Knowing only the shares p of the classes costs p (1 - p) an answer in squares, and more in logarithms.
+    Knowing only the shares p of the classes costs p (1 - p) an answer in squares, and more in logarithms; other losses
+    may be lower, but fall no further without telling the classes apart.
     """
-    tallies = [s.tally for s in h.finite_samples if s.tally is not None]
-    late = tallies[len(tallies) // 2 :]
-    mixed = any(s.output.mixed for s in h.samples if s.output is not None)
-    if len(tallies) < FEW_TALLIES or len({len(t.shown) for t in late}) > 1 or mixed:
+    counts = _late_counts(h)
+    if counts is None:
         return None
-    shown, said = (np.sum([getattr(t, name) for t in late], axis=0) for name in ("shown", "said"))
+    shown, said, _ = counts
     shares, place = shown / shown.sum(), int(said.argmax())
     floor = float(np.mean(shares[shown > 0] * (1 - shares[shown > 0])))
-    end = level(h.finite_loss[-20:])
-    if said[place] < ALL_OF_THEM * said.sum() or shares.max() > MOST_OF_THEM or not 0 <= end < HARDLY * floor:
+    end, start = level(h.finite_loss[-20:]), level(h.finite_loss[:10])
+    low = 0 <= end < min(HARDLY * floor, FELL * start)
+    if said[place] < ALL_OF_THEM * said.sum() or shares.max() > MOST_OF_THEM or not low:
         return None
     return Finding(
         "class-collapsed",
         "warning",
         f"in the second half of the run class {place} was the answer to {said[place] / said.sum():.1%} of the images "
-        f"and the right one for {shares[place]:.0%}; the loss is {end:.2g} all the same: it hardly counts the others",
+        f"and the right one for {shares[place]:.0%}; the loss fell to {end:.2g} all the same: it hardly counts the "
+        "others",
         {"classes": np.flatnonzero((said == 0) & (shown > 0)).tolist(), "shown": shown.tolist(), "said": said.tolist()},
         "Look at the weights of the classes in the loss, at masks, and at how labels are numbered",
         "SPEC C9",
     )
+
+
+def _late_counts(h: History) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]] | None:
+    """How often each class was shown, answered and answered rightly at the steps of the second half; None where that is
+    not known, or where targets are shares of several classes."""
+    tallies = [s.tally for s in h.finite_samples if s.tally is not None]
+    late = tallies[len(tallies) // 2 :]
+    mixed = any(s.output.mixed for s in h.samples if s.output is not None)
+    if len(tallies) < FEW_TALLIES or len({len(t.shown) for t in late}) > 1 or mixed:
+        return None
+    shown, said, right = (np.sum([getattr(t, name) for t in late], axis=0) for name in ("shown", "said", "right"))
+    return (shown, said, right) if shown.sum() and said.sum() else None
 
 
 def _impossible(h: History) -> Finding | None:
@@ -195,12 +209,10 @@ def imbalance_ignored(h: History) -> Finding | None:
 
 def _hardly_right(h: History) -> Finding | None:
     """Rare classes that are right far less often than the others, counted over every step of the second half."""
-    tallies = [s.tally for s in h.finite_samples if s.tally is not None]
-    late = tallies[len(tallies) // 2 :]
-    mixed = any(s.output.mixed for s in h.samples if s.output is not None)
-    if len(tallies) < FEW_TALLIES or len({len(t.shown) for t in late}) > 1 or mixed:
+    counts = _late_counts(h)
+    if counts is None:
         return None
-    shown, said, right = (np.sum([getattr(t, name) for t in late], axis=0) for name in ("shown", "said", "right"))
+    shown, said, right = counts
     known = shown > 0
     rare = known & (shown < 0.5 / known.sum() * shown.sum())
     if not rare.any():

@@ -25,6 +25,8 @@ COLLAPSED = 1e-6
 BLANK = 1e-9
 # Layers of such a deviation, such a share of it between images, tell them apart: answers that do not are cut off.
 ALIVE, TELLING = 1e-3, 0.05
+# The largest class beside the smallest.
+UNBALANCED = 3
 # Steps after which a weight that never moved was not going to.
 STILL_STEPS = 20
 # Weights that lost so much of their norm were decayed away.
@@ -239,20 +241,27 @@ def was_brief(h: History, until: int) -> bool:
 def moved_at_all(h: History) -> NDArray[np.bool_]:
     """For each parameter: whether a single bit of it has changed since watching began."""
     moved = np.zeros(len(h.parameters), bool)
-    for sample in h.finite_samples:
+    for sample in h.samples:
         moved |= sample.update_norm > 0
         # A branch may be used between two watched steps alone.
         moved |= False if sample.moved is None else sample.moved
     return moved
 
 
+def unbalanced(h: History) -> bool:
+    """Whether one class has several times the images of another."""
+    counts = h.class_counts
+    return counts is not None and bool(counts.max() > UNBALANCED * max(1, int(counts.min())))
+
+
 def stands_still(h: History) -> bool:
-    """Whether no weight at all has moved, in steps enough, though there are some to be trained at a rate above 0."""
+    """Whether no weight at all has moved, in steps enough, for want of any gradient, at a rate above 0."""
     trained = np.array([p.requires_grad for p in h.parameters], bool)
-    seen = h.finite_samples
+    seen = h.samples
     if "updates" in h.unseen or not seen or seen[-1].step < STILL_STEPS or (len(h.lrs) and h.lr.max() == 0):
         return False
-    return bool(trained.any()) and not moved_at_all(h)[trained].any()
+    pushed = any(bool(np.nan_to_num(s.gradient_norm[trained]).any()) for s in seen)
+    return bool(trained.any()) and not pushed and not moved_at_all(h)[trained].any()
 
 
 def share_left(h: History, start: float | None = None) -> float:

@@ -29,10 +29,10 @@ A_UNIT = 0.5
 # Steps that from one watched step on are so many times as long, each of so many as against each of so many before, and
 # a loss that has risen by so much; not among the first.
 LONGER, AROUND, WORSE, SETTLED = 1.8, 8, 2.0, 5
-# Updates that grew by so much in the course of the run.
-GREW = 2.5
-# The first steps, in which moments gather.
-FIRST_STEPS = 20
+# Updates that grew by so much in the course of the run, and by so much in each of its parts.
+GREW, EACH = 2.0, 1.2
+# The first steps, in which moments gather; RMSprop's first is of so many times the rate and more in each entry.
+FIRST_STEPS, OF_RMSPROP = 20, 2.0
 # Of so many weights and more, steps that differ by less than this factor are of one size.
 ALIKE_FOR, ALIKE = 3, 1.02
 # A second moment that forgets half within three steps follows single gradients; 0.9 to 0.999 are usual.
@@ -152,7 +152,7 @@ def decay_at_a_step(h: History) -> float:
 
 def decays_hard(h: History) -> bool:
     """Whether weight decay moves the weights more than the loss does."""
-    return decay_at_a_step(h) > HARD_DECAY
+    return decay_at_a_step(h) >= HARD_DECAY
 
 
 def coarse_at_first(h: History) -> bool:
@@ -227,16 +227,20 @@ def of_one_size(h: History) -> str:
 
 
 def by_something_else(h: History) -> bool:
-    """Whether the first step is far longer than the rate times the gradient, and its entries far from the rate."""
+    """Whether the first step is far longer than the rate times the gradient, and its entries far from the rate.
+
+    So are those of optimizers that scale them otherwise by design (LAMB, Muon, Adafactor).
+    """
     first = first_update(h)
-    return first is not None and first.by_gradient > LIKE_SGD[1] and first.by_entry < LIKE_ADAM[0]
+    known = any(g.second is not None for g in h.groups)
+    return first is not None and not known and first.by_gradient > LIKE_SGD[1] and first.by_entry < LIKE_ADAM[0]
 
 
 def entries_by_rate(h: History) -> float:
-    """How many times the rate the typical entry moves at a step, after the first of them; NaN where that is unknown.
+    """How many times the rate the typical entry moves at a step, after the first of them, beside what such an optimizer
+    does: Adam's second moment holds it to one, RMSprop's, whose first step is of ten, to about one and a half.
 
-    Adam's and RMSprop's second moments hold it to about one. NaN for them and for SGD: told of other optimizers, whose
-    first step was one of entries alike.
+    NaN where the optimizer is known to have one, or is like SGD.
     """
     first = first_update(h)
     if first is None or first.like_sgd or not first.like_adam or any(g.second is not None for g in h.groups):
@@ -244,21 +248,20 @@ def entries_by_rate(h: History) -> float:
     roots, lr = np.sqrt([h.parameters[i].size for i in h.weights]), h.lr
     seen = [s for s in h.finite_samples if FIRST_STEPS <= s.step < len(lr) and lr[s.step] > 0]
     moved = [float(np.median(s.update_norm[h.weights] / (lr[s.step] * roots))) for s in seen]
-    return level(np.array(moved)) if len(moved) >= AROUND else math.nan
+    usual = 1.0 if first.by_entry < OF_RMSPROP else 1.5
+    return level(np.array(moved)) / usual if len(moved) >= AROUND else math.nan
 
 
 def lengthened(h: History) -> tuple[float, float] | None:
-    """The typical update in the quarter of the run with the shortest, and in the last, where they grew little by little
-    and the loss with them, at a rate that did not rise; None elsewhere."""
+    """The typical update in the first and in the last third of the run, where it grew from third to third and the loss
+    rose from its lowest, at a rate that did not rise; None elsewhere."""
     sizes, loss, lr = ratios(h), h.finite_loss, h.lr
-    quarter = len(sizes) // 4
-    if quarter < 2 or h.first_bad_step is not None or (len(lr) and bool(np.any(np.diff(lr) > 0))):
+    thirds = [level(part) for part in np.array_split(sizes[len(sizes) // 6 :], 3)]
+    if len(sizes) < 2 * AROUND or h.first_bad_step is not None or (len(lr) and bool(np.any(np.diff(lr) > 0))):
         return None
-    shortest = min(level(sizes[i : i + quarter]) for i in range(len(sizes) // 6, len(sizes) - quarter))
-    last, eighths = level(sizes[-quarter:]), [level(part) for part in np.array_split(loss, 8)]
-    if last < GREW * shortest or eighths[-1] < WORSE * min(eighths):
-        return None
-    return shortest, last
+    eighths = [level(part) for part in np.array_split(loss, 8)]
+    grew = thirds[2] > GREW * thirds[0] and min(thirds[1] / thirds[0], thirds[2] / thirds[1]) > EACH
+    return (thirds[0], thirds[2]) if grew and eighths[-1] > WORSE * min(eighths) > 0 else None
 
 
 def forgetful(h: History) -> OptimizerGroup | None:

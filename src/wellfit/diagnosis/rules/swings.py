@@ -12,6 +12,7 @@ from wellfit.diagnosis.rules.signs import (
     PATIENCE,
     impossible_class,
     share_left,
+    unbalanced,
 )
 from wellfit.diagnosis.rules.step_lengths import (
     kept_promise,
@@ -47,9 +48,10 @@ SPIKE_ALONE, SPIKE_OF_UNKNOWN, IMAGES = 0.75, 4.0, 16
 LEAST = 1.5
 # Sudden rises of the logarithm of the loss, so many of them, while more than a little of it is left.
 JUMP, JUMPS, LITTLE = 0.5, 4, 0.15
-# Steps over which a median is taken for that. Climbs of that height that take their time: up to such a share of the
-# first loss, so many of them. Classes of which one has so many times the images of another.
-NEAR, BACK, WAVES, UNBALANCED = 7, 0.7, 3, 3
+# Steps over which a median is taken for that.
+NEAR = 7
+# Slow climbs: up to such a share of the first loss, so many of them, at a rate that does not rise after its warm-up.
+BACK, WAVES, WARMED_UP = 0.7, 3, 0.2
 
 # Losses that follow a cycle of steps: periods that are tried, rounds that are needed, so many times what chance
 # explains (in its standard deviations). At the height of the cycle so much of the loss there is left, at its foot less.
@@ -127,7 +129,7 @@ def _jumping(h: History) -> Finding | None:
     images = last_batch(h) or 16
     if images <= FEW:
         return None  # so few images jump as they come
-    limit = max(JUMP, SMALL_BATCH / np.sqrt(images) / 1.5)  # small batches jump by themselves
+    limit = _jump(images)
     jumps: list[int] = []
     for place in np.argsort(-rise):
         if rise[place] < limit:
@@ -150,42 +152,59 @@ def _jumping(h: History) -> Finding | None:
 
 
 def _waving(h: History) -> Finding | None:
-    """Time and again the loss comes down and climbs, however slowly, to nearly where it began."""
-    loss, width = h.finite_loss, NEAR
-    images, counts = last_batch(h) or IMAGES, h.class_counts
-    # Where rare classes cost more, so do the batches that happen to hold them.
-    unbalanced = counts is not None and counts.max() > UNBALANCED * max(1, int(counts.min()))
-    if len(loss) < 2 * PATIENCE or loss.min() <= 0 or images <= FEW or unbalanced or is_mixed(h):
+    """Time and again the loss comes down and climbs, however slowly, to nearly where it began.
+
+    Not where it climbs from one step to the next, as where tasks change, nor where the rate rises again. Where rare
+    classes cost more, so do the batches that happen to hold them.
+    """
+    loss, lr, width = h.finite_loss, h.lr, NEAR
+    images = last_batch(h)
+    restarts = len(lr) > 0 and bool(np.any(np.diff(lr[int(WARMED_UP * len(lr)) :]) > 0))
+    few = images is not None and images <= FEW
+    if len(loss) < 2 * PATIENCE or loss.min() <= 0 or few or restarts or unbalanced(h) or is_mixed(h):
         return None
-    height = max(JUMP, SMALL_BATCH / np.sqrt(images) / 1.5)
+    logs = np.log(loss)
+    middle = medians(logs, width, len(loss) - width + 1)
+    # Medians of so many windows lie so far apart by chance; of 1.48 times the median distance noise has its deviation.
+    noise = 1.48 * level(deviations(logs, width, middle)) * np.sqrt(np.pi / 2 / width)
+    apart = 2 * noise * np.sqrt(2 * np.log(len(loss)))
+    height = max(_jump(images), float(apart))
     # What lies lower than such a climb begins counts for no more than that.
-    lowest = np.log(BACK * level(loss[:10])) - height
-    climbs = _climbs(np.maximum(medians(np.log(loss), width, len(loss) - width + 1), lowest), height)
+    curve = np.maximum(middle, np.log(BACK * level(loss[:10])) - height)
+    climbs = [(low, high) for low, high in _climbs(curve, height) if high - low > width]
     if len(climbs) < WAVES:
         return None
-    steps = [place + width // 2 for place in climbs]
+    steps = [high + width // 2 for _, high in climbs]
     return Finding(
         "oscillating",
         "warning",
-        f"the loss came down and climbed again {len(climbs)} times, each time to {np.exp(height):.2g} times its lowest "
-        f"and more (at steps {', '.join(map(str, steps[:5]))}{', …' if len(steps) > 5 else ''})",
+        f"the loss came down and climbed again {len(climbs)} times, each time to {np.exp(height):.2g} times what "
+        f"it was and more (at steps {', '.join(map(str, steps[:5]))}{', …' if len(steps) > 5 else ''})",
         {"steps": steps, "height": float(np.exp(height))},
         "Lower the learning rate to a third; look for gradients that come late and for steps that are taken too far",
         "SPEC C9",
     )
 
 
-def _climbs(curve: Floats, height: float) -> list[int]:
-    """Where a curve, after it came down by so much, had climbed by as much from its lowest."""
-    found: list[int] = []
-    turned, falling = curve[0], False
+def _jump(images: int | None) -> float:
+    """A rise of the loss's logarithm that a batch of so many images does not make by itself."""
+    return max(JUMP, SMALL_BATCH / np.sqrt(images or FEW) / 1.5)
+
+
+def _climbs(curve: Floats, height: float) -> list[tuple[int, int]]:
+    """The lowest places of a curve that came down by so much, each with the place where it had climbed by as much."""
+    found: list[tuple[int, int]] = []
+    turned, lowest, falling = curve[0], 0, False
     for place, value in enumerate(curve.tolist()):
-        turned = min(turned, value) if falling else max(turned, value)
+        if falling and value < turned:
+            turned, lowest = value, place
+        elif not falling:
+            turned = max(turned, value)
         if falling and value >= turned + height:
-            found.append(place)
+            found.append((lowest, place))
             falling, turned = False, value
         elif not falling and value <= turned - height:
-            falling, turned = True, value
+            falling, turned, lowest = True, value, place
     return found
 
 
@@ -245,14 +264,19 @@ def is_mixed(h: History) -> bool:
 
     Seen by the targets, by a loss that is not the cross-entropy of the answers, or by a validation that stands still.
     """
+    accuracy = np.array([e.val_accuracy for e in h.epochs if e.val_accuracy is not None])
+    steady = len(accuracy) >= 3 and bool(np.all(accuracy[-3:] > accuracy.max() - STEADY))
+    return has_another_loss(h) or steady
+
+
+def has_another_loss(h: History) -> bool:
+    """Whether late targets are shares of several classes, or the loss is not the cross-entropy of the answers."""
     if has_mixed_targets(h):
         return True
-    outputs = [(float(h.loss[s.step]), s.output) for s in h.samples[-10:] if s.output is not None]
+    loss = h.loss
+    outputs = [(float(loss[s.step]), s.output) for s in h.samples[-10:] if s.output is not None and s.step < len(loss)]
     other = [abs(seen - out.as_logits) > 0.2 * seen for seen, out in outputs if out.as_logits is not None]
-    if len(other) >= 5 and np.mean(other) > 0.5 and not outputs[-1][1].probabilities:
-        return True
-    accuracy = np.array([e.val_accuracy for e in h.epochs if e.val_accuracy is not None])
-    return len(accuracy) >= 3 and bool(np.all(accuracy[-3:] > accuracy.max() - STEADY))
+    return len(other) >= 5 and bool(np.mean(other) > 0.5) and not outputs[-1][1].probabilities
 
 
 def _heavy(h: History) -> Finding | None:
