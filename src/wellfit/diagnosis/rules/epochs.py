@@ -160,9 +160,7 @@ def underfitting(h: History) -> Finding | None:
         f"training accuracy {'creeps' if held_back else 'stopped'} at {train[-1]:.2f}, and validation {beside}"
         f"{f'; {held_back}' if held_back else ''}",
         {"train_accuracy": train.tolist(), "val_accuracy": val.tolist()},
-        "Take back what disturbs or decays, such as dropout, augmentation or weight decay"
-        if held_back
-        else "Use a larger network, less regularisation, or a learning rate found by search",
+        "Use a larger network, less regularisation or augmentation, or a learning rate found by search",
         "SPEC C9",
     )
 
