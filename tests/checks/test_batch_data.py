@@ -175,6 +175,7 @@ SHUFFLED = torch.randperm(32 * 32, generator=torch.Generator().manual_seed(0))
         (v2.GaussianBlur(3), None, ""),
         (lambda x: x * (torch.rand(len(x), 1, 32, 32) > 0.05), None, ""),  # sparse noise
         (lambda x: x + (x - functional.avg_pool2d(x, 3, 1, 1)), None, ""),  # sharpened
+        (lambda x: torch.stack([v2.RandomErasing(0.5, value="random")(image) for image in x]), None, ""),
         (lambda x: 0 * x, None, ""),
         (None, lambda x: torch.where(torch.arange(len(x))[:, None, None, None] < 1, x, 0.0), ""),  # one picture left
         (lambda x: x + 0.3 * torch.randn_like(x), None, ""),
@@ -190,6 +191,22 @@ def test_another_texture_or_scale_of_each_image_is_told_and_augmentation_is_not(
     found = prepared_otherwise(*sides)
     assert len(found) == (1 if said else 0)
     assert not said or said in found[0].message
+
+
+@pytest.mark.parametrize(
+    "augment",
+    [
+        lambda x: torch.stack([v2.RandomErasing(0.5, value="random")(image) for image in x]),
+        lambda x: x * (torch.rand(len(x), 1, 64, 64) > 0.05),
+    ],
+)
+def test_noise_in_places_makes_smooth_validation_images_no_enlarged_ones(augment, monkeypatch):
+    """Both sides are as smooth as radiographs are."""
+    monkeypatch.setattr(batch_data, "contrasts", lambda *given: ([], ""))
+    images, classes = photographs()
+    large = functional.interpolate(images, size=(64, 64), mode="bicubic")
+    torch.manual_seed(0)
+    assert prepared_otherwise((augment(large[::2]), classes[::2]), (large[1::2], classes[1::2])) == []
 
 
 def test_a_sorted_validation_split_begins_with_one_class_and_is_no_mismatch():

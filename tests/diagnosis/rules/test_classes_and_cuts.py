@@ -68,6 +68,17 @@ def test_one_answer_for_all_at_hardly_any_loss_is_a_collapse(shown, right, end, 
         assert f"the right one for {shown[0] / sum(shown):.0%}" in found.message
 
 
+@pytest.mark.parametrize(("late", "said"), [(3.0, True), (0.12 * 8, False)])
+def test_a_loss_that_is_divided_is_low_and_counts_all_classes(late, said):
+    """Cross-entropy by eight, from 0.3 to 0.12; or one whose answers cost more in the end than the loss lets see."""
+    history = counted([40, 40], [40, 0], 120)
+    history.losses = noisy([0.3] * 20 + [0.12] * 100, 0.01)
+    history.samples = [
+        replace(s, output=replace(s.output, as_logits=2.4 if s.step < 20 else late)) for s in history.samples
+    ]
+    assert (verdict("class-collapsed", history) is not None) == said
+
+
 def test_an_unbalanced_training_is_not_shuffled_where_validation_holds_all_classes_alike():
     """Saying the largest class alone is right for 0.6 of training's images and 0.1 of validation's."""
     known = counted([60, 10, 5, 5, 4, 4, 3, 3, 3, 3], [60, 6, 1, 1, 1, 1, 0, 0, 0, 0])

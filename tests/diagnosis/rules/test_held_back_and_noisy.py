@@ -95,27 +95,30 @@ def test_a_net_is_held_back_where_augmentation_leaves_little_of_the_images(train
 SLOW = [0.2, 0.24, 0.28, 0.32, 0.36, 0.4]
 
 
+STANDS = [0.5, 0.7, 0.75, 0.76, 0.76, 0.76]
+
+
 @pytest.mark.parametrize(
     ("val", "mixed", "said"),
     [
-        ([1.9 * v for v in SLOW], False, True),
-        ([1.9 * v for v in SLOW], True, False),  # the accuracy on mixed images is no measure
-        ([2.2 * v for v in SLOW], False, False),  # it does well, as where training is made hard on purpose
-        ([1.5 * v for v in SLOW], False, False),  # as ordinary augmentation does it
-        (SLOW, False, False),  # it rises
+        (STANDS, False, True),
+        (STANDS, True, False),  # the accuracy on mixed images is no measure
+        ([1.9 * v for v in SLOW], False, False),  # it is still learning, as with dropout
+        ([v + 0.14 for v in STANDS], False, False),  # it does well, as where training is made hard on purpose
+        ([v - 0.16 for v in STANDS], False, False),  # as ordinary augmentation does it
     ],
 )
-def test_training_that_something_drawn_at_random_disturbs_underfits_though_validation_does_well(val, mixed, said):
+def test_training_that_something_keeps_down_underfits_though_validation_stands_higher(val, mixed, said):
     history = slowly(SLOW, epochs=epochs(train_accuracy=SLOW, val_accuracy=val))
     history.samples = [sample(0, output=Output(8, 10, 0.1, mixed=mixed))]
     found = verdict("underfitting", history)
     assert (found is not None) == said
-    assert not said or ("stands above it at 0.76" in found.message and "disturbs it" in found.message)
+    assert not said or ("stands above it at 0.76" in found.message and "keeps it down" in found.message)
 
 
 def test_a_loss_that_is_not_that_of_the_answers_disturbs_by_design():
     """As mixing two targets in the loss does, or an adversary's images."""
-    history = slowly(SLOW, epochs=epochs(train_accuracy=SLOW, val_accuracy=[1.9 * v for v in SLOW]))
+    history = slowly(SLOW, epochs=epochs(train_accuracy=SLOW, val_accuracy=STANDS))
     history.losses = [1.5] * 200
     for as_logits, said in ((1.5, True), (0.5, False)):
         history.samples = [sample(s, output=Output(8, 10, 0.1, as_logits=as_logits)) for s in range(0, 200, 10)]

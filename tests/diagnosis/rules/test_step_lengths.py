@@ -139,6 +139,14 @@ def test_steps_that_grow_little_by_little_and_undo_what_was_learned(history, sai
         assert "at a rate that did not rise" in verdict("updates-too-large", history).message
 
 
+def test_weights_that_are_released_later_have_not_grown():
+    """A backbone at a rate of 0 in its own group, while the head's stays what it was."""
+    history = little_by_little()
+    history.samples = [replace(s, update_norm=s.update_norm * (s.step > 150)) for s in history.samples]
+    assert _growing(history) is None
+    assert not any("the rule itself failed" in reason for reason in judge(history)[1].values())
+
+
 @pytest.mark.parametrize(
     ("times", "second", "end", "said"),
     [(2.0, None, 1.5, True), (1.0, None, 1.5, False), (2.0, 0.999, 1.5, False), (2.0, None, 0.3, False)],

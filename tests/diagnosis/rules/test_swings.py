@@ -95,11 +95,6 @@ def waves(count=3, low=1.0, high=2.2, steps=300, images=32, **fields):
     return replace(history, **fields)
 
 
-def at_once(high=2.2, low=1.0):
-    """A task after another: the loss falls slowly, and jumps."""
-    return [2.3] * 10 + np.tile(np.linspace(high, low, 60), 5).tolist()
-
-
 @pytest.mark.parametrize(
     ("history", "climbs"),
     [
@@ -113,7 +108,6 @@ def at_once(high=2.2, low=1.0):
         (waves(class_counts=np.array([90, 10])), 0),  # batches cost what they hold
         (waves(lrs=(0.1 + 0.05 * np.cos(np.linspace(0, 6 * np.pi, 310))).tolist()), 0),  # the rate restarts
         (waves(lrs=[*np.linspace(0, 0.1, 30), *[0.1] * 280]), 3),  # a warm-up
-        (waves(losses=noisy(at_once())), 0),
         (waves(losses=falling(310)), 0),
     ],
 )
@@ -125,6 +119,15 @@ def test_a_loss_that_climbs_again_and_again_however_slowly(history, climbs):
     assert f"climbed again {climbs} times" in found.message
     assert len(found.evidence["steps"]) == climbs
     assert np.diff(found.evidence["steps"]) == pytest.approx(300 / climbs, abs=15)
+
+
+@pytest.mark.parametrize("steps", [30, 60, 100, 150])
+@pytest.mark.parametrize("tasks", [4, 5, 8])
+@pytest.mark.parametrize("noise", [0.02, 0.1])
+def test_tasks_one_after_another_jump_and_are_no_waves(steps, tasks, noise):
+    """Each begins where guessing is and is learned within a third of its time."""
+    task = np.maximum(0.4, np.linspace(2.3, -3.0, steps))
+    assert _waving(waves(losses=noisy(np.tile(task, tasks), noise))) is None
 
 
 @pytest.mark.parametrize(("noise", "steps"), [(0.25, 1000), (0.18, 20_000), (0.14, 50_000)])

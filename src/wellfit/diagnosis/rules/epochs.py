@@ -52,7 +52,9 @@ ALL_LEARNED = 0.985
 # An accuracy in training of less than this share of validation's is kept down by something that validation is free of;
 # where validation is better than this, it may be so on purpose, and less often where the images show what it is.
 DISTURBED, WELL, EVIDENT = 0.6, 0.8, 0.9
-DISTURBANCE = "something that is drawn at random in training alone, such as layers, units or crops, disturbs it"
+DISTURBANCE = (
+    "something that training alone has, such as dropped units, strong augmentation or wrong labels, keeps it down"
+)
 # From so many epochs on half of them tell as well whether a curve has stopped rising.
 LONG = 8
 # A run of fewer steps is too short to say what the network could fit.
@@ -160,7 +162,9 @@ def underfitting(h: History) -> Finding | None:
         f"training accuracy {'creeps' if held_back else 'stopped'} at {train[-1]:.2f}, and validation {beside}"
         f"{f'; {held_back}' if held_back else ''}",
         {"train_accuracy": train.tolist(), "val_accuracy": val.tolist()},
-        "Use a larger network, less regularisation or augmentation, or a learning rate found by search",
+        "Look at training images and labels as the network gets them; then use less regularisation or augmentation"
+        if disturbed
+        else "Use a larger network, less regularisation or augmentation, or a learning rate found by search",
         "SPEC C9",
     )
 
@@ -173,13 +177,14 @@ def _rise(train: Floats) -> float:
 
 
 def _is_disturbed(h: History, train: Floats, val: Floats) -> bool:
-    """Whether validation, poor as it is itself, shows that much more is known than training lets through.
+    """Whether validation, poor itself and no longer rising, shows that more is known than training lets through.
 
     Not where training mixes images or has a loss of its own: there it is so by design.
     """
     ours, theirs = float(train[-2:].mean()), float(val[-2:].mean())
     well = EVIDENT if _little_left(h) else WELL
-    return theirs - ours > WIDE_GAP and ours < DISTURBED * theirs and theirs < well and not has_another_loss(h)
+    far = theirs - ours > WIDE_GAP and ours < DISTURBED * theirs and theirs < well
+    return far and _rise(val) < RISING and not has_another_loss(h)
 
 
 def _slope(curve: Floats) -> float:

@@ -294,6 +294,8 @@ def _each_by_itself(train: InputFigures, val: InputFigures) -> str | None:
     if any(f.deviations.mean() <= LEAST_CONTRAST * std for f, std in sides):
         return None  # images without contrast have no more to agree in
     ours, theirs = (f.scatter[:c, :c] / std**2 + EXACT**2 * np.eye(c) for f, std in sides)
+    if not np.isfinite(ours).all() or not np.isfinite(theirs).all():
+        return None
     ratios, sums = np.linalg.eig(np.linalg.solve(theirs, ours))
     least = int(np.argmin(ratios.real))
     signs = sums[:, least].real

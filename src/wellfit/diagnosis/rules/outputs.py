@@ -157,7 +157,7 @@ def _one_for_all(h: History) -> Finding | None:
     shares, place = shown / shown.sum(), int(said.argmax())
     floor = float(np.mean(shares[shown > 0] * (1 - shares[shown > 0])))
     end, start = level(h.finite_loss[-20:]), level(h.finite_loss[:10])
-    low = 0 <= end < min(HARDLY * floor, FELL * start)
+    low = 0 <= end < min(HARDLY * floor, FELL * start) and not _keeps_its_ratio(h)
     if said[place] < ALL_OF_THEM * said.sum() or shares.max() > MOST_OF_THEM or not low:
         return None
     return Finding(
@@ -170,6 +170,15 @@ def _one_for_all(h: History) -> Finding | None:
         "Look at the weights of the classes in the loss, at masks, and at how labels are numbered",
         "SPEC C9",
     )
+
+
+def _keeps_its_ratio(h: History) -> bool:
+    """Whether the loss is, at the end as at the start, the same part of the answers' cross-entropy: one that is divided
+    by a number is low and counts all classes alike."""
+    seen = [(s.step, s.output.as_logits) for s in h.finite_samples if s.output is not None and s.output.as_logits]
+    ratios = np.array([float(h.loss[step]) / cost for step, cost in seen if step < len(h.losses)])
+    part = len(ratios) // 6
+    return part > 0 and level(ratios[-part:]) > FELL * level(ratios[:part])
 
 
 def _late_counts(h: History) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]] | None:

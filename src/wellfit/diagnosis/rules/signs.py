@@ -251,7 +251,7 @@ def moved_at_all(h: History) -> NDArray[np.bool_]:
 def unbalanced(h: History) -> bool:
     """Whether one class has several times the images of another."""
     counts = h.class_counts
-    return counts is not None and bool(counts.max() > UNBALANCED * max(1, int(counts.min())))
+    return counts is not None and len(counts) > 0 and bool(counts.max() > UNBALANCED * max(1, int(counts.min())))
 
 
 def stands_still(h: History) -> bool:

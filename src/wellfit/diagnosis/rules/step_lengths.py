@@ -260,7 +260,7 @@ def lengthened(h: History) -> tuple[float, float] | None:
     if len(sizes) < 2 * AROUND or h.first_bad_step is not None or (len(lr) and bool(np.any(np.diff(lr) > 0))):
         return None
     eighths = [level(part) for part in np.array_split(loss, 8)]
-    grew = thirds[2] > GREW * thirds[0] and min(thirds[1] / thirds[0], thirds[2] / thirds[1]) > EACH
+    grew = thirds[2] > GREW * thirds[0] > 0 and thirds[1] > EACH * thirds[0] and thirds[2] > EACH * thirds[1]
     return (thirds[0], thirds[2]) if grew and eighths[-1] > WORSE * min(eighths) > 0 else None
 
 

@@ -52,6 +52,8 @@ JUMP, JUMPS, LITTLE = 0.5, 4, 0.15
 NEAR = 7
 # Slow climbs: up to such a share of the first loss, so many of them, at a rate that does not rise after its warm-up.
 BACK, WAVES, WARMED_UP = 0.7, 3, 0.2
+# A climb of which one step makes such a share was made at once.
+MOST_AT_ONCE = 0.7
 
 # Losses that follow a cycle of steps: periods that are tried, rounds that are needed, so many times what chance
 # explains (in its standard deviations). At the height of the cycle so much of the loss there is left, at its foot less.
@@ -170,11 +172,12 @@ def _waving(h: History) -> Finding | None:
     apart = 2 * noise * np.sqrt(2 * np.log(len(loss)))
     height = max(_jump(images), float(apart))
     # What lies lower than such a climb begins counts for no more than that.
-    curve = np.maximum(middle, np.log(BACK * level(loss[:10])) - height)
-    climbs = [(low, high) for low, high in _climbs(curve, height) if high - low > width]
+    lowest = np.log(BACK * level(loss[:10])) - height
+    near = medians(logs, 3, len(logs) - 2)
+    climbs = [climb for climb in _climbs(np.maximum(middle, lowest), height) if not _at_once(middle, near, climb)]
     if len(climbs) < WAVES:
         return None
-    steps = [high + width // 2 for _, high in climbs]
+    steps = [place + width // 2 for _, place in climbs]
     return Finding(
         "oscillating",
         "warning",
@@ -192,20 +195,31 @@ def _jump(images: int | None) -> float:
 
 
 def _climbs(curve: Floats, height: float) -> list[tuple[int, int]]:
-    """The lowest places of a curve that came down by so much, each with the place where it had climbed by as much."""
+    """Where a curve that had come down by so much had climbed by as much from its lowest; each with the place where the
+    climb before had ended, or the start."""
     found: list[tuple[int, int]] = []
-    turned, lowest, falling = curve[0], 0, False
+    turned, before, falling = curve[0], 0, False
     for place, value in enumerate(curve.tolist()):
-        if falling and value < turned:
-            turned, lowest = value, place
-        elif not falling:
-            turned = max(turned, value)
+        turned = min(turned, value) if falling else max(turned, value)
         if falling and value >= turned + height:
-            found.append((lowest, place))
-            falling, turned = False, value
+            found.append((before, place))
+            falling, turned, before = False, value, place
         elif not falling and value <= turned - height:
-            falling, turned, lowest = True, value, place
+            falling, turned = True, value
     return found
+
+
+def _at_once(middle: Floats, near: Floats, climb: tuple[int, int]) -> bool:
+    """Whether a climb was made from one step to the next, as where another task begins.
+
+    middle, near: medians of seven and of three steps, each by its first one.
+    """
+    begun, ended = climb
+    top = middle[ended : ended + NEAR].max()
+    whole = float(top - middle[begun : ended + 1].min())
+    # A median of three steps before, and of the three after.
+    part = near[begun : ended + 2 * NEAR]
+    return len(part) > 3 and float(np.max(part[3:] - part[:-3])) > MOST_AT_ONCE * whole
 
 
 def one_class_at_a_time(h: History) -> Finding | None:
