@@ -168,6 +168,17 @@ def test_a_search_is_fed_by_its_workers(page: Page) -> None:
     assert page.look()["s"]["results"] == {"validation_accuracy": 0.4}
 
 
+def test_a_worker_that_comes_later_is_told_of_though_the_search_itself_says_nothing(page: Page) -> None:
+    run = page.watch.root / "s"
+    append(run, opening(request={"search": {}}))
+    page.until(lambda runs: "s" in runs and runs["s"]["read"])
+    workers = run / "workers"
+    workers.mkdir()
+    line = {"kind": "trial", "trial": 0, "validation_accuracy": 0.4, "curve": [[1, 2.0]]}
+    (workers / "1-77.jsonl").write_text(json.dumps(line) + "\n")
+    page.until(lambda runs: runs["s"]["trials"] == 1)
+
+
 @pytest.mark.skipif(os.name == "nt", reason="links need a right of their own there")
 def test_what_leads_out_of_the_folder_is_not_read(page: Page, tmp_path: Path) -> None:
     outside = training(tmp_path / "outside")

@@ -223,7 +223,8 @@ class Watch:
                 run.workers = {}
             if lines or anew:
                 run.summary.take(lines)
-            more = run.tail.behind | self._read_workers(run)
+            left, added = self._read_workers(run)
+            more = run.tail.behind | left
             if lines or not run.read:
                 self._look_at_texts(run)
             self._look_at_request(run)
@@ -233,13 +234,14 @@ class Watch:
             first = not run.read and not more
             run.read = run.read or not more
             run.problem = _problem(run)
-            self._settle(run, changed=bool(lines or anew or first), before=before)
+            self._settle(run, changed=bool(lines or added or anew or first), before=before)
         return more
 
-    def _read_workers(self, run: Watched) -> bool:
+    def _read_workers(self, run: Watched) -> tuple[bool, bool]:
+        """Whether there is more to read of the records of a search's workers, and whether lines were added."""
+        more = added = False
         if not run.summary.search:
-            return False
-        more = False
+            return more, added
         for file in run.folder.worker_records():
             if escapes(file, self.root):
                 continue
@@ -249,8 +251,9 @@ class Watch:
                 if lines:
                     run.summary.take([line for line in lines if line.startswith(b'{"kind": "trial"')])
                     run.changed = time.time()
+                    added = True
                 more |= tail.behind
-        return more
+        return more, added
 
     def _look_at_texts(self, run: Watched) -> None:
         seen: list[int] = []
