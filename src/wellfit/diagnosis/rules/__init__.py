@@ -15,9 +15,7 @@ from wellfit.diagnosis.history import History
 from wellfit.diagnosis.rules import epochs, inputs, layers, long_steps, loss, modes, outputs, rates, swings, updates
 from wellfit.diagnosis.rules.rule import Rule
 from wellfit.diagnosis.rules.signs import cut_off_behind, never_learned
-from wellfit.diagnosis.rules.step_lengths import (
-    cause_of_long_steps,
-)
+from wellfit.diagnosis.rules.step_lengths import cause_of_long_steps
 from wellfit.findings import Finding, Findings, root_cause_first
 
 FAMILIES = (inputs, modes, loss, swings, rates, long_steps, updates, layers, outputs, epochs)

@@ -182,9 +182,9 @@ def _is_disturbed(h: History, train: Floats, val: Floats) -> bool:
     Not where training mixes images or has a loss of its own: there it is so by design.
     """
     ours, theirs = float(train[-2:].mean()), float(val[-2:].mean())
-    well = EVIDENT if _little_left(h) else WELL
-    far = theirs - ours > WIDE_GAP and ours < DISTURBED * theirs and theirs < well
-    return far and _rise(val) < RISING and not has_another_loss(h)
+    far = theirs - ours > WIDE_GAP and ours < DISTURBED * theirs and _rise(val) < RISING
+    poor = far and (theirs < WELL or (theirs < EVIDENT and _little_left(h) is not None))
+    return poor and not has_another_loss(h)
 
 
 def _slope(curve: Floats) -> float:

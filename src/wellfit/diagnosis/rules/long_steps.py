@@ -24,8 +24,8 @@ from wellfit.diagnosis.rules.step_lengths import (
     decay_at_a_step,
     entries_by_rate,
     forgetful,
-    lengthened,
     longer_at_once,
+    longer_little_by_little,
     median_ratio,
     of_one_size,
     promised_share,
@@ -120,37 +120,43 @@ def long_steps(h: History) -> Finding | None:
     )
 
 
+def _warning(message: str, evidence: dict[str, object], action: str, *, also: str = "") -> Finding:
+    """also: the row of SPEC that the cause belongs to."""
+    return Finding(
+        "updates-too-large",
+        "warning",
+        message,
+        evidence,
+        action,
+        f"SPEC C8, {also}" if also else "SPEC C8",
+    )
+
+
 def _lengthened(h: History) -> Finding | None:
     """From one step on all are longer, and the loss has risen, at a rate with which training went well."""
     longer = longer_at_once(h)
     if longer is None:
         return None
-    return Finding(
-        "updates-too-large",
-        "warning",
+    return _warning(
         f"from step {longer.step} on the updates are {longer.after / longer.before:.3g} times as large as before "
         f"({longer.after:.2g} of the weights) at the same rate, and the loss has risen with them",
         {"step": longer.step, "before": longer.before, "after": longer.after, "wanted": 1e-3},
         "Look at what changes there: a loss that is summed, scaled or weighted otherwise, clipping, another batch size",
-        "SPEC C8",
     )
 
 
 def _growing(h: History) -> Finding | None:
     """Steps that grow little by little at a rate that does not, and undo what was learned."""
-    grown = lengthened(h)
+    grown = longer_little_by_little(h)
     # What is back where it began, or beyond, has another cause, which makes the steps long as well.
     if grown is None or not LEARNED < share_left(h) < STANDING:
         return None
     before, after = grown
-    return Finding(
-        "updates-too-large",
-        "warning",
+    return _warning(
         f"the updates grew from {before:.2g} to {after:.2g} of the weights at a rate that did not rise, and the loss "
         "has risen with them",
         {"before": before, "after": after, "wanted": 1e-3},
         "Look at what scales the loss or the gradients more and more: a loss scale that is never divided out, sums",
-        "SPEC C8",
     )
 
 
@@ -163,14 +169,12 @@ def _forgetting(h: History) -> Finding | None:
     if not swapped(group) and not rose_beyond(h, RISEN) and (len(h.losses) < SETTLED or has_learned(h)):
         return None
     beside = f" and {group.momentum:.4g} of its first" if swapped(group) else ""
-    return Finding(
-        "updates-too-large",
-        "warning",
+    return _warning(
         f"{group.name} keeps {group.second:.4g} of its second moment from step to step{beside} (0.99 to 0.999 are "
         "usual, more than of the first): steps are divided by the size of the last gradients alone",
         {"optimizer": group.name, "second": group.second, "momentum": group.momentum},
         "Set the betas (or alpha) back to their defaults",
-        "SPEC C8, O6",
+        also="O6",
     )
 
 
@@ -180,13 +184,10 @@ def _of_one_size(h: History) -> Finding | None:
     harm = rose_beyond(h, HARMED) or (len(h.losses) >= SETTLED and share_left(h) > HALF)
     if not size or longest < ONE_SIZE or not harm:
         return None
-    return Finding(
-        "updates-too-large",
-        "warning",
+    return _warning(
         f"each step is {size}, whatever its gradient, and took up to {longest:.2g} of the weights at the start",
         {"size": size, "longest": longest, "wanted": 1e-3},
         "Lower the rate tenfold: it counts for more here than in SGD or Adam; LARS wants a trust coefficient of 1e-3",
-        "SPEC C8",
     )
 
 
@@ -203,13 +204,10 @@ def _beyond_the_rate(h: History) -> Finding | None:
         action = "Look for what else moves the weights: a decay without the rate, a trust coefficient, noise"
     else:
         return None
-    return Finding(
-        "updates-too-large",
-        "warning",
+    return _warning(
         f"{said}: {usual:.2g} of the weights, while {share_left(h):.0%} of the loss is left",
         {"update_ratio": usual, "entries_by_rate": times, "wanted": 1e-3},
         action,
-        "SPEC C8",
     )
 
 
@@ -221,14 +219,11 @@ def _overshooting(h: History) -> Finding | None:
     moved = any(r > LONG for r in seen[:FIRST]) if blown else any(r > SEEN for r in seen) and _has_settled(h)
     if not share > OVERSHOOTING or begins_saturated(h) or not moved:
         return None
-    return Finding(
-        "updates-too-large",
-        "warning",
+    return _warning(
         f"a quarter of the steps went so far along the gradient that its slope promised a fall of {share:.2g} times "
         "the whole loss: they overshoot",
         {"promised_share": share, "limit": OVERSHOOTING, "update_ratio": seen[:200], "wanted": 1e-3},
         "Lower the learning rate tenfold, or look at what else makes the steps long: a loss that is summed or scaled",
-        "SPEC C8",
     )
 
 
@@ -237,13 +232,11 @@ def _decaying(h: History) -> Finding | None:
     share = decay_at_a_step(h)
     if share < DECAYING or has_learned(h):
         return None
-    return Finding(
-        "updates-too-large",
-        "warning",
+    return _warning(
         f"weight decay takes {share:.2g} of the weights away at every step, and the loss has not fallen",
         {"decay_at_a_step": share, "limit": DECAYING, "wanted": 1e-3},
         "Lower the weight decay: 1e-4 to 1e-2 are usual",
-        "SPEC C8, R1",
+        also="R1",
     )
 
 
@@ -252,14 +245,12 @@ def _shrinking(h: History) -> Finding | None:
     grown, lately = weight_growth(h)
     if lately > SHRUNK_LATELY or grown > SHRUNK_LATELY or has_learned(h):
         return None
-    return Finding(
-        "updates-too-large",
-        "warning",
+    return _warning(
         f"the weights are {lately:.2g} of what they were at half the run, and nothing that was learned is left: "
         "something decays them",
         {"growth": grown, "growth_since_the_middle": lately},
         "Look for a weight decay by hand, without the rate, or for a penalty that is far too strong",
-        "SPEC C8, R1",
+        also="R1",
     )
 
 
@@ -285,14 +276,11 @@ def _unsettling(h: History) -> Finding | None:
         outcome = "the loss jumps" if jumps else "the validation loss leaps from epoch to epoch"
     else:
         return None
-    return Finding(
-        "updates-too-large",
-        "warning",
+    return _warning(
         f"{'the first updates were' if wild else 'a quarter of the updates and more were'} {said:.2g} of the weights, "
         f"and {outcome}",
         {"update_ratio": [ratio for _, ratio in pairs][:200], "limit": limit, "wanted": 1e-3},
         "Lower the learning rate to a third",
-        "SPEC C8",
     )
 
 

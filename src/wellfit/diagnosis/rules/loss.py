@@ -143,13 +143,8 @@ def not_learning(h: History) -> Finding | None:
     )
 
 
-def still(h: History) -> str:
-    """No gradient at all, which takes less patience to say."""
-    return "" if stands_still(h) else "weights of which none gets a gradient"
-
-
 RULES = {
     "nan": Rule(nan, (needs.steps(1),)),
     "exploding": Rule(exploding, (needs.steps_or_bad(10, above_zero=False),)),
-    "not-learning": Rule(not_learning, (needs.either(needs.steps_or_bad(PATIENCE), still),)),
+    "not-learning": Rule(not_learning, (needs.either(needs.steps_or_bad(PATIENCE), needs.no_gradient),)),
 }

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import numpy as np
 
 from wellfit.diagnosis.history import History
+from wellfit.diagnosis.rules.signs import stands_still
 
 Need = Callable[[History], str]
 
@@ -29,6 +30,11 @@ def steps(n: int) -> Need:
 def steps_or_bad(n: int, *, above_zero: bool = True) -> Need:
     """`n` steps, or fewer when a loss was not finite: then there is nothing to wait for. They stay above zero."""
     return lambda h: (_below_zero(h) if above_zero else "") or ("" if h.first_bad_step is not None else steps(n)(h))
+
+
+def no_gradient(h: History) -> str:
+    """Weights that get no gradient at all, which takes less patience to say."""
+    return "" if stands_still(h) else "weights of which none gets a gradient"
 
 
 def _below_zero(h: History) -> str:

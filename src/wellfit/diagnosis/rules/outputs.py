@@ -20,6 +20,7 @@ from wellfit.diagnosis.rules.signs import (
     weights_shrank,
 )
 from wellfit.diagnosis.rules.step_lengths import coarse_at_first
+from wellfit.diagnosis.rules.wording import listed
 from wellfit.findings import Finding
 
 PATIENCE = 3
@@ -236,7 +237,7 @@ def _hardly_right(h: History) -> Finding | None:
     return Finding(
         "imbalance-ignored",
         "warning",
-        f"class {_listed(classes)}, rare as it is, was right "
+        f"class {listed(classes)}, rare as it is, was right "
         f"{k} times of {n} in the second half of the run, the others {usual:.0%} of the time",
         {"classes": classes, "shown": shown.tolist(), "predicted": said.tolist(), "right": right.tolist()},
         FOR_RARE,
@@ -267,18 +268,13 @@ def _never_predicted(h: History, *, rare: bool) -> Finding | None:
     return Finding(
         "imbalance-ignored" if rare else "class-collapsed",
         "warning",
-        f"class {_listed(classes)} was predicted "
+        f"class {listed(classes)} was predicted "
         f"{int(said[lost].sum())} times over the last {len(part)} watched steps, though it was shown "
         f"{int(shown[lost].sum())} times",
         {"classes": classes, "shown": shown.tolist(), "predicted": said.tolist()},
         FOR_RARE if rare else "Look at that class's images and labels, and that its output unit is not masked or dead",
         "SPEC C9",
     )
-
-
-def _listed(classes: list[int]) -> str:
-    """The first five."""
-    return f"{', '.join(map(str, classes[:5]))}{', …' if len(classes) > 5 else ''}"
 
 
 def _lost(shown: np.ndarray, said: np.ndarray, correct: int, *, rare: bool, handful: bool) -> np.ndarray:

@@ -210,6 +210,11 @@ def longer_at_once(h: History) -> Longer | None:
     return None
 
 
+def has_second_moment(h: History) -> bool:
+    """Whether an optimizer is known to divide its steps by the size of the gradients."""
+    return any(g.second is not None for g in h.groups)
+
+
 def of_one_size(h: History) -> str:
     """What the size of each step is made of, where it is not the gradient's; "" where it is, or is not known.
 
@@ -217,7 +222,7 @@ def of_one_size(h: History) -> str:
     told of optimizers with a second moment: Adam's first step has such a size, and those that follow have not.
     """
     first = first_update(h)
-    if first is None or not h.groups or any(g.second is not None for g in h.groups):
+    if first is None or not h.groups or has_second_moment(h):
         return ""
     shares = h.finite_samples[0].update_ratio[h.weights]
     shares = shares[np.isfinite(shares) & (shares > 0)]
@@ -232,8 +237,9 @@ def by_something_else(h: History) -> bool:
     So are those of optimizers that scale them otherwise by design (LAMB, Muon, Adafactor).
     """
     first = first_update(h)
-    known = any(g.second is not None for g in h.groups)
-    return first is not None and not known and first.by_gradient > LIKE_SGD[1] and first.by_entry < LIKE_ADAM[0]
+    if first is None or has_second_moment(h):
+        return False
+    return first.by_gradient > LIKE_SGD[1] and first.by_entry < LIKE_ADAM[0]
 
 
 def entries_by_rate(h: History) -> float:
@@ -243,7 +249,7 @@ def entries_by_rate(h: History) -> float:
     NaN where the optimizer is known to have one, or is like SGD.
     """
     first = first_update(h)
-    if first is None or first.like_sgd or not first.like_adam or any(g.second is not None for g in h.groups):
+    if first is None or first.like_sgd or not first.like_adam or has_second_moment(h):
         return math.nan
     roots, lr = np.sqrt([h.parameters[i].size for i in h.weights]), h.lr
     seen = [s for s in h.finite_samples if FIRST_STEPS <= s.step < len(lr) and lr[s.step] > 0]
@@ -252,7 +258,7 @@ def entries_by_rate(h: History) -> float:
     return level(np.array(moved)) / usual if len(moved) >= AROUND else math.nan
 
 
-def lengthened(h: History) -> tuple[float, float] | None:
+def longer_little_by_little(h: History) -> tuple[float, float] | None:
     """The typical update in the first and in the last third of the run, where it grew from third to third and the loss
     rose from its lowest, at a rate that did not rise; None elsewhere."""
     sizes, loss, lr = ratios(h), h.finite_loss, h.lr

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from wellfit.diagnosis.history import Floats, History, fall_per_step, level
+from wellfit.diagnosis.history import History, fall_per_step, level
 from wellfit.diagnosis.rules import needs
 from wellfit.diagnosis.rules.loss import exploding
 from wellfit.diagnosis.rules.rule import Rule
@@ -18,6 +18,8 @@ from wellfit.diagnosis.rules.step_lengths import (
     kept_promise,
     ratios,
 )
+from wellfit.diagnosis.rules.waves import NEAR, ROUNDS, at_once, best_cycle, climbs_of
+from wellfit.diagnosis.rules.wording import listed
 from wellfit.diagnosis.windows import deviations, medians
 from wellfit.findings import Finding
 
@@ -48,16 +50,12 @@ SPIKE_ALONE, SPIKE_OF_UNKNOWN, IMAGES = 0.75, 4.0, 16
 LEAST = 1.5
 # Sudden rises of the logarithm of the loss, so many of them, while more than a little of it is left.
 JUMP, JUMPS, LITTLE = 0.5, 4, 0.15
-# Steps over which a median is taken for that.
-NEAR = 7
 # Slow climbs: up to such a share of the first loss, so many of them, at a rate that does not rise after its warm-up.
 BACK, WAVES, WARMED_UP = 0.7, 3, 0.2
-# A climb of which one step makes such a share was made at once.
-MOST_AT_ONCE = 0.7
 
-# Losses that follow a cycle of steps: periods that are tried, rounds that are needed, so many times what chance
-# explains (in its standard deviations). At the height of the cycle so much of the loss there is left, at its foot less.
-PERIODS, ROUNDS, CYCLIC, UNLEARNED = 64, 5, 15.0, 0.55
+# Losses that follow a cycle of steps: so many times what chance explains (in its standard deviations). At the height of
+# the cycle so much of the loss there is left, at its foot less.
+CYCLIC, UNLEARNED = 15.0, 0.55
 LAST = 2048
 
 
@@ -121,13 +119,13 @@ def _wandering(h: History) -> Finding | None:
 
 def _jumping(h: History) -> Finding | None:
     """Again and again the loss rises at once and has to be brought down anew."""
-    loss, near = h.finite_loss, NEAR
+    loss = h.finite_loss
     if len(loss) < 100 or loss.min() <= 0 or is_mixed(h):
         return None
-    middle = medians(np.log(loss), near, len(loss) - near + 1)
-    rise = middle[near:] - middle[:-near]
+    middle = medians(np.log(loss), NEAR, len(loss) - NEAR + 1)
+    rise = middle[NEAR:] - middle[:-NEAR]
     # Where little is left of the loss, its share is noise.
-    rise[np.exp(middle[near:]) < LITTLE * level(loss[:10])] = 0.0
+    rise[np.exp(middle[NEAR:]) < LITTLE * level(loss[:10])] = 0.0
     images = last_batch(h) or 16
     if images <= FEW:
         return None  # so few images jump as they come
@@ -136,16 +134,15 @@ def _jumping(h: History) -> Finding | None:
     for place in np.argsort(-rise):
         if rise[place] < limit:
             break
-        if all(abs(place - other) > 2 * near for other in jumps):
+        if all(abs(place - other) > 2 * NEAR for other in jumps):
             jumps.append(int(place))
     if len(jumps) < JUMPS:
         return None
-    steps = sorted(j + near for j in jumps)
+    steps = sorted(j + NEAR for j in jumps)
     return Finding(
         "oscillating",
         "warning",
-        f"{len(steps)} times the loss rose at once by half and more, at steps {', '.join(map(str, steps[:5]))}"
-        f"{', …' if len(steps) > 5 else ''}, and had to fall anew",
+        f"{len(steps)} times the loss rose at once by half and more, at steps {listed(steps)}, and had to fall anew",
         {"steps": steps},
         "See whether the batches change at these steps and shuffle all images anew each epoch; else lower the "
         "learning rate",
@@ -159,30 +156,30 @@ def _waving(h: History) -> Finding | None:
     Not where it climbs from one step to the next, as where tasks change, nor where the rate rises again. Where rare
     classes cost more, so do the batches that happen to hold them.
     """
-    loss, lr, width = h.finite_loss, h.lr, NEAR
+    loss, lr = h.finite_loss, h.lr
     images = last_batch(h)
     restarts = len(lr) > 0 and bool(np.any(np.diff(lr[int(WARMED_UP * len(lr)) :]) > 0))
     few = images is not None and images <= FEW
     if len(loss) < 2 * PATIENCE or loss.min() <= 0 or few or restarts or unbalanced(h) or is_mixed(h):
         return None
     logs = np.log(loss)
-    middle = medians(logs, width, len(loss) - width + 1)
+    middle = medians(logs, NEAR, len(loss) - NEAR + 1)
     # Medians of so many windows lie so far apart by chance; of 1.48 times the median distance noise has its deviation.
-    noise = 1.48 * level(deviations(logs, width, middle)) * np.sqrt(np.pi / 2 / width)
+    noise = 1.48 * level(deviations(logs, NEAR, middle)) * np.sqrt(np.pi / 2 / NEAR)
     apart = 2 * noise * np.sqrt(2 * np.log(len(loss)))
     height = max(_jump(images), float(apart))
     # What lies lower than such a climb begins counts for no more than that.
     lowest = np.log(BACK * level(loss[:10])) - height
     near = medians(logs, 3, len(logs) - 2)
-    climbs = [climb for climb in _climbs(np.maximum(middle, lowest), height) if not _at_once(middle, near, climb)]
+    climbs = [climb for climb in climbs_of(np.maximum(middle, lowest), height) if not at_once(middle, near, climb)]
     if len(climbs) < WAVES:
         return None
-    steps = [place + width // 2 for _, place in climbs]
+    steps = [place + NEAR // 2 for _, place in climbs]
     return Finding(
         "oscillating",
         "warning",
         f"the loss came down and climbed again {len(climbs)} times, each time to {np.exp(height):.2g} times what "
-        f"it was and more (at steps {', '.join(map(str, steps[:5]))}{', …' if len(steps) > 5 else ''})",
+        f"it was and more (at steps {listed(steps)})",
         {"steps": steps, "height": float(np.exp(height))},
         "Lower the learning rate to a third; look for gradients that come late and for steps that are taken too far",
         "SPEC C9",
@@ -192,34 +189,6 @@ def _waving(h: History) -> Finding | None:
 def _jump(images: int | None) -> float:
     """A rise of the loss's logarithm that a batch of so many images does not make by itself."""
     return max(JUMP, SMALL_BATCH / np.sqrt(images or FEW) / 1.5)
-
-
-def _climbs(curve: Floats, height: float) -> list[tuple[int, int]]:
-    """Where a curve that had come down by so much had climbed by as much from its lowest; each with the place where the
-    climb before had ended, or the start."""
-    found: list[tuple[int, int]] = []
-    turned, before, falling = curve[0], 0, False
-    for place, value in enumerate(curve.tolist()):
-        turned = min(turned, value) if falling else max(turned, value)
-        if falling and value >= turned + height:
-            found.append((before, place))
-            falling, turned, before = False, value, place
-        elif not falling and value <= turned - height:
-            falling, turned = True, value
-    return found
-
-
-def _at_once(middle: Floats, near: Floats, climb: tuple[int, int]) -> bool:
-    """Whether a climb was made from one step to the next, as where another task begins.
-
-    middle, near: medians of seven and of three steps, each by its first one.
-    """
-    begun, ended = climb
-    top = middle[ended : ended + NEAR].max()
-    whole = float(top - middle[begun : ended + 1].min())
-    # A median of three steps before, and of the three after.
-    part = near[begun : ended + 2 * NEAR]
-    return len(part) > 3 and float(np.max(part[3:] - part[:-3])) > MOST_AT_ONCE * whole
 
 
 def one_class_at_a_time(h: History) -> Finding | None:
@@ -319,7 +288,7 @@ def _cyclic(h: History) -> Finding | None:
     widths = {s.output.width for s in h.samples if s.output is not None}
     if len(loss) < PATIENCE // 2 or not steady or len(ends) < 2 or len(widths) > 1:
         return None
-    means, strength = _best_cycle(loss, set(np.diff(ends).tolist()))
+    means, strength = best_cycle(loss, set(np.diff(ends).tolist()))
     if strength < CYCLIC or means.max() - means.min() < SWING * level(loss):
         return None
     high, low, period = float(means.max()), float(means.min()), len(means)
@@ -337,30 +306,6 @@ def _cyclic(h: History) -> Finding | None:
         "Shuffle the images of all kinds together anew each epoch; if one kind is never learned, look at its labels",
         "SPEC C9, D7",
     )
-
-
-def _best_cycle(loss: Floats, epochs: set[int]) -> tuple[Floats, float]:
-    """The mean loss at each place of the cycle that explains most, and by how much more than chance would.
-
-    epochs: steps of an epoch; what comes again after one is a fixed order. An analysis of variance by place, of what a
-    parabola leaves; its F has about the deviation √(2/f₁ + 2/f₂).
-    """
-    x = np.linspace(-1, 1, len(loss))
-    rest = loss - np.polynomial.polynomial.polyval(x, np.polynomial.polynomial.polyfit(x, loss, 2))
-    best, strongest = np.empty(0), 0.0
-    for period in range(2, min(PERIODS, len(loss) // ROUNDS) + 1):
-        if any(period % steps == 0 for steps in epochs if steps):
-            continue
-        rounds = len(loss) // period
-        table = rest[len(loss) - rounds * period :].reshape(rounds, period)
-        free, left = period - 1, period * (rounds - 1)
-        means = table.mean(0)
-        within = float(((table - means) ** 2).sum()) / left
-        f = rounds * float((means**2).sum()) / free / within if within > 0 else 0.0
-        strength = (f - 1) / np.sqrt(2 / free + 2 / left)
-        if strength > strongest:
-            best, strongest = loss.mean() + means, float(strength)
-    return best, strongest
 
 
 def loss_spike(h: History) -> Finding | None:

@@ -21,7 +21,8 @@ from wellfit.diagnosis.rules.signs import (
     share_left,
     weights_shrank,
 )
-from wellfit.diagnosis.rules.step_lengths import first_update, median_ratio
+from wellfit.diagnosis.rules.step_lengths import first_update, has_second_moment, median_ratio
+from wellfit.diagnosis.rules.wording import listed
 from wellfit.findings import Finding
 
 # SPEC C8: about 1e-3 is wanted. Two decades below are sick.
@@ -119,7 +120,7 @@ def frozen_parameters(h: History) -> Finding | None:
         "frozen-parameters",
         "warning",
         f"{len(names)} of {len(h.parameters)} parameters never moved in {samples[-1].step + 1} steps, "
-        f"{why}: {', '.join(names[:3])}{', …' if len(names) > 3 else ''}",
+        f"{why}: {listed(names, 3)}",
         {"parameters": names[:50], "count": len(names), "not_in_optimizer": len(outside)},
         "Give them to the optimizer, or look for detach() and no_grad() on their way to the loss; what is to stay "
         "frozen wants requires_grad=False, which saves time and memory too",
@@ -141,7 +142,7 @@ def _would_move(h: History, moved: NDArray[np.bool_]) -> NDArray[np.bool_]:
     if first is not None and (first.like_sgd or first.like_adam):
         roots = np.sqrt([p.size for p in h.parameters])
         # Where gradients have about one an entry the first step is like either.
-        if first.like_adam and (not first.like_sgd or any(g.second is not None for g in h.groups)):
+        if first.like_adam and (not first.like_sgd or has_second_moment(h)):
             steps = np.where(gradients > FELT * roots, h.lr.max() * roots, 0.0)
         usual = [level(row[row > 0]) for row in updates / np.maximum(weights, 1e-30)]
         seen |= steps > ALIKE * np.array(usual)[:, None] * weights
